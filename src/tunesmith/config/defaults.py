@@ -1,0 +1,240 @@
+"""What a null field becomes, and why. Each rule is here once, in words and in arithmetic.
+
+| field | rule | from |
+|---|---|---|
+| method.tuning | what has settings (lora, freeze); else full at <= 200 M parameters if 16 bytes each fit half the memory; else LoRA | own rule; 16 = float32 weight, gradient and two AdamW moments |
+| train.learning_rate | full: 1e-3 at <= 10 M parameters to 2e-5 at >= 7 B, straight in log-log; LoRA: 10 x that, within 1e-4..2e-3 | ends as commonly published for small and 7 B models; LoRA's factor of 10: arXiv:2106.09685 and practice; own line |
+| train.batch_size | power of two nearest to rows / 100, within 8..64; pre-training 32 | own rule: about 100 steps an epoch |
+| train.epochs | 4 below 1,000 rows, 3 below 5,000, 2 below 20,000, else 1; pre-training 1 | own rule; the best step is chosen on validation rows anyway |
+| train.warmup_fraction | 10 % of the steps, at most 100 steps | common practice |
+| train.eval_every | a tenth of the run, at most one epoch | own rule |
+| train.save_every | eval_every | each evaluated step can be kept |
+| train.micro_batch_tokens | a quarter of the memory left after weights, gradients and moments, divided by the bytes a token takes; within 256..16,384 and at least max_length | own estimate, see `bytes_per_token` |
+| train.threads | physical cores | hyper-threads share the multiplier |
+| data.max_length | the model's context, or the longest row rounded up to 8 if that is less | nothing is cut that need not be |
+| evaluate.max_new_tokens | 1.5 x the longest training answer, at least 16 | room for an answer somewhat longer than any seen |
+| model.dtype | bfloat16 on a GPU or a CPU with native bfloat16, else float32 | emulated bfloat16 is slower than float32 |
+| method.lora.alpha | 2 x rank | common practice; the update is scaled by 2 |
+
+`model.template`, `model.path` and `data.format` stay `auto`: they are decided by looking at the model and the rows.
+"""  # noqa: E501 (a table)
+
+from __future__ import annotations
+
+import math
+import textwrap
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.config.fields import keys
+from tunesmith.config.run import FreezeConfig, LoraConfig, Run, Section
+
+FULL_AT_MOST = 200_000_000
+TRAINING_BYTES = 16
+SMALL, SMALL_RATE = 10_000_000, 1e-3
+LARGE, LARGE_RATE = 7_000_000_000, 2e-5
+LORA_FACTOR, LORA_LOWEST, LORA_HIGHEST = 10.0, 1e-4, 2e-3
+MEBIBYTE = 1 << 20
+
+SET, NOT_USED = "set by you", "not used"
+
+DECIDED_LATER = {
+    "model.template": "decided when the model is loaded: its own chat template, else plain",
+    "model.path": "decided when the model is loaded: layout if its architecture passes the gate, else padded",
+    "data.format": "decided when the rows are read, from their columns",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the rules look at. Lengths in tokens, memory in bytes; rows are those left after splitting.
+
+    longest_answer_tokens: 0 where rows have no answer. has_bf16: a GPU, or a CPU with native bfloat16.
+    """
+
+    num_parameters: int
+    hidden_size: int
+    vocab_size: int
+    context_length: int
+    num_train_rows: int
+    num_validation_rows: int
+    mean_tokens: float
+    max_tokens: int
+    mean_supervised_tokens: float
+    longest_answer_tokens: int
+    is_pretraining: bool
+    available_memory_bytes: int
+    physical_cores: int
+    has_bf16: bool
+
+
+def resolve(run: Run, facts: Facts) -> tuple[Run, dict[str, str]]:
+    """Give every field that is null or `auto` its value, and every field a one-line reason.
+
+    Returns the new run (the given one is left as it is) and dotted key -> reason.
+    """
+    reasons = _given(run)
+    tree = run.model_dump()
+    _choose_method(tree["method"], facts, reasons)
+    _choose_lengths(tree, facts, reasons)
+    _choose_loop(tree["train"], facts, tree["method"]["tuning"], reasons)
+    _choose_machine(tree, facts, reasons)
+    return Run.model_validate(tree), reasons
+
+
+def _given(run: Run) -> dict[str, str]:
+    """Dotted key of every field that holds no section -> 'set by you' or 'default: ...'."""
+    reasons: dict[str, str] = {}
+
+    def visit(section: Section, prefix: str) -> None:
+        for name, value in section:
+            path = prefix + name
+            if isinstance(value, Section):
+                visit(value, path + ".")
+            elif name in section.model_fields_set:
+                reasons[path] = DECIDED_LATER.get(path, SET) if value == "auto" else SET
+            else:
+                reasons[path] = DECIDED_LATER.get(
+                    path, "default: " + _first_sentence(keys()[path].description)
+                )
+
+    visit(run, "")
+    return reasons
+
+
+def _first_sentence(text: str) -> str:
+    return textwrap.shorten(text.split(". ")[0].rstrip("."), 80, placeholder=" ...")
+
+
+def _choose_method(method: dict[str, Any], facts: Facts, reasons: dict[str, str]) -> None:
+    if method["tuning"] is None:
+        method["tuning"], reasons["method.tuning"] = _tuning(method, facts)
+    lora = method["lora"]
+    if method["tuning"] == "lora" and lora["alpha"] is None:
+        lora["alpha"] = 2.0 * lora["rank"]
+        reasons["method.lora.alpha"] = f"2 x rank = 2 x {lora['rank']}"
+    unused = "freeze" if method["tuning"] == "lora" else "lora"
+    for path in reasons:
+        if path.startswith(f"method.{unused}."):
+            reasons[path] = f"{NOT_USED}: tuning is {method['tuning']}"
+
+
+def _tuning(method: dict[str, Any], facts: Facts) -> tuple[str, str]:
+    if method["lora"] != LoraConfig().model_dump():
+        return "lora", "lora has settings"
+    if method["freeze"] != FreezeConfig().model_dump():
+        return "full", "freeze has settings"
+    needed, half = TRAINING_BYTES * facts.num_parameters, facts.available_memory_bytes // 2
+    size = f"{facts.num_parameters:,} parameters"
+    if facts.num_parameters > FULL_AT_MOST:
+        return "lora", f"{size} > {FULL_AT_MOST:,}"
+    sum_ = f"{TRAINING_BYTES} bytes x {size} = {needed / MEBIBYTE:,.0f} MiB"
+    if needed > half:
+        return "lora", f"{sum_} > half of {facts.available_memory_bytes / MEBIBYTE:,.0f} MiB free"
+    return "full", f"{sum_} <= half of {facts.available_memory_bytes / MEBIBYTE:,.0f} MiB free"
+
+
+def learning_rate(num_parameters: int, tuning: str) -> float:
+    """The rule of the table; two significant digits."""
+    size = min(max(num_parameters, SMALL), LARGE)
+    share = math.log(size / SMALL) / math.log(LARGE / SMALL)
+    rate = SMALL_RATE * (LARGE_RATE / SMALL_RATE) ** share
+    if tuning == "lora":
+        rate = min(max(LORA_FACTOR * rate, LORA_LOWEST), LORA_HIGHEST)
+    return float(f"{rate:.1e}")
+
+
+def batch_size(rows: int, is_pretraining: bool) -> int:
+    if is_pretraining:
+        return 32
+    return int(min(max(2 ** round(math.log2(max(rows, 1) / 100)), 8), 64))
+
+
+def epochs(rows: int, is_pretraining: bool) -> float:
+    if is_pretraining:
+        return 1.0
+    return next((e for limit, e in ((1_000, 4.0), (5_000, 3.0), (20_000, 2.0)) if rows < limit), 1.0)
+
+
+def bytes_per_token(facts: Facts, tuning: str, dtype: str) -> float:
+    """Memory that one token of a micro-batch takes, roughly.
+
+    About 34 numbers of hidden size in each layer are kept for the backward pass (arXiv:2205.05198, eq. 1,
+    without its T x T term), and the logits of a supervised token stand three times in float32 (value,
+    log-softmax, gradient). Layers are counted from parameters = 12 x hidden^2 each.
+    """
+    width = 2 if dtype == "bfloat16" else 8 if dtype == "float64" else 4
+    body = max(facts.num_parameters - facts.vocab_size * facts.hidden_size, 0)
+    layers = max(1.0, body / (12 * facts.hidden_size**2))
+    supervised = min(1.0, facts.mean_supervised_tokens / max(facts.mean_tokens, 1.0))
+    return 34 * facts.hidden_size * layers * width + 3 * 4 * facts.vocab_size * supervised
+
+
+def _choose_lengths(tree: dict[str, Any], facts: Facts, reasons: dict[str, str]) -> None:
+    data, evaluate = tree["data"], tree["evaluate"]
+    if data["max_length"] is None:
+        rounded = max(8, math.ceil(facts.max_tokens / 8) * 8)
+        data["max_length"] = min(facts.context_length, rounded)
+        reasons["data.max_length"] = (
+            f"min(context {facts.context_length:,}, longest row {facts.max_tokens:,} rounded up: {rounded:,})"
+        )
+    if evaluate["max_new_tokens"] is None:
+        longest = facts.longest_answer_tokens
+        evaluate["max_new_tokens"] = max(16, math.ceil(1.5 * longest))
+        reasons["evaluate.max_new_tokens"] = f"max(16, 1.5 x longest training answer of {longest:,} tokens)"
+
+
+def _choose_loop(train: dict[str, Any], facts: Facts, tuning: str, reasons: dict[str, str]) -> None:
+    rows, pretraining = facts.num_train_rows, facts.is_pretraining
+
+    def choose(name: str, value: float, reason: str) -> None:
+        if train[name] is None:
+            train[name], reasons[f"train.{name}"] = value, reason
+
+    kind = "10 x full, within 1e-4..2e-3" if tuning == "lora" else "1e-3 at 10 M to 2e-5 at 7 B"
+    choose(
+        "learning_rate",
+        learning_rate(facts.num_parameters, tuning),
+        f"{tuning} tuning of {facts.num_parameters / 1e6:,.1f} M parameters ({kind})",
+    )
+    because = "continued pre-training" if pretraining else f"{rows:,} rows"
+    choose("batch_size", batch_size(rows, pretraining), f"{because}: rows / 100 as a power of two, 8 to 64")
+    if pretraining and reasons["train.batch_size"].startswith(because):
+        reasons["train.batch_size"] = because
+    if train["max_steps"] is None:
+        choose(
+            "epochs", epochs(rows, pretraining), f"{because} (4 below 1,000, 3 below 5,000, 2 below 20,000)"
+        )
+        reasons["train.max_steps"] = f"{NOT_USED}: epochs says how long"
+    else:
+        reasons["train.epochs"] = f"{NOT_USED}: max_steps says how long"
+    per_epoch = max(1, math.ceil(rows / train["batch_size"]))
+    total = train["max_steps"] or max(1, math.ceil(train["epochs"] * per_epoch))
+    choose("warmup_fraction", round(min(0.1, 100 / total), 4), f"min(10 %, 100 steps) of {total:,} steps")
+    choose(
+        "eval_every",
+        max(1, min(round(total / 10), per_epoch)),
+        f"min(a tenth of {total:,} steps, an epoch of {per_epoch:,})",
+    )
+    choose("save_every", train["eval_every"], "as eval_every")
+
+
+def _choose_machine(tree: dict[str, Any], facts: Facts, reasons: dict[str, str]) -> None:
+    model, train = tree["model"], tree["train"]
+    if model["dtype"] == "auto":
+        model["dtype"] = "bfloat16" if facts.has_bf16 else "float32"
+        reasons["model.dtype"] = f"native bfloat16 here: {'yes' if facts.has_bf16 else 'no'}"
+    if train["threads"] is None:
+        train["threads"] = facts.physical_cores
+        reasons["train.threads"] = f"{facts.physical_cores} physical cores"
+    if train["micro_batch_tokens"] is None:
+        tuning = tree["method"]["tuning"]
+        weights = (TRAINING_BYTES if tuning == "full" else 4) * facts.num_parameters
+        budget = max(facts.available_memory_bytes - weights, 0) / 4
+        per_token = bytes_per_token(facts, tuning, model["dtype"])
+        fits = 1 << int(math.log2(min(max(budget / per_token, 256), 16_384)))
+        train["micro_batch_tokens"] = max(fits, tree["data"]["max_length"])
+        reasons["train.micro_batch_tokens"] = (
+            f"a quarter of {(4 * budget) / MEBIBYTE:,.0f} MiB / {per_token / 1024:,.0f} KiB a token, "
+            f"within 256..16,384, at least max_length"
+        )

@@ -1,0 +1,59 @@
+"""A run as YAML text: `dump` for files, `explain` with the reason of every value beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from tunesmith.config.document import CoreDumper
+from tunesmith.config.run import Run
+
+_NEEDS_ESCAPES = re.compile(r"[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd]")
+REASON_COLUMN = 44
+
+
+class _Dumper(CoreDumper):
+    """One line for each value: text with line breaks or control characters goes in double quotes."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = '"' if _NEEDS_ESCAPES.search(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def scalar(value: Any) -> str:
+    """A value as it stands after `key: ` in YAML, on one line."""
+    text: str = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=True, width=float("inf"), allow_unicode=True
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def dump(run: Run) -> str:
+    """YAML of every field; `load_run` reads the same run back from it."""
+    return explain(run, {})
+
+
+def explain(run: Run, reasons: Mapping[str, str]) -> str:
+    """YAML of every field, with `# reason` where `reasons` (dotted key -> one line) has one."""
+    return "\n".join(_lines(run.model_dump(mode="json"), "", 0, reasons)) + "\n"
+
+
+def _lines(tree: Mapping[str, Any], prefix: str, depth: int, reasons: Mapping[str, str]) -> Iterator[str]:
+    for name, value in tree.items():
+        path, line = prefix + name, "  " * depth + scalar(name) + ":"
+        if isinstance(value, dict) and value:
+            yield line
+            yield from _lines(value, path + ".", depth + 1, reasons)
+            if path in reasons:
+                continue
+        else:
+            line = f"{line} {scalar(value)}"
+            reason = " ".join(reasons.get(path, "").split())
+            yield f"{line.ljust(REASON_COLUMN)}  # {reason}" if reason else line

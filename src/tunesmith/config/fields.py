@@ -1,0 +1,113 @@
+"""Every key a recipe may have, read from the configuration classes: one source for errors and docs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from tunesmith.config.run import Run, Section
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a recipe.
+
+    path: dotted, as written in an override. section: its class when the key holds further keys.
+    nullable: null means something other than "an empty section". node: its JSON-schema node.
+    """
+
+    path: str
+    description: str
+    default: Any
+    section: type[Section] | None
+    nullable: bool
+    free_form: bool
+    node: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition(".")[2]
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """The alternatives of a union, looking through Annotated."""
+    if get_origin(annotation) in (Union, UnionType):
+        return tuple(m for a in get_args(annotation) for m in _members(a))
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    return (annotation,)
+
+
+def _walk(section: type[Section], prefix: str) -> Iterator[Key]:
+    nodes = section.model_json_schema()["properties"]
+    for name, info in section.model_fields.items():
+        members = _members(info.annotation)
+        inner = next((m for m in members if isinstance(m, type) and issubclass(m, Section)), None)
+        yield Key(
+            path=prefix + name,
+            description=" ".join((info.description or "").split()),
+            default=info.get_default(call_default_factory=True),
+            section=inner,
+            nullable=NoneType in members,
+            free_form=any(get_origin(m) is dict for m in members),
+            node=nodes[name],
+        )
+        if inner is not None:
+            yield from _walk(inner, f"{prefix}{name}.")
+
+
+@cache
+def keys() -> dict[str, Key]:
+    """Dotted path -> key, for the whole recipe, sections included."""
+    return {key.path: key for key in _walk(Run, "")}
+
+
+def inside(section: str) -> dict[str, Key]:
+    """The keys directly inside a section ('' is the top level), by their own name."""
+    prefix = f"{section}." if section else ""
+    return {
+        key.name: key
+        for path, key in keys().items()
+        if path.startswith(prefix) and "." not in path[len(prefix) :]
+    }
+
+
+def allowed(node: dict[str, Any]) -> str:
+    """What a value may be, in words, from its JSON-schema node."""
+    if "anyOf" in node:
+        return " or ".join(allowed(option) for option in node["anyOf"])
+    if "const" in node:
+        return f"'{node['const']}'"
+    if "enum" in node:
+        return "one of " + ", ".join(f"'{value}'" for value in node["enum"])
+    match node.get("type"):
+        case "integer" | "number" as kind:
+            return ("a whole number" if kind == "integer" else "a number") + _bounds(node)
+        case "string":
+            return "text" + (f" matching {node['pattern']}" if "pattern" in node else "")
+        case "boolean":
+            return "true or false"
+        case "null":
+            return "null"
+        case "array":
+            items = node.get("prefixItems")
+            if items:
+                return f"a list of {len(items)}, each {allowed(items[0])}"
+            return f"a list, each item {allowed(node.get('items', {}))}"
+        case "object":
+            return "names, each with " + allowed(node.get("additionalProperties", {}))
+    return "a section"
+
+
+def _bounds(node: dict[str, Any]) -> str:
+    words = {
+        "exclusiveMinimum": "above",
+        "minimum": "of at least",
+        "exclusiveMaximum": "below",
+        "maximum": "of at most",
+    }
+    bounds = [f"{word} {node[key]}" for key, word in words.items() if key in node]
+    return " " + " and ".join(bounds) if bounds else ""

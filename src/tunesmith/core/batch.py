@@ -1,0 +1,120 @@
+"""A micro-batch: rows (trees of segments) flattened, and which hidden states predict which tokens.
+
+Shapes: T tokens, M loss positions, S segments, R rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tunesmith.core.layout import Layout
+from tunesmith.types import RowRef, TokenRow
+
+
+@dataclass
+class Batch:
+    """input_ids (T,) int64. Loss position m: the hidden state at flat index predict_from[m] predicts
+    targets[m] with weight weights[m] > 0; it belongs to segment segment_of[m] and row row_of[m].
+    Several completions of one prompt share the prompt's last hidden state, so predict_from may repeat."""
+
+    input_ids: Tensor
+    layout: Layout
+    predict_from: Tensor
+    targets: Tensor
+    weights: Tensor
+    segment_of: Tensor
+    row_of: Tensor
+    rows: tuple[TokenRow, ...]
+
+    @property
+    def refs(self) -> tuple[RowRef, ...]:
+        return tuple(row.ref for row in self.rows)
+
+    @property
+    def num_tokens(self) -> int:
+        return self.layout.num_tokens
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.rows)
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[TokenRow]) -> Batch:
+        ids: list[np.ndarray] = []
+        weights: list[np.ndarray] = []
+        parents: list[int] = []
+        row_of_segment: list[int] = []
+        for index, row in enumerate(rows):
+            base = len(parents)
+            for segment in row.segments:
+                ids.append(segment.ids)
+                weights.append(segment.weights)
+                parents.append(-1 if segment.parent < 0 else base + segment.parent)
+                row_of_segment.append(index)
+        layout = Layout.of([len(i) for i in ids], parents)
+        flat_weights = torch.from_numpy(np.concatenate(weights).astype(np.float32))
+        input_ids = torch.from_numpy(np.concatenate(ids).astype(np.int64))
+        before = _predecessors(layout)
+        supervised = torch.nonzero(flat_weights > 0)[:, 0]
+        assert bool((before[supervised] >= 0).all()), "the first token of a root has nothing to predict it"
+        lengths = torch.tensor([layout.length(s) for s in range(len(parents))])
+        segments = torch.arange(len(parents)).repeat_interleave(lengths)[supervised]
+        return cls(
+            input_ids=input_ids,
+            layout=layout,
+            predict_from=before[supervised],
+            targets=input_ids[supervised],
+            weights=flat_weights[supervised],
+            segment_of=segments,
+            row_of=torch.tensor(row_of_segment)[segments],
+            rows=tuple(rows),
+        )
+
+
+def _predecessors(layout: Layout) -> Tensor:
+    """(T,) the flat index of the token before each, through the parent; -1 at the start of a root."""
+    before = torch.arange(layout.num_tokens) - 1
+    for segment, parent in enumerate(layout.parents):
+        before[layout.offsets[segment]] = -1 if parent < 0 else layout.offsets[parent + 1] - 1
+    return before
+
+
+@dataclass
+class PaddedBatch:
+    """The same micro-batch as one padded root-to-leaf row a completion, for stock attention.
+
+    input_ids, attention_mask: (B, L), padded on the right. Loss position m stands at (row[m], column[m]).
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    row: Tensor
+    column: Tensor
+
+    @classmethod
+    def of(cls, batch: Batch) -> PaddedBatch:
+        layout = batch.layout
+        leaves = layout.leaves()
+        paths = [layout.path_tokens(leaf) for leaf in leaves]
+        width = max(len(p) for p in paths)
+        input_ids = torch.zeros(len(paths), width, dtype=torch.long)
+        attention_mask = torch.zeros(len(paths), width, dtype=torch.long)
+        row_of_token = torch.empty(layout.num_tokens, dtype=torch.long)
+        for row in range(len(paths) - 1, -1, -1):  # a shared token belongs to its first row
+            path = paths[row]
+            input_ids[row, : len(path)] = batch.input_ids[path]
+            attention_mask[row, : len(path)] = 1
+            row_of_token[path] = row
+        # The row of the *target* (its own completion), the column of the state before it.
+        first_leaf = torch.tensor([row_of_token[layout.offsets[s]] for s in range(len(layout.parents))])
+        return cls(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            row=first_leaf[batch.segment_of],
+            column=layout.positions[batch.predict_from],
+        )

@@ -1,0 +1,159 @@
+"""The shared-prefix layout: the tokens of a batch lie flat, without padding, as a forest of segments.
+
+A prompt is computed once; each completion attends to its prompt and to itself and to nothing else;
+positions continue from the parent. Shapes: T tokens, S segments, G rows of an attention group,
+Q/K its query/key columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+# Segments are padded inside a group to the longest of it; a group closes when its padding passes this share.
+MAX_GROUP_PADDING = 0.15
+
+
+@dataclass
+class AttentionGroup:
+    """Segments of similar length that one attention call computes.
+
+    queries: (G, Q) flat token indices; keys: (G, K) flat indices of the ancestors and then of the segment
+    itself. Short rows repeat their own last token, so a row never reads another document.
+    before: (G,) tokens of the ancestors; lengths: (G,) keys that are real.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    before: Tensor
+    lengths: Tensor
+    _masks: dict[tuple[bool, int | None], Tensor | None] = field(default_factory=dict)
+
+    def mask(self, causal: bool, window: int | None) -> Tensor | None:
+        """(G, 1, Q, K) bool, True where a query sees a key; None where plain causal attention says the same."""
+        if (causal, window) not in self._masks:
+            self._masks[causal, window] = self._make_mask(causal, window)
+        return self._masks[causal, window]
+
+    def _make_mask(self, causal: bool, window: int | None) -> Tensor | None:
+        num_keys = self.keys.shape[1]
+        windowed = window is not None and num_keys > window
+        if causal and not windowed and not bool(self.before.any()):
+            return None
+        query = self.before[:, None, None] + torch.arange(self.queries.shape[1])[None, :, None]  # (G, Q, 1)
+        key = torch.arange(num_keys)[None, None, :]
+        # A padded query keeps its own column, so that no row of the mask is empty.
+        seen = key <= query if causal else (key < self.lengths[:, None, None]) | (key == query)
+        if windowed:
+            assert window is not None
+            seen &= (key > query - window) if causal else (key - query).abs() < window
+        return seen[:, None]
+
+
+@dataclass
+class Layout:
+    """A forest of segments over T flat tokens.
+
+    offsets: S + 1 starts; parents: index of the segment that each continues, -1 for a root.
+    positions: (T,) index of each token in its root-to-leaf path. depth: S, tokens of the ancestors.
+    """
+
+    offsets: list[int]
+    parents: list[int]
+    positions: Tensor = field(init=False)
+    depth: list[int] = field(init=False)
+    groups: list[AttentionGroup] = field(init=False)
+    gather: Tensor = field(init=False)
+    """(T,) where each token's output stands among the groups' outputs, one after another."""
+    calls: int = 0
+    """Attention calls that received this layout; the gate and the model compare it with the layers."""
+
+    def __post_init__(self) -> None:
+        self.depth = []
+        for segment, parent in enumerate(self.parents):
+            assert -1 <= parent < segment, "a parent comes before its children"
+            self.depth.append(0 if parent < 0 else self.depth[parent] + self.length(parent))
+        starts = [d - o for d, o in zip(self.depth, self.offsets, strict=False)]
+        lengths = torch.tensor([self.length(s) for s in range(len(self.parents))])
+        self.positions = torch.arange(self.offsets[-1]) + torch.tensor(starts).repeat_interleave(lengths)
+        self.groups = [self._group(members) for members in self._plan_groups()]
+        self.gather = self._inverse()
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], parents: Sequence[int]) -> Layout:
+        offsets = [0]
+        for length in lengths:
+            assert length > 0, "a segment has at least one token"
+            offsets.append(offsets[-1] + length)
+        return cls(offsets, list(parents))
+
+    def length(self, segment: int) -> int:
+        return self.offsets[segment + 1] - self.offsets[segment]
+
+    @property
+    def num_tokens(self) -> int:
+        return self.offsets[-1]
+
+    def path(self, segment: int) -> list[int]:
+        """Segments from the root down to this one."""
+        path = [segment]
+        while self.parents[path[-1]] >= 0:
+            path.append(self.parents[path[-1]])
+        return path[::-1]
+
+    def leaves(self) -> list[int]:
+        inner = set(self.parents)
+        return [s for s in range(len(self.parents)) if s not in inner]
+
+    def path_tokens(self, segment: int) -> Tensor:
+        """(depth + length,) flat indices of the root-to-segment row."""
+        return torch.cat([torch.arange(self.offsets[s], self.offsets[s + 1]) for s in self.path(segment)])
+
+    def _plan_groups(self) -> list[list[int]]:
+        """Roots and children apart (roots need no mask), each by length, longest first."""
+        groups: list[list[int]] = []
+        for is_root in (True, False):
+            members = [s for s in range(len(self.parents)) if (self.parents[s] < 0) == is_root]
+            members.sort(key=lambda s: (-self.length(s), -self.depth[s], s))
+            current: list[int] = []
+            real = 0
+            for segment in members:
+                keys = self.depth[segment] + self.length(segment)
+                widest = max([self.depth[s] + self.length(s) for s in current] + [keys])
+                if current and (real + keys) < (1 - MAX_GROUP_PADDING) * widest * (len(current) + 1):
+                    groups.append(current)
+                    current, real = [], 0
+                current.append(segment)
+                real += keys
+            if current:
+                groups.append(current)
+        return groups
+
+    def _group(self, members: list[int]) -> AttentionGroup:
+        paths = [self.path_tokens(s) for s in members]
+        num_queries = max(self.length(s) for s in members)
+        # Room for the padded queries' own columns as well (see AttentionGroup.mask).
+        num_keys = max(self.depth[s] + num_queries for s in members)
+
+        def stretch(indices: Tensor, width: int) -> Tensor:
+            return torch.cat([indices, indices[-1:].expand(width - len(indices))])
+
+        return AttentionGroup(
+            queries=torch.stack(
+                [stretch(p[self.depth[s] :], num_queries) for s, p in zip(members, paths, strict=True)]
+            ),
+            keys=torch.stack([stretch(p, num_keys) for p in paths]),
+            before=torch.tensor([self.depth[s] for s in members]),
+            lengths=torch.tensor([len(p) for p in paths]),
+        )
+
+    def _inverse(self) -> Tensor:
+        """The last writer wins where padding repeats a token, so write the first occurrence last."""
+        flat = torch.cat([g.queries.flatten() for g in self.groups])
+        inverse = torch.empty(self.num_tokens, dtype=torch.long)
+        order = torch.arange(len(flat) - 1, -1, -1)
+        inverse[flat[order]] = order
+        return inverse

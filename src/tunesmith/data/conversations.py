@@ -1,0 +1,152 @@
+"""Chat messages as OpenAI, Hugging Face and ShareGPT files have them -> Messages, checked one by one."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from tunesmith.data.strict_json import parse_object
+from tunesmith.errors import RowError
+from tunesmith.types import Message
+
+ROLES = ("system", "user", "assistant", "tool")
+# Other names for roles: ShareGPT's, and OpenAI's newer name for the system.
+ROLE_NAMES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "developer": "system"}
+ANSWER = {"role": "assistant"}
+
+
+def messages_of(value: object) -> tuple[Message, ...]:
+    """Checked messages from a list of {role, content, …} or {from, value}.
+
+    Raises RowError: not_a_list, empty_messages, bad_message, missing_field, unknown_role, misplaced_system,
+    null_content, not_a_string, image_content, empty_answer, bad_weight, bad_tool_calls, tool_call_without_result,
+    tool_without_call.
+    """
+    if not isinstance(value, list):
+        raise RowError("not_a_list", f"a {type(value).__name__}, not a list of messages", field="messages")
+    if not value:
+        raise RowError("empty_messages", "an empty list", field="messages")
+    messages = tuple(_message(item, index) for index, item in enumerate(value))
+    for index, message in enumerate(messages):
+        _check_neighbours(messages, index, message)
+    return messages
+
+
+def _check_neighbours(messages: tuple[Message, ...], index: int, message: Message) -> None:
+    field = f"messages[{index}]"
+    before = messages[index - 1] if index else None
+    if message.role == "system" and index:
+        raise RowError(
+            "misplaced_system", "a system turn that is not the first", field=field, fix="join the system turns"
+        )
+    calls_before = before is not None and (before.role == "tool" or "tool_calls" in before.extra)
+    if message.role == "tool" and not calls_before:
+        raise RowError("tool_without_call", "a tool's result without a call before it", field=field)
+    if before is not None and "tool_calls" in before.extra and message.role != "tool":
+        raise RowError("tool_call_without_result", "a tool call with no result after it", field=f"messages[{index - 1}]")
+
+
+def _message(item: object, index: int) -> Message:
+    field = f"messages[{index}]"
+    if not isinstance(item, dict):
+        raise RowError("bad_message", f"a {type(item).__name__}, not an object", field=field)
+    # Parquet writes every field of every message; null means absent.
+    fields = {str(key): value for key, value in item.items() if value is not None and value != []}
+    if "from" in fields and "role" not in fields:
+        fields["role"] = fields.pop("from")
+        if "value" in fields:
+            fields["content"] = fields.pop("value")
+    if "role" not in fields:
+        raise RowError("missing_field", "a message without a role", field=field)
+    role = ROLE_NAMES.get(str(fields["role"]), str(fields.pop("role")))
+    fields.pop("role", None)
+    if role not in ROLES:
+        raise RowError("unknown_role", f"the role '{role[:40]}'; known: {', '.join(ROLES)}", field=field)
+    weight = _weight(fields.pop("weight", None), role, field)
+    if "tool_calls" in fields:
+        fields["tool_calls"] = _tool_calls(fields["tool_calls"], role, field)
+    has_content = item.get("content") == [] or "content" in fields
+    content = _content(fields.pop("content", "" if has_content else None), "tool_calls" in fields, field)
+    if role == "assistant" and not content.strip() and "tool_calls" not in fields:
+        raise RowError("empty_answer", "an assistant turn with nothing in it", field=field)
+    return Message(role, content, weight, fields)
+
+
+def _content(value: object, calls_tools: bool, field: str) -> str:
+    if value is None:
+        if calls_tools:
+            return ""
+        raise RowError("null_content", "no content", field=field, fix="only a turn with tool_calls may have none")
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise RowError("not_a_string", f"content of type {type(value).__name__}", field=field)
+    texts = []
+    for part in value:
+        kind = part.get("type", "text") if isinstance(part, dict) else type(part).__name__
+        if kind != "text":
+            raise RowError("image_content", f"a content part of type '{kind}'; only text is read", field=field)
+        if not isinstance(part.get("text"), str):
+            raise RowError("not_a_string", "a text part without text", field=field)
+        texts.append(part["text"])
+    return "".join(texts)
+
+
+def _weight(value: object, role: str, field: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise RowError("bad_weight", f"weight {value!r}; a number of 0 or more", field=field)
+    if role != "assistant" and value > 0:
+        raise RowError(
+            "bad_weight", f"a weight on the {role}'s turn", field=field, fix="only assistant turns carry loss"
+        )
+    return float(value)
+
+
+def _tool_calls(value: object, role: str, field: str) -> list[dict[str, Any]]:
+    """OpenAI's list of calls; arguments that are a JSON string become an object, as chat templates expect."""
+    if role != "assistant" or not isinstance(value, list):
+        raise RowError("bad_tool_calls", "tool_calls must be a list in an assistant turn", field=field)
+    calls = []
+    for call in value:
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise RowError(
+                "bad_tool_calls",
+                "a call without a function name",
+                field=field,
+                fix='{"type": "function", "function": {"name": …, "arguments": {…}}}',
+            )
+        arguments = function.get("arguments", {})
+        if isinstance(arguments, str):
+            arguments = _object(arguments, "bad_tool_calls", f"{field}.tool_calls")
+        if not isinstance(arguments, dict):
+            raise RowError("bad_tool_calls", "arguments that are no JSON object", field=field)
+        calls.append({**call, "function": {**function, "arguments": arguments}})
+    return calls
+
+
+def _object(text: str, reason: str, field: str) -> dict[str, Any]:
+    try:
+        return parse_object(text)
+    except RowError as error:
+        raise RowError(reason, error.got, field=field) from None
+
+
+def tools_of(value: object) -> tuple[Mapping[str, Any], ...]:
+    """Tool definitions (JSON schemas) from a list or from a JSON string of one; raises RowError (bad_tools)."""
+    if value is None or value == "":
+        return ()
+    if isinstance(value, str):
+        # Wrapped, so that the strict parser, which reads objects, reads the list.
+        value = _object('{"tools": ' + value + "}", "bad_tools", "tools")["tools"]
+    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
+        raise RowError("bad_tools", "not a list of JSON-schema tools", field="tools")
+    for tool in value:
+        function = tool.get("function", tool)
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise RowError("bad_tools", f"a tool without a name: {json.dumps(tool)[:80]}", field="tools")
+    return tuple(value)

@@ -1,0 +1,135 @@
+"""Curves as inline SVG: text stays text, colours are the page's, same numbers give same bytes."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from tunesmith.evaluate.report_model import Points, Report
+from tunesmith.scoring import metric
+
+_INK = "#010203"
+_FAINT = "#040506"
+_SERIES = ("#0a0b0c", "#0d0e0f", "#101112", "#131415")
+_VARIABLES = {_INK: "currentColor", _FAINT: "var(--line)"} | {
+    colour: f"var(--series-{number})" for number, colour in enumerate(_SERIES, 1)
+}
+"""Colours drawn as place-holders and replaced by CSS variables, so that one picture serves light and dark."""
+
+_STYLES = ("-", "--", "-.", ":")
+
+
+def figures(report: Report) -> list[tuple[str, str]]:
+    """(caption, svg) for each curve the report has."""
+    curves = report.curves
+    best = report.fit.best_step if report.fit else None
+    loss = {"training": curves.train_loss, "validation": curves.validation_loss}
+    shares = {n: p for n, p in curves.validation.items() if metric(n).is_share}
+    others = {n: p for n, p in curves.validation.items() if not metric(n).is_share}
+    wanted: list[tuple[str, str, Mapping[str, Points]]] = [
+        ("Loss (nats per token)", "loss", loss),
+        ("On validation rows", "validation", {metric(n).title: p for n, p in shares.items()}),
+        *[
+            (f"{metric(n).title}, validation rows", f"validation-{i}", {n: p})
+            for i, (n, p) in enumerate(others.items())
+        ],
+        ("Learning rate", "rate", {"learning rate": curves.learning_rate}),
+        ("Gradient norm", "norm", {"gradient norm": curves.grad_norm}),
+    ]
+    out = []
+    for caption, name, lines in wanted:
+        finite = {k: [(s, v) for s, v in p if math.isfinite(v)] for k, p in lines.items()}
+        finite = {k: p for k, p in finite.items() if p}
+        if finite:
+            out.append((caption, curve(name, finite, best if name[:4] in ("loss", "vali") else None)))
+    return out
+
+
+def curve(name: str, lines: Mapping[str, Points], best_step: int | None = None) -> str:
+    """One small line chart. name: prefix of the ids inside, unique on a page. best_step: drawn as a vertical
+    line. A legend only where there is more than one line; lines differ in colour and in dashes."""
+    with mpl.rc_context(_settings(name)):
+        figure = Figure(figsize=(5.0, 2.7))
+        axes = figure.add_axes((0.125, 0.17, 0.855, 0.77))
+        for number, (label, points) in enumerate(lines.items()):
+            steps, values = zip(*points, strict=True)
+            (line,) = axes.plot(
+                steps,
+                values,
+                color=_SERIES[number % len(_SERIES)],
+                linestyle=_STYLES[number // len(_SERIES) % len(_STYLES)] if number >= len(_SERIES) else "-",
+                linewidth=1.8 if len(points) < 60 else 1.2,
+                marker="o" if len(points) < 25 else "",
+                markersize=3.5,
+            )
+            line.set_label(f" {label}")  # a leading underscore would hide it from the legend
+        if best_step is not None:
+            axes.axvline(best_step, color=_INK, linewidth=1, linestyle=(0, (3, 3)))
+            axes.annotate(
+                f"best: step {best_step}",
+                (best_step, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=_beside(best_step, lines.values()),
+                textcoords="offset points",
+                ha="left" if _beside(best_step, lines.values())[0] > 0 else "right",
+                va="top",
+                fontsize=9,
+            )
+        _dress(axes, len(lines) > 1)
+        buffer = io.StringIO()
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+    return _inline(buffer.getvalue(), name, f"{', '.join(lines)} against step")
+
+
+def _settings(name: str) -> dict[str, Any]:
+    return {
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,
+        "font.size": 10,
+        "font.family": "sans-serif",
+        "text.parse_math": False,
+        "axes.formatter.useoffset": False,
+        "axes.formatter.limits": (-3, 5),
+        **dict.fromkeys(
+            ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK
+        ),
+    }
+
+
+def _dress(axes: Any, legend: bool) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.patch.set_visible(False)
+    axes.figure.patch.set_visible(False)
+    axes.grid(axis="y", color=_FAINT, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("step", labelpad=1)
+    axes.margins(y=0.12)
+    if legend:
+        axes.legend(frameon=False, fontsize=9, handlelength=1.8, loc="best")
+
+
+def _beside(step: int, lines: Sequence[Points] | Any) -> tuple[float, float]:
+    """The label stands left of the line where the line is in the right half."""
+    steps = [s for points in lines for s, _ in points]
+    return (-5, -1) if 2 * step > min(steps) + max(steps) else (5, -1)
+
+
+def _inline(svg: str, name: str, title: str) -> str:
+    """The <svg> element alone: no fixed size, ids under `name`, colours from the page."""
+    svg = svg[svg.index("<svg") :]
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, variable)
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(r'(xlink:href="|url\()#', rf"\1#{name}-", svg)
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    head, rest = svg.split(">", 1)
+    head = re.sub(r'\s(width|height)="[^"]*"', "", head)
+    safe = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return f'{head} role="img" aria-label="{safe}">{rest}'

@@ -1,0 +1,277 @@
+"""A report as a page and as Markdown: the same facts, laid out by the templates beside this file.
+
+The page is HTML and CSS alone. Every text is escaped by Jinja2's autoescape; the only markup let through
+is the SVG drawn by `plots`, whose texts matplotlib escapes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from tunesmith.evaluate import plots
+from tunesmith.evaluate.report_model import Comparison, Confusion, Measured, Report, System
+from tunesmith.evaluate.words import Tone, amount
+from tunesmith.scoring import metric, show
+
+MATRIX_LABELS = 30
+"""A confusion matrix with more labels than this is shown as its commonest confusions only."""
+
+ABSENT = {
+    "systems": "Nothing was scored: there were no test rows, so there is no proof.",
+    "confusions": "No confusion matrix: answers are not labels.",
+    "classes": "No table by class or field: answers are free text.",
+    "flips": "No comparison row by row: base and tuned model were not both scored on test rows.",
+    "examples": "No examples: no test rows were answered.",
+    "suspects": "Training rows were not searched for errors.",
+    "fit": "There are no validation rows, so overfitting was not measured.",
+    "forgetting": "Forgetting was not measured.",
+    "seeds": "One run only: how much another seed would change is not known.",
+}
+"""Why a part is missing, where the report itself gives no reason."""
+
+TITLES = {"tfidf": "TF-IDF + logistic regression", "majority": "commonest answer"}
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """What the report says first."""
+
+    tone: Tone
+    title: str
+    sentences: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One system on the primary metric; positions in per cent of the axis from 0 to 1."""
+
+    system: System
+    measured: Measured
+    text: str
+    interval: str
+    comparison: Comparison | None
+
+
+def to_html(report: Report) -> str:
+    """The page: one file, no script, nothing loaded from anywhere."""
+    return environment(True).get_template("report.html.j2").render(view(report))
+
+
+def to_markdown(report: Report) -> str:
+    """The same facts in Markdown."""
+    return environment(False).get_template("report.md.j2").render(view(report))
+
+
+def headline(report: Report) -> Headline:
+    """The claim on the primary metric against the base model, then against the strongest other system."""
+    found = _against(report, "base")
+    if found is None:
+        why = report.absent.get("systems", ABSENT["systems"])
+        return Headline("none", "Not proven", [why])
+    name = report.primary
+    values = {s.name: s.metrics[name].value for s in report.systems if name in s.metrics}
+    title = metric(name).title
+    moved = f"{title} {show(name, values['base'])} → {show(name, values['tuned'])}"
+    heads = {
+        "better": f"Better than the base model: {moved}",
+        "worse": f"Worse than the base model: {moved}",
+        "none": f"No difference from the base model can be claimed: {moved}",
+    }
+    sentences = [f"The difference on {found.difference.n} test rows is {_facts(found)}."]
+    others = [c for c in report.comparisons if c.metric == name and c.base != "base" and c.base in values]
+    if others:
+        sentences.append(_strongest(max(others, key=lambda c: values[c.base]), values, name))
+    if report.flips is not None:
+        f = report.flips
+        sentences.append(f"{f.fixed} rows became right, {f.broken} became wrong.")
+    if report.forgetting is not None:
+        sentences.append(report.forgetting.words)
+    return Headline(found.tone, heads[found.tone], sentences)
+
+
+def confused_pairs(table: Confusion, most: int = 10) -> list[tuple[str, str, int, int]]:
+    """(reference, answer, rows, rows of that reference), the commonest mistakes first."""
+    columns = [*table.labels, "no valid label"]
+    found = [
+        (table.labels[i], columns[j], count, sum(row))
+        for i, row in enumerate(table.counts)
+        for j, count in enumerate(row)
+        if count and i != j
+    ]
+    return sorted(found, key=lambda pair: -pair[2])[:most]
+
+
+def _strongest(other: Comparison, values: dict[str, float], name: str) -> str:
+    what = f"{system_title(other.base)} ({show(name, values[other.base])})"
+    if other.tone == "better":
+        return f"It also beats the strongest of the others, {what}: {_facts(other)}."
+    if other.tone == "worse":
+        return f"But {what} does better: the tuned model is at {_facts(other)}. Consider using that instead."
+    return f"But no difference from {what} can be claimed: {_facts(other)}. Consider whether that is enough."
+
+
+def _facts(comparison: Comparison) -> str:
+    """The verdict without its first words, which say better, worse or neither."""
+    return comparison.words.split(": ", 1)[1]
+
+
+def system_title(name: str) -> str:
+    """The name of a system as the report shows it."""
+    return TITLES.get(name, name)
+
+
+def _against(report: Report, base: str) -> Comparison | None:
+    found = (c for c in report.comparisons if c.metric == report.primary and c.base == base)
+    return next(found, None)
+
+
+def _bars(report: Report) -> list[Bar]:
+    out = []
+    for system in report.systems:
+        measured = system.metrics.get(report.primary)
+        if measured is not None:
+            out.append(
+                Bar(
+                    system,
+                    measured,
+                    show(report.primary, measured.value),
+                    interval_text(report.primary, measured),
+                    _against(report, system.name),
+                )
+            )
+    return out
+
+
+def interval_text(name: str, measured: Measured) -> str:
+    """'88.1 to 92.9' in the unit of the metric; empty without an interval."""
+    if measured.low is None or measured.high is None:
+        return ""
+    return f"{show(name, measured.low).removesuffix(' %')} to {show(name, measured.high).removesuffix(' %')}"
+
+
+def _metric_rows(report: Report) -> list[tuple[str, list[Measured | None]]]:
+    """Every metric that some system has, primary first; those of single fields have their own table."""
+    names = dict.fromkeys(
+        [report.primary] * bool(report.systems)
+        + [n for s in report.systems for n in s.metrics if "." not in n]
+    )
+    return [(n, [s.metrics.get(n) for s in report.systems]) for n in names]
+
+
+def _has_interval(row: tuple[str, list[Measured | None]]) -> bool:
+    return any(m is not None and m.low is not None for m in row[1])
+
+
+def _spread(report: Report) -> list[tuple[str, float, float, float, float]]:
+    """metric -> mean, standard deviation (n - 1), least, greatest over seeds."""
+    names = dict.fromkeys(n for run in report.seeds for n in run.metrics)
+    out = []
+    for name in names:
+        values = [run.metrics[name] for run in report.seeds if name in run.metrics]
+        mean = sum(values) / len(values)
+        variance = sum((v - mean) ** 2 for v in values) / (len(values) - 1) if len(values) > 1 else math.nan
+        out.append((name, mean, math.sqrt(variance), min(values), max(values)))
+    return out
+
+
+def view(report: Report) -> dict[str, Any]:
+    """What the templates read."""
+    rows = _metric_rows(report)
+    return {
+        "report": report,
+        "headline": headline(report),
+        "bars": _bars(report),
+        "metric_rows": [row for row in rows if _has_interval(row)],
+        "other_rows": [row for row in rows if not _has_interval(row)],
+        "system_title": system_title,
+        "figures": [(caption, Markup(svg)) for caption, svg in plots.figures(report)],
+        "spread": _spread(report),
+        "absent": ABSENT | report.absent,
+        "matrix_labels": MATRIX_LABELS,
+        "confused_pairs": confused_pairs,
+        "interval_text": interval_text,
+        "metric": metric,
+        "show": show,
+        "amount": amount,
+        "shown": lambda name, value: "–" if value is None else show(name, value),
+    }
+
+
+def environment(html: bool) -> Environment:
+    """Jinja2 over the templates of this folder. html: whether texts are escaped as HTML."""
+    environment = Environment(
+        loader=PackageLoader("tunesmith.evaluate", "templates"),
+        autoescape=html,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "number": lambda value: f"{value:,}".replace(",", "\u202f"),
+        "duration": duration,
+        "size": size,
+        "short": short,
+        "cell": cell,
+        "code": code,
+        "fence": fence,
+        "pretty": pretty,
+        "quoted": lambda text: json.dumps(text, ensure_ascii=False),
+        "significant": lambda value: f"{value:.3g}",
+    }
+    return environment
+
+
+def duration(seconds: float) -> str:
+    """'8.1 s', '12 min 5 s', '3 h 20 min'."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest} s"
+
+
+def size(num_bytes: float) -> str:
+    """'412 MiB', '3.2 GiB'."""
+    mebi = num_bytes / 2**20
+    return f"{mebi:.0f} MiB" if mebi < 1024 else f"{mebi / 1024:.1f} GiB"
+
+
+def short(text: str, most: int = 90) -> str:
+    """One line of at most `most` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
+
+
+def pretty(text: str) -> str:
+    """A JSON object on one line with spaces; other text as it is."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else text
+
+
+def cell(text: object) -> str:
+    """Text inside a Markdown table or sentence: one line, nothing in it is markup."""
+    line = " ".join(str(text).split())
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{c}" if c in "\\`*_[]|#~$" else c for c in line)
+
+
+def code(text: str) -> str:
+    """An inline code span in Markdown; back-ticks inside become apostrophes."""
+    return f"`{' '.join(text.split()).replace('`', chr(39))}`"
+
+
+def fence(text: str, language: str = "") -> str:
+    """A code block whose fence is longer than any run of back-ticks within."""
+    longest = max((len(run) for run in "".join(c if c == "`" else " " for c in text).split()), default=0)
+    ticks = "`" * max(3, longest + 1)
+    return f"{ticks}{language}\n{text.rstrip()}\n{ticks}"

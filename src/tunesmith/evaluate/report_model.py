@@ -1,0 +1,258 @@
+"""What a report holds. This is metrics.json; report.html and report.md show the same facts.
+
+Everything is plain data: numbers that are not finite are written as the texts "NaN", "Infinity".
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tunesmith.scoring import Task
+
+Points = list[tuple[int, float]]
+"""(step, value), in order of steps."""
+
+
+class Part(BaseModel):
+    """Common settings: unknown keys are errors, NaN survives JSON."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="strings")
+
+
+class Lineage(Part):
+    """Where the tuned model comes from."""
+
+    base: str
+    """Folder or hub id of the base model."""
+    base_hash: str = ""
+    """Hash of its weights."""
+    kind: Literal["full", "lora"]
+    """All weights, or an adapter on the base."""
+    architecture: str = ""
+    """Class name, such as LlamaForCausalLM."""
+    parameters: int = 0
+    trainable: int = 0
+    template: str = ""
+    """Which chat template: the model's own, plain, raw, or a file."""
+    template_hash: str = ""
+    parent_run: str = ""
+    """The run this one continues."""
+    path: str = ""
+    """How rows are computed: layout or padded, and why."""
+    base_licence: str = ""
+
+
+class Span(Part):
+    """A piece of the preview example."""
+
+    text: str
+    supervised: bool
+    """Whether its tokens carry loss."""
+
+
+class DataAccount(Part):
+    """What became of the rows."""
+
+    read: int
+    used: int
+    dropped: dict[str, int] = {}
+    """reason -> rows."""
+    cut: int = 0
+    """Rows used, but shortened to the greatest length."""
+    splits: dict[str, int] = {}
+    """train, validation, test -> rows."""
+    lengths: dict[str, float] = {}
+    """Such as median, p95, longest -> tokens of a training row."""
+    files: dict[str, str] = {}
+    """file -> hash of its content."""
+    mapping: str = ""
+    """How columns became conversations, in one line."""
+    warnings: list[str] = []
+    preview: list[Span] = []
+    """One training example as the model sees it."""
+
+
+class Measured(Part):
+    """A metric with its interval."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    """Rows it was measured on."""
+    method: str = ""
+    """bootstrap, Wilson; empty: no interval."""
+
+
+class System(Part):
+    """Something that answers the test rows."""
+
+    name: str
+    """base, tuned, few-shot base, base (choosing a label), majority, tfidf ..."""
+    note: str = ""
+    """How its answers came about."""
+    metrics: dict[str, Measured]
+
+
+class Comparison(Part):
+    """tuned minus another system, on one metric and the same rows."""
+
+    metric: str
+    base: str
+    """Name of the other system."""
+    tuned: str = "tuned"
+    difference: Measured
+    p: float
+    test: str
+    tone: Literal["better", "worse", "none"]
+    words: str
+
+
+class Confusion(Part):
+    """Which classes were taken for which, by one system."""
+
+    system: str
+    labels: list[str]
+    counts: list[list[int]]
+    """(L, L + 1): rows are references, columns answers, the last column no valid label."""
+
+
+class ClassScore(Part):
+    """One class, or one field of JSON answers, before and after."""
+
+    name: str
+    support: int
+    """Test rows that have it."""
+    base: float | None = None
+    tuned: float | None = None
+    """F1 of a class; accuracy of a field."""
+
+
+class Sample(Part):
+    """A test row with what was asked, what was right and what came."""
+
+    where: str = ""
+    """file:line."""
+    prompt: str
+    reference: str
+    base: str = ""
+    tuned: str = ""
+    note: str = ""
+
+
+class Flips(Part):
+    """Rows on which base and tuned differ in being right."""
+
+    fixed: int
+    broken: int
+    fixed_examples: list[Sample] = []
+    broken_examples: list[Sample] = []
+
+
+class Suspect(Part):
+    """A training row that the tuned model still finds hard: often a wrong label."""
+
+    where: str
+    loss: float
+    text: str
+    answer: str
+
+
+class Curves(Part):
+    """What was measured during training."""
+
+    train_loss: Points = []
+    validation_loss: Points = []
+    validation: dict[str, Points] = {}
+    """metric -> points."""
+    learning_rate: Points = []
+    grad_norm: Points = []
+
+
+class Fit(Part):
+    """How training went."""
+
+    best_step: int
+    last_step: int
+    watch: str = "loss"
+    """What chose the best step."""
+    words: str
+
+
+class Forgetting(Part):
+    """Perplexity on general text."""
+
+    before: float
+    after: float
+    words: str
+    texts: str = ""
+    """Which texts."""
+
+
+class Estimate(Part):
+    """What was foretold and what came."""
+
+    what: str
+    unit: str = ""
+    estimate: float
+    measured: float
+
+
+class Cost(Part):
+    """What the run took."""
+
+    seconds: dict[str, float] = {}
+    """phase -> wall seconds."""
+    tokens: int = 0
+    tokens_per_second: float = 0.0
+    peak_memory_bytes: int = 0
+    machine: str = ""
+    estimates: list[Estimate] = []
+
+
+class SeedRun(Part):
+    """The same recipe with another seed."""
+
+    seed: int
+    run: str = ""
+    metrics: dict[str, float]
+
+
+class Report(Part):
+    """All that is known about a run. Parts that are absent say why in `absent`."""
+
+    version: Literal[1] = 1
+    name: str
+    created: str
+    """ISO 8601, with time zone."""
+    software: dict[str, str] = {}
+    """package -> version."""
+    task: Task
+    primary: str
+    """The metric on which the headline stands."""
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    model: Lineage
+    data: DataAccount
+    systems: list[System] = []
+    """Empty: nothing was scored."""
+    comparisons: list[Comparison] = []
+    confusions: list[Confusion] = []
+    classes: list[ClassScore] = []
+    """Labels with their F1, or fields with their accuracy."""
+    flips: Flips | None = None
+    good: list[Sample] = []
+    bad: list[Sample] = []
+    suspects: list[Suspect] = []
+    curves: Curves = Curves()
+    fit: Fit | None = None
+    forgetting: Forgetting | None = None
+    cost: Cost = Cost()
+    config: str = ""
+    """The resolved recipe as YAML."""
+    reasons: dict[str, str] = {}
+    """setting -> why it has its value, where the recipe left it open."""
+    seeds: list[SeedRun] = []
+    absent: dict[str, str] = {}
+    """part (systems, confusions, flips, suspects, fit, forgetting ...) -> why it is not here."""

@@ -1,0 +1,124 @@
+"""Greedy answers in batches, and the likelihood of given answers.
+
+Prompts of similar length go together, padded on the left; a batch ends when every row has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from tunesmith.core.batch import Batch
+from tunesmith.core.model import Model, token_logps
+from tunesmith.data.pack import pack
+from tunesmith.types import RowRef, Segment, TokenRow
+
+
+@dataclass(frozen=True)
+class Generated:
+    """ids: the answer's tokens, without the end token. ended: False where max_new_tokens cut it."""
+
+    ids: list[int]
+    ended: bool
+
+
+@contextmanager
+def evaluating(module: Any) -> Iterator[None]:
+    """No gradient and no dropout inside; the mode before comes back."""
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(training)
+
+
+def generate(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    end_ids: Sequence[int],
+    pad_id: int,
+    batch_size: int,
+) -> Iterator[tuple[int, Generated]]:
+    """Yield (index of the prompt, answer) as batches finish, longest prompts first; greedy."""
+    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
+        answers = _generate_batch(model, [prompts[i] for i in indices], max_new_tokens, end_ids, pad_id)
+        yield from zip(indices, answers, strict=True)
+
+
+def _generate_batch(
+    model: Model, prompts: list[Sequence[int]], max_new_tokens: int, end_ids: Sequence[int], pad_id: int
+) -> list[Generated]:
+    width = max(len(p) for p in prompts)
+    input_ids = torch.full((len(prompts), width), pad_id)
+    attention_mask = torch.zeros(len(prompts), width, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        attention_mask[row, width - len(prompt) :] = 1
+    with evaluating(model.module):
+        output = model.module.generate(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            eos_token_id=list(end_ids),
+            pad_token_id=pad_id,
+            use_cache=True,
+        )
+    ends = set(end_ids)
+    answers = []
+    for row in output[:, width:].tolist():
+        stop = next((i for i, token in enumerate(row) if token in ends), None)
+        answers.append(Generated(row if stop is None else row[:stop], stop is not None))
+    return answers
+
+
+def label_logps(
+    model: Model, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], budget: int
+) -> np.ndarray:
+    """(N prompts, K labels) float64: the summed log-probability of each label's tokens after each prompt.
+
+    Each prompt is computed once for all labels: its row is a tree with one completion a label.
+    """
+    scores = np.zeros((len(prompts), len(labels)))
+    rows = [_tree(prompt, labels, index) for index, prompt in enumerate(prompts)]
+    for bin_ in pack([r.num_tokens for r in rows], budget, padded=False):
+        batch = Batch.from_rows([rows[i] for i in bin_])
+        with evaluating(model.module):
+            logps = token_logps(model.logits(batch), batch.targets).double()
+        sums = torch.zeros(len(batch.layout.parents), dtype=torch.float64).index_add(0, batch.segment_of, logps)
+        per_row = sums.view(len(bin_), 1 + len(labels))[:, 1:]
+        scores[bin_] = per_row.numpy()
+    return scores
+
+
+def _tree(prompt: Sequence[int], labels: Sequence[Sequence[int]], index: int) -> TokenRow:
+    root = Segment(np.array(prompt, dtype=np.int64), np.zeros(len(prompt), dtype=np.float32))
+    leaves = [
+        Segment(np.array(label, dtype=np.int64), np.ones(len(label), dtype=np.float32), 0) for label in labels
+    ]
+    return TokenRow(RowRef("prompt", index), (root, *leaves))
+
+
+def nll(model: Model, rows: Sequence[TokenRow], budget: int) -> tuple[np.ndarray, np.ndarray]:
+    """((N,), (N,)) float64: each row's summed weighted negative log-likelihood, and its summed weights."""
+    totals, weights = np.zeros(len(rows)), np.zeros(len(rows))
+    for bin_ in pack([r.num_tokens for r in rows], budget, padded=model.path == "padded"):
+        batch = Batch.from_rows([rows[i] for i in bin_])
+        with evaluating(model.module):
+            losses = -token_logps(model.logits(batch), batch.targets).double() * batch.weights
+        zero = torch.zeros(len(bin_), dtype=torch.float64)
+        totals[bin_] = zero.index_add(0, batch.row_of, losses).numpy()
+        weights[bin_] = zero.index_add(0, batch.row_of, batch.weights.double()).numpy()
+    return totals, weights

@@ -1,0 +1,146 @@
+"""What is trained: all weights, all but frozen parts, or low-rank adapters."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from torch import nn
+
+from tunesmith.config.run import FreezeConfig, LoraConfig, SftConfig
+from tunesmith.errors import ConfigError, ModelError
+from tunesmith.models.load import Loaded
+
+LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|layer)\.(\d+)\.")
+
+
+def prepare(loaded: Loaded, method: SftConfig, new_token_ids: list[int]) -> list[str]:
+    """Make the trainable parameters trainable and nothing else; returns notes for a person.
+
+    A run on top of an adapter goes on training that adapter (`tuning: lora`), or merges it first (`full`).
+    """
+    assert method.tuning is not None, "defaults are resolved before a run"
+    notes = []
+    if method.tuning == "full":
+        if loaded.adapter is not None:
+            loaded.model.module = loaded.model.module.merge_and_unload()
+            notes.append(f"the adapter {loaded.adapter} was merged into its base before full-parameter training")
+            loaded.adapter = None
+        notes += _full(loaded.model.module, method.freeze)
+    elif loaded.adapter is None:
+        notes += _lora(loaded, method.lora, new_token_ids)
+    else:
+        own = loaded.model.module.peft_config["default"]
+        notes.append(f"training goes on with the adapter {loaded.adapter} (rank {own.r}, alpha {own.lora_alpha})")
+    module = loaded.model.module
+    trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in module.parameters())
+    if trainable == 0:
+        raise ConfigError("nothing is left to train", "at least one trainable parameter", "freeze less")
+    notes.append(f"{trainable:,} of {total:,} parameters are trained ({trainable / total:.1%})")
+    return notes
+
+
+def _full(module: nn.Module, freeze: FreezeConfig) -> list[str]:
+    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    patterns = [_compile(p) for p in freeze.patterns]
+    unused = set(freeze.patterns)
+    layers = {int(m[1]) for name, _ in module.named_parameters() if (m := LAYER.search(name))}
+    if freeze.layers and freeze.layers > len(layers):
+        raise ConfigError(f"method.freeze.layers={freeze.layers}", f"at most the model's {len(layers)} layers")
+    frozen = 0
+    for name, parameter in module.named_parameters():
+        layer = LAYER.search(name)
+        hits = [p.pattern for p in patterns if p.search(name)]
+        unused -= set(hits)
+        stop = (
+            bool(hits)
+            or (layer is not None and int(layer[1]) < freeze.layers)
+            or (freeze.embeddings and id(parameter) in embeddings)
+        )
+        parameter.requires_grad_(not stop)
+        frozen += stop
+    if unused:
+        raise ConfigError(
+            f"method.freeze.patterns: no parameter matches {sorted(unused)}",
+            "patterns that match parameter names, such as " + next(n for n, _ in module.named_parameters()),
+        )
+    return [f"{frozen} weight tensors are frozen"] if frozen else []
+
+
+def _lora(loaded: Loaded, config: LoraConfig, new_token_ids: list[int]) -> list[str]:
+    from peft import LoraConfig as PeftLora
+    from peft import TaskType, get_peft_model
+
+    module = loaded.model.module
+    targets = target_modules(module, config.modules)
+    loaded.model.module = get_peft_model(
+        module,
+        PeftLora(
+            r=config.rank,
+            lora_alpha=config.alpha if config.alpha is not None else 2 * config.rank,
+            lora_dropout=config.dropout,
+            target_modules=targets,
+            task_type=TaskType.CAUSAL_LM,
+            trainable_token_indices=new_token_ids or None,
+            # GPT-2's Conv1D keeps its weight transposed; PEFT wants to be told.
+            fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in module.modules()),
+        ),
+    )
+    loaded.model.module.peft_config["default"].base_model_name_or_path = loaded.base
+    notes = [f"LoRA of rank {config.rank} on {len(targets)} linear layers"]
+    if new_token_ids:
+        notes.append(f"the embeddings of {len(new_token_ids)} new tokens are trained beside the adapter")
+    return notes
+
+
+def target_modules(module: nn.Module, patterns: list[str]) -> list[str]:
+    """Full names of the linear layers that the patterns choose, the head excepted."""
+    head = module.get_output_embeddings()  # type: ignore[operator]
+    linear = [
+        name
+        for name, part in module.named_modules()
+        if (isinstance(part, nn.Linear) or type(part).__name__ == "Conv1D") and part is not head
+    ]
+    if "all-linear" in patterns:
+        return linear
+    chosen: list[str] = []
+    for pattern in patterns:
+        regex = _compile(pattern)
+        hits = [n for n in linear if n.split(".")[-1] == pattern or regex.search(n)]
+        if not hits:
+            last = sorted({n.split(".")[-1] for n in linear})
+            raise ConfigError(
+                f"method.lora.modules: no linear layer matches '{pattern}'", "one of " + ", ".join(last)
+            )
+        chosen += [n for n in hits if n not in chosen]
+    return chosen
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"'{pattern}' is not a regular expression: {error}", "Python's re syntax") from error
+
+
+def add_tokens(loaded: Loaded, tokens: list[str]) -> list[int]:
+    """Add tokens and grow the embeddings; the rows of old tokens keep their bits. Returns the new ids.
+
+    A new row starts at the mean of the old ones. Nothing grows where the embedding has spare rows.
+    """
+    if not tokens:
+        return []
+    tokenizer, module = loaded.tokenizer, loaded.model.module
+    before = len(tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": tokens}, replace_extra_special_tokens=False)
+    ids = [int(i) for i in tokenizer.convert_tokens_to_ids(tokens)]
+    if len(tokenizer) != before + len(tokens):
+        raise ModelError(f"the tokens {tokens} are already in the vocabulary", "new tokens")
+    rows = module.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        module.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    for layer in {id(m): m for m in (module.get_input_embeddings(), module.get_output_embeddings())}.values():
+        weight = layer.weight.data
+        weight[ids] = weight[:before].float().mean(0).to(weight.dtype)
+    return ids

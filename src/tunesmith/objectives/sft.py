@@ -1,0 +1,37 @@
+"""Supervised fine-tuning and continued pre-training: cross-entropy of the supervised tokens.
+
+Label smoothing e spreads a share e of the target over the V words of the vocabulary (arXiv:1512.00567, 7):
+loss = (1 - e) * -log p(target) + e / V * sum_v -log p(v).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, promote_types
+from torch import float32 as f32
+from torch.nn.functional import cross_entropy
+
+from tunesmith.config.run import SftConfig
+from tunesmith.core.batch import Batch
+from tunesmith.core.model import Model
+from tunesmith.core.objective import LossOutput
+
+
+class Sft:
+    def __init__(self, config: SftConfig) -> None:
+        self.label_smoothing = config.label_smoothing
+
+    def weights(self, batch: Batch) -> dict[str, Tensor]:
+        return {"sft": batch.weights.sum()}
+
+    def loss(self, model: Model, batch: Batch) -> LossOutput:
+        logits = model.logits(batch)  # (M, V)
+        logits = logits.to(promote_types(logits.dtype, f32))
+        losses = cross_entropy(
+            logits, batch.targets, reduction="none", label_smoothing=self.label_smoothing
+        )  # (M,)
+        correct = (logits.detach().argmax(-1) == batch.targets).to(batch.weights.dtype)
+        return LossOutput(
+            terms={"sft": (losses * batch.weights).sum()},
+            metrics={"token_accuracy": (correct * batch.weights).sum()},
+            metric_weights={"token_accuracy": batch.weights.sum()},
+        )

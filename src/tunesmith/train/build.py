@@ -1,0 +1,91 @@
+"""From a resolved `Run` and its rows to an engine that is ready to run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tunesmith.config.run import Run, SftConfig
+from tunesmith.core.objective import Objective
+from tunesmith.models.load import Loaded, load_model
+from tunesmith.models.tune import add_tokens, prepare
+from tunesmith.objectives.sft import Sft
+from tunesmith.registry import Registry
+from tunesmith.train.optim import Optimizer
+from tunesmith.train.source import StaticSource
+from tunesmith.train.state import Progress, TrainState
+from tunesmith.types import TokenRow
+
+OBJECTIVES: Registry[type[Sft]] = Registry("training method")
+OBJECTIVES.register("sft")(Sft)
+
+
+@dataclass
+class Built:
+    """Everything that trains: a model with its trainable parameters, objective, source, state."""
+
+    loaded: Loaded
+    objective: Objective
+    source: StaticSource
+    state: TrainState
+    notes: list[str]
+
+
+def seed_everything(run: Run) -> None:
+    """One seed, one thread count, deterministic kernels: the same build and machine give the same bits."""
+    assert run.train.threads is not None
+    torch.set_num_threads(run.train.threads)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.manual_seed(run.seed)
+
+
+def load_trainable(run: Run, new_tokens: list[str]) -> tuple[Loaded, list[str]]:
+    """The model with its new tokens and its trainable parameters; the adapter's start depends on the seed alone."""
+    seed_everything(run)
+    loaded = load_model(run.model, train=True)
+    ids = add_tokens(loaded, new_tokens)
+    notes = loaded.notes + prepare(loaded, run.method, ids)
+    return loaded, notes
+
+
+def build(run: Run, rows: Sequence[TokenRow], new_tokens: list[str], data_hashes: dict[str, str]) -> Built:
+    """`run` must be resolved: no null is left where `tunesmith.config.defaults` would choose."""
+    loaded, notes = load_trainable(run, new_tokens)
+    train = run.train
+    assert train.batch_size is not None
+    assert train.epochs is not None
+    assert train.threads is not None
+    source = StaticSource(
+        rows=rows,
+        batch_size=train.batch_size,
+        epochs=train.epochs,
+        seed=run.seed,
+        padded=loaded.model.path == "padded",
+        max_steps=train.max_steps,
+    )
+    progress = Progress(micro_batch_tokens=train.micro_batch_tokens or 0, threads=train.threads)
+    state = TrainState(
+        progress, Optimizer(loaded.model.module, train), config_hash(run, loaded.base_hash, data_hashes)
+    )
+    return Built(loaded, make_objective(run.method), source, state, notes)
+
+
+def make_objective(method: SftConfig) -> Objective:
+    return OBJECTIVES[method.type](method)
+
+
+def config_hash(run: Run, base_hash: str, data_hashes: dict[str, str]) -> str:
+    """Of everything that decides the numbers; not of names, folders, the evaluation or the time limit."""
+    parts = run.model_dump(include={"seed", "data", "model", "method", "train"}, mode="json")
+    for name in ("max_minutes", "keep_checkpoints", "micro_batch_tokens"):
+        parts["train"].pop(name)
+    for name in ("train", "validation", "test", "on_bad_row"):
+        parts["data"].pop(name)
+    parts["model"].pop("base")
+    text = json.dumps([parts, base_hash, sorted(data_hashes.values())], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

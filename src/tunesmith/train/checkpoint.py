@@ -1,0 +1,150 @@
+"""Checkpoints: whole or absent. Safetensors and JSON only, a manifest with SHA-256 of every file.
+
+A checkpoint is written aside, synced, renamed; the name `step-000200` therefore means whole. Loading
+verifies every byte; a bad one is named and the one before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from tunesmith.errors import CheckpointError
+from tunesmith.train import storage
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+PREFIX = "step-"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What one checkpoint holds. groups: file stem -> named tensors; state: JSON."""
+
+    groups: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run, in one folder."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"{PREFIX}{step:06d}"
+
+    def steps(self) -> list[int]:
+        """Steps with a checkpoint, oldest first."""
+        return sorted(int(p.name.removeprefix(PREFIX)) for p in self.folder.glob(f"{PREFIX}[0-9]*"))
+
+    def save(self, step: int, snapshot: Snapshot, best: int | None) -> Path:
+        """Write a checkpoint and then remove those that are neither new nor best."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        files = {f"{name}.safetensors": save_tensors(tensors) for name, tensors in snapshot.groups.items()}
+        files["state.json"] = json.dumps(snapshot.state, indent=1, sort_keys=True).encode()
+        digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        files[MANIFEST] = json.dumps({"format": FORMAT, "step": step, "sha256": digests}, indent=1).encode()
+        num_bytes = sum(len(data) for data in files.values())
+        aside = self.folder / f".{self.path(step).name}.tmp"
+        try:
+            self._sweep()
+            storage.need_space(self.folder, num_bytes)
+            aside.mkdir()
+            for name, data in files.items():
+                storage.write_file(aside / name, data)
+            storage.sync_folder(aside)
+            storage.remove_folder(self.path(step))  # an unverified one of the same step, after a fallback
+            storage.rename(aside, self.path(step))
+        except OSError as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            if storage.is_disk_full(error):
+                raise storage.disk_full(self.folder, num_bytes) from error
+            raise
+        for old in set(self.steps()) - retained(self.steps(), best, self.keep):
+            storage.remove_folder(self.path(old))
+        return self.path(step)
+
+    def load(self, step: int) -> Snapshot:
+        """Verify and read one checkpoint; CheckpointError names the file that is not as it was written."""
+        folder = self.path(step)
+        manifest = self._manifest(folder)
+        groups, state = {}, None
+        for name, digest in manifest["sha256"].items():
+            try:
+                data = (folder / name).read_bytes()
+            except OSError as error:
+                raise CheckpointError(f"{folder / name} cannot be read: {error.strerror}") from error
+            if hashlib.sha256(data).hexdigest() != digest:
+                raise CheckpointError(
+                    f"{folder / name} is damaged: its SHA-256 differs from the manifest's",
+                    "the bytes that were written",
+                    "an older checkpoint is used, if there is one",
+                )
+            if name == "state.json":
+                state = json.loads(data)
+            else:
+                groups[name.removesuffix(".safetensors")] = load_tensors(data)
+        if state is None:
+            raise CheckpointError(f"{folder / MANIFEST} lists no state.json")
+        return Snapshot(groups, state)
+
+    def load_latest(self) -> tuple[int, Snapshot, list[str]] | None:
+        """The newest whole checkpoint, and a message for each newer one that is damaged."""
+        problems = []
+        for step in reversed(self.steps()):
+            try:
+                return step, self.load(step), problems
+            except CheckpointError as error:
+                problems.append(error.got)
+        if problems:
+            raise CheckpointError(
+                "no checkpoint of this run is whole:\n    " + "\n    ".join(problems),
+                "one whole checkpoint",
+                "restore the folder, or start again with --force",
+            )
+        return None
+
+    def _manifest(self, folder: Path) -> dict[str, Any]:
+        path = folder / MANIFEST
+        try:
+            text = path.read_bytes()
+            manifest = json.loads(text)
+            # The manifest guards the files; its own bytes are guarded by being exactly what save() writes.
+            whole = json.dumps(manifest, indent=1).encode() == text and manifest["format"] == FORMAT
+            whole = whole and f"{PREFIX}{manifest['step']:06d}" == folder.name and "state.json" in manifest["sha256"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from error
+        if not whole:
+            raise CheckpointError(f"{path} is damaged", f"a manifest of format {FORMAT}")
+        return manifest  # type: ignore[no-any-return]
+
+    def _sweep(self) -> None:
+        """Remove what a crash left half-written or half-deleted."""
+        for leftover in (*self.folder.glob(".*.tmp"), *self.folder.glob(".*.deleted")):
+            shutil.rmtree(leftover)
+
+
+def retained(steps: Iterable[int], best: int | None, keep: int) -> set[int]:
+    """The steps to keep: the newest `keep`, and the best one."""
+    newest = sorted(steps)[-keep:]
+    return {*newest, *([best] if best is not None else [])}
+
+
+def is_better(value: float, best: float | None, higher: bool, min_delta: float = 0.0) -> bool:
+    """NaN is never better; a tie keeps the earlier; min_delta is what an improvement must exceed."""
+    if not math.isfinite(value):
+        return False
+    if best is None:
+        return True
+    return value > best + min_delta if higher else value < best - min_delta

@@ -1,0 +1,219 @@
+"""THE loop. It never names an algorithm: sources give micro-batches, objectives give sums."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import psutil
+import torch
+
+from tunesmith.config.run import TrainConfig
+from tunesmith.core.batch import Batch
+from tunesmith.core.model import Model
+from tunesmith.core.objective import Objective
+from tunesmith.errors import NonFiniteError
+from tunesmith.train.checkpoint import Checkpoints, is_better
+from tunesmith.train.optim import learning_rate
+from tunesmith.train.state import TrainState
+from tunesmith.types import EventSink, TokenRow
+
+
+class Source(Protocol):
+    @property
+    def total_steps(self) -> int: ...
+
+    def micro_batches(self, step: int, budget: int) -> list[Batch]: ...
+
+
+@dataclass
+class Watch:
+    """Which metric of an evaluation chooses the best step. evaluate(step) -> metrics; higher: is more better."""
+
+    evaluate: Callable[[int], dict[str, float]]
+    metric: str
+    higher: bool
+
+
+@dataclass
+class StepResult:
+    loss: dict[str, float]
+    metrics: dict[str, float]
+    grad_norm: float
+    tokens: int
+    supervised: int
+    rows: int
+
+
+@dataclass
+class Engine:
+    """Runs `state` from where it is to the end of `source`.
+
+    stop(): a reason to stop after the current step (a signal, a time limit), or "".
+    """
+
+    model: Model
+    objective: Objective
+    source: Source
+    state: TrainState
+    config: TrainConfig
+    seed: int
+    checkpoints: Checkpoints
+    sink: EventSink
+    watch: Watch | None
+    stop: Callable[[], str]
+
+    def run(self) -> None:
+        """Train until the end, an early stop, or a reason to stop; the state is saved in each case."""
+        progress, total = self.state.progress, self.source.total_steps
+        started, before = time.monotonic(), progress.elapsed
+        last_saved = progress.step
+        self.model.module.train()
+        while progress.step < total and not progress.stopped:
+            step_started = time.monotonic()
+            rate = learning_rate(progress.step, total, self.config)
+            result = self.train_step(rate)
+            self._report(result, rate, total, time.monotonic() - step_started)
+            evaluated = self._evaluate_if_due(total)
+            progress.elapsed = before + time.monotonic() - started
+            reason = self.stop()
+            assert self.config.save_every is not None
+            best_now = evaluated and progress.best_step == progress.step
+            if best_now or reason or progress.step % self.config.save_every == 0 or progress.step == total:
+                self.save()
+                last_saved = progress.step
+            if reason:
+                self.sink("note", text=f"stopped after step {progress.step}: {reason}")
+                return
+        if last_saved != progress.step:
+            self.save()
+
+    def train_step(self, rate: float) -> StepResult:
+        """One optimizer step. Raises NonFiniteError before the weights change."""
+        step = self.state.progress.step
+        micro_batches = self.source.micro_batches(step, self.state.progress.micro_batch_tokens)
+        torch.manual_seed(_mix(self.seed, step))
+        weights = _total([self.objective.weights(b) for b in micro_batches])
+        losses = dict.fromkeys(weights, 0.0)
+        metrics: dict[str, float] = {}
+        metric_weights: dict[str, float] = {}
+        for batch in micro_batches:
+            out = self.objective.loss(self.model, batch)
+            terms = {t: s / weights[t] for t, s in out.terms.items() if weights[t] > 0}
+            loss = torch.stack(list(terms.values())).sum()
+            if not math.isfinite(loss.item()):
+                raise self._non_finite("loss", [batch])
+            loss.backward()  # type: ignore[no-untyped-call]
+            for term, value in terms.items():
+                losses[term] += value.item()
+            for name, value in out.metrics.items():
+                metrics[name] = metrics.get(name, 0.0) + value.item()
+                metric_weights[name] = metric_weights.get(name, 0.0) + out.metric_weights[name].item()
+        norm = self.state.optimizer.grad_norm().item()
+        if not math.isfinite(norm):
+            raise self._non_finite("gradient", micro_batches)
+        self.state.optimizer.step(rate, norm)
+        result = StepResult(
+            loss=losses,
+            metrics={n: v / metric_weights[n] for n, v in metrics.items() if metric_weights[n] > 0},
+            grad_norm=norm,
+            tokens=sum(b.num_tokens for b in micro_batches),
+            supervised=sum(len(b.targets) for b in micro_batches),
+            rows=sum(b.num_rows for b in micro_batches),
+        )
+        progress = self.state.progress
+        progress.step += 1
+        progress.tokens += result.tokens
+        progress.supervised_tokens += result.supervised
+        progress.rows += result.rows
+        return result
+
+    def save(self) -> None:
+        started = time.monotonic()
+        progress = self.state.progress
+        path = self.checkpoints.save(progress.step, self.state.snapshot(), progress.best_step)
+        self.sink("checkpoint", step=progress.step, path=str(path), seconds=time.monotonic() - started)
+
+    def _evaluate_if_due(self, total: int) -> bool:
+        progress, watch = self.state.progress, self.watch
+        assert self.config.eval_every is not None
+        if watch is None or (progress.step % self.config.eval_every and progress.step != total):
+            return False
+        metrics = watch.evaluate(progress.step)
+        self.model.module.train()
+        stopping = self.config.early_stopping
+        value = metrics[watch.metric]
+        best = is_better(
+            value, progress.best_value, watch.higher, stopping.min_delta if stopping is not None else 0.0
+        )
+        if best:
+            progress.best_step, progress.best_value, progress.bad_evaluations = progress.step, value, 0
+        else:
+            progress.bad_evaluations += 1
+        self.sink("evaluation", step=progress.step, metrics=metrics, best=best)
+        if stopping is not None and progress.bad_evaluations >= stopping.patience:
+            progress.stopped = (
+                f"{watch.metric} has not improved in {progress.bad_evaluations} evaluations; "
+                f"best was step {progress.best_step}"
+            )
+            self.sink("note", text=f"early stop at step {progress.step}: {progress.stopped}")
+        return True
+
+    def _report(self, result: StepResult, rate: float, total: int, seconds: float) -> None:
+        self.sink(
+            "step",
+            step=self.state.progress.step,
+            total=total,
+            loss=sum(result.loss.values()),
+            terms=result.loss,
+            metrics=result.metrics,
+            learning_rate=rate,
+            grad_norm=result.grad_norm,
+            tokens=result.tokens,
+            tokens_per_second=result.tokens / seconds,
+            memory_bytes=psutil.Process().memory_info().rss,
+        )
+
+    def _non_finite(self, what: str, batches: list[Batch]) -> NonFiniteError:
+        step = self.state.progress.step
+        rows = [str(row.ref) for row in self._culprits(batches)]
+        self.sink("non_finite", step=step + 1, what=what, rows=rows)
+        shown = ", ".join(rows[:8]) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
+        return NonFiniteError(
+            f"the {what} of step {step + 1} is not a finite number; the weights were not changed",
+            "finite numbers",
+            f"look at these rows: {shown}; else lower train.learning_rate, or set model.dtype=float32",
+        )
+
+    def _culprits(self, batches: list[Batch]) -> list[TokenRow]:
+        """The rows whose own loss or gradient is not finite; all of them where each alone is."""
+        rows = [row for batch in batches for row in batch.rows]
+        culprits = []
+        for row in rows:
+            self.state.optimizer.zero_grad()
+            terms = self.objective.loss(self.model, Batch.from_rows([row])).terms
+            loss = torch.stack(list(terms.values())).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            if not (math.isfinite(loss.item()) and math.isfinite(self.state.optimizer.grad_norm().item())):
+                culprits.append(row)
+        self.state.optimizer.zero_grad()
+        return culprits or rows
+
+
+def _mix(seed: int, step: int) -> int:
+    """A 63-bit seed of (seed, step): splitmix64's finaliser, so that neighbours are unlike."""
+    x = (seed * 0x9E3779B97F4A7C15 + step + 1) & 0xFFFFFFFFFFFFFFFF
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    return (x ^ (x >> 31)) >> 1
+
+
+def _total(weights: list[dict[str, torch.Tensor]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for each in weights:
+        for term, value in each.items():
+            total[term] = total.get(term, 0.0) + value.item()
+    return total

@@ -1,0 +1,77 @@
+"""A run is a folder: config.yaml, events.jsonl, checkpoints/, model/, report/. One process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tunesmith.errors import RunError
+
+
+class RunFolder:
+    """The paths of a run, its lock and its events."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.events = path / "events.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.model = path / "model"
+        self.report = path / "report"
+        self.dropped = path / "dropped.jsonl"
+
+    def is_started(self) -> bool:
+        return self.config.exists()
+
+    def is_finished(self) -> bool:
+        return (self.report / "metrics.json").exists()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder; a second process is refused. The lock goes with the process, however it dies."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise RunError(
+                    f"{self.path} is in use by process {file.read().strip() or 'unknown'}",
+                    "one process for a run folder",
+                    "wait for it, stop it, or choose another --name",
+                ) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def emit(self, kind: str, /, **fields: Any) -> None:
+        """Append one event: `kind`, `time` (seconds since 1970) and its fields."""
+        line = json.dumps({"kind": kind, "time": round(time.time(), 3), **fields}, default=str)
+        with self.events.open("a") as file:
+            file.write(line + "\n")
+
+    def read_events(self, *kinds: str) -> list[dict[str, Any]]:
+        """Events of these kinds, oldest first; a last line cut off by a crash is passed over."""
+        if not self.events.exists():
+            return []
+        events = []
+        for line in self.events.read_text().splitlines():
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # only a crash in the middle of an append leaves such a line
+            if event["kind"] in kinds:
+                events.append(event)
+        return events
+
+    def curve(self, kind: str) -> list[dict[str, Any]]:
+        """Events that carry a step, one a step: where a resumed run took a step again, the later one."""
+        by_step = {event["step"]: event for event in self.read_events(kind)}
+        return [by_step[step] for step in sorted(by_step)]

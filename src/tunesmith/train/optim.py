@@ -1,0 +1,123 @@
+"""AdamW (arXiv:1711.05101) over float32 master weights, gradient sums in float32, clipping, and the learning rate.
+
+Weights that compute in bfloat16 have a float32 master here; each backward's gradient is added to the master's
+in float32 at once, so many micro-batches lose no bits and only one bfloat16 gradient lives at a time.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from tunesmith.config.run import TrainConfig
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+class Optimizer:
+    """Steps the trainable parameters of a module. Tied weights are one parameter under their first name."""
+
+    def __init__(self, module: nn.Module, config: TrainConfig) -> None:
+        self.max_grad_norm = config.max_grad_norm
+        self.parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        self.masters = {n: self._master(p) for n, p in self.parameters.items()}
+        decays = [m for n, m in self.masters.items() if _decays(n, m)]
+        others = [m for n, m in self.masters.items() if not _decays(n, m)]
+        self.adamw = torch.optim.AdamW(
+            [
+                {"params": decays, "weight_decay": config.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=0.0,
+            betas=config.betas,
+            eps=config.eps,
+            fused=True,
+        )
+
+    def _master(self, parameter: nn.Parameter) -> Tensor:
+        if parameter.dtype in (torch.float32, torch.float64):
+            return parameter
+        master = parameter.detach().float().clone()
+
+        def collect(p: Tensor) -> None:
+            assert p.grad is not None
+            gradient = p.grad.float()
+            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+            p.grad = None
+
+        parameter.register_post_accumulate_grad_hook(collect)
+        return master
+
+    def grad_norm(self) -> Tensor:
+        """() Euclidean norm of the whole gradient."""
+        norms = [m.grad.norm() for m in self.masters.values() if m.grad is not None]
+        return torch.stack(norms).norm() if norms else torch.zeros(())
+
+    @torch.no_grad()
+    def step(self, learning_rate: float, grad_norm: float) -> None:
+        """Clip by the norm (already measured), update the masters, write the weights back."""
+        if self.max_grad_norm is not None and grad_norm > self.max_grad_norm:
+            scale = self.max_grad_norm / grad_norm
+            for master in self.masters.values():
+                if master.grad is not None:
+                    master.grad.mul_(scale)
+        for group in self.adamw.param_groups:
+            group["lr"] = learning_rate
+        self.adamw.step()
+        self.adamw.zero_grad(set_to_none=True)
+        self._write_back()
+
+    def zero_grad(self) -> None:
+        self.adamw.zero_grad(set_to_none=True)
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    def _write_back(self) -> None:
+        for name, parameter in self.parameters.items():
+            if parameter is not self.masters[name]:
+                parameter.detach().copy_(self.masters[name])
+
+    def weights(self) -> dict[str, Tensor]:
+        """name -> master weight (a copy: a checkpoint must not change while it is written)."""
+        return {n: m.detach().clone().contiguous() for n, m in self.masters.items()}
+
+    def moments(self) -> dict[str, Tensor]:
+        """'exp_avg.<name>' and the like -> AdamW's state; empty before the first step."""
+        return {
+            f"{kind}.{name}": self.adamw.state[master][kind].clone().contiguous()
+            for name, master in self.masters.items()
+            if master in self.adamw.state
+            for kind in MOMENTS
+        }
+
+    @torch.no_grad()
+    def restore(self, weights: dict[str, Tensor], moments: dict[str, Tensor] | None) -> None:
+        """Take weights (and moments) from a checkpoint; names and shapes must be exactly ours."""
+        assert weights.keys() == self.masters.keys(), "a checkpoint of other trainable parameters"
+        for name, master in self.masters.items():
+            master.detach().copy_(weights[name])
+            if moments is not None and f"step.{name}" in moments:
+                self.adamw.state[master] = {kind: moments[f"{kind}.{name}"].clone() for kind in MOMENTS}
+        self._write_back()
+
+
+def _decays(name: str, weight: Tensor) -> bool:
+    """Matrices only; a LoRA pair's product is already kept small by its rank, so it is left alone too."""
+    return weight.ndim >= 2 and "lora_" not in name
+
+
+def learning_rate(step: int, total: int, config: TrainConfig) -> float:
+    """Rate of step 0 <= step < total: linear warm-up from 0, then the schedule, ending at final_lr_fraction."""
+    assert config.learning_rate is not None
+    assert config.warmup_fraction is not None
+    warmup = round(config.warmup_fraction * total)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / (warmup + 1)
+    if config.schedule == "constant":
+        return config.learning_rate
+    progress = (step - warmup) / max(total - warmup, 1)
+    floor = config.final_lr_fraction
+    shape = 0.5 * (1 + math.cos(math.pi * progress)) if config.schedule == "cosine" else 1 - progress
+    return config.learning_rate * (floor + (1 - floor) * shape)

@@ -1,0 +1,193 @@
+"""Before step 1: does the largest micro-batch fit, and how long will the run take?
+
+On a CPU running out of memory is a kill, not an exception, so a child process runs the largest micro-batch and
+reports; a child that dies or takes too much halves the micro-batch. `python -m tunesmith.train.probe FOLDER` is the child.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import yaml
+
+from tunesmith.config.run import Run
+from tunesmith.errors import ResourceError
+from tunesmith.types import RowRef, Segment, TokenRow
+
+SHARE = 0.9
+"""Share of the available memory that a run may take."""
+DEFAULT_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """micro_batch_tokens: the chosen size. seconds_per_token: of training. peak_bytes: of the child with it."""
+
+    micro_batch_tokens: int
+    seconds_per_token: float
+    peak_bytes: int
+    available_bytes: int
+    tried: tuple[int, ...]
+
+
+def probe(run: Run, rows: Sequence[TokenRow], new_tokens: list[str]) -> Estimate:
+    """Measure in a child process, halving the micro-batch until it fits; ResourceError where one row does not."""
+    longest = max(r.num_tokens for r in rows)
+    size = run.train.micro_batch_tokens or max(DEFAULT_TOKENS, longest)
+    tried: list[int] = []
+    while True:
+        tried.append(size)
+        available = available_memory()
+        measured = _run_child(run, rows, new_tokens, size)
+        if isinstance(measured, dict) and measured["peak_bytes"] <= SHARE * available:
+            return Estimate(
+                size, measured["seconds_per_token"], measured["peak_bytes"], available, tuple(tried)
+            )
+        if size <= longest or run.train.micro_batch_tokens is not None:
+            raise ResourceError(
+                f"a micro-batch of {size} tokens does not fit: {_describe(measured)}, and {available / 1e9:.1f} GB are free",
+                "a smaller model, shorter rows or more memory",
+                "set data.max_length lower, use method.tuning=lora, choose a smaller model, or free memory",
+            )
+        size = max(longest, size // 2)
+
+
+def available_memory() -> int:
+    """Bytes this process may still take: the machine's, and its control group's where that is less."""
+    free = psutil.virtual_memory().available
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return int(free)
+
+
+def _describe(measured: dict[str, float] | int) -> str:
+    if isinstance(measured, dict):
+        return f"it takes {measured['peak_bytes'] / 1e9:.1f} GB"
+    return f"the trial process died (signal {-measured})" if measured < 0 else f"the trial process failed ({measured})"
+
+
+def _run_child(run: Run, rows: Sequence[TokenRow], new_tokens: list[str], size: int) -> dict[str, float] | int:
+    """The child's figures, or its exit status where it was killed."""
+    with tempfile.TemporaryDirectory(prefix="tunesmith-probe-") as name:
+        folder = Path(name)
+        spec = {"run": run.model_dump(mode="json"), "size": size, "new_tokens": new_tokens}
+        (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
+        for kind, chosen in largest(rows, size).items():
+            _write_rows(folder / f"{kind}.npz", chosen)
+        child = subprocess.run(
+            [sys.executable, "-m", "tunesmith.train.probe", name],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "TQDM_DISABLE": "1"},
+        )
+        if child.returncode == 0:
+            return dict(json.loads(child.stdout.splitlines()[-1]))
+        if child.returncode > 0 and "MemoryError" not in child.stderr and "alloc" not in child.stderr:
+            raise ResourceError(
+                f"the trial step failed:\n{child.stderr[-2000:]}", "a step that runs", "see the error above"
+            )
+        return child.returncode
+
+
+def largest(rows: Sequence[TokenRow], size: int) -> dict[str, list[TokenRow]]:
+    """The two worst micro-batches of `size` tokens: of the longest rows, and of the most supervised tokens."""
+    out = {}
+    for kind, key in (
+        ("longest", lambda r: -r.num_tokens),
+        ("supervised", lambda r: -r.num_supervised / r.num_tokens),
+    ):
+        chosen: list[TokenRow] = []
+        used = 0
+        for row in sorted(rows, key=key):
+            if chosen and used + row.num_tokens > size:
+                break
+            chosen.append(row)
+            used += row.num_tokens
+        out[kind] = chosen
+    return out
+
+
+def _write_rows(path: Path, rows: list[TokenRow]) -> None:
+    segments = [s for r in rows for s in r.segments]
+    np.savez(
+        path,
+        ids=np.concatenate([s.ids for s in segments]),
+        weights=np.concatenate([s.weights for s in segments]),
+        lengths=np.array([len(s.ids) for s in segments]),
+        parents=np.array([s.parent for s in segments]),
+        counts=np.array([len(r.segments) for r in rows]),
+    )
+
+
+def _read_rows(path: Path) -> list[TokenRow]:
+    data = np.load(path, allow_pickle=False)
+    cuts = np.cumsum(data["lengths"])[:-1]
+    parts = [
+        Segment(i, w, int(p))
+        for i, w, p in zip(
+            np.split(data["ids"], cuts), np.split(data["weights"], cuts), data["parents"], strict=True
+        )
+    ]
+    rows, start = [], 0
+    for count in data["counts"]:
+        rows.append(TokenRow(RowRef("probe", start), tuple(parts[start : start + count])))
+        start += count
+    return rows
+
+
+def main(folder: Path) -> None:
+    """The child: two whole steps on each of the worst micro-batches, in a process that the kernel kills first."""
+    Path("/proc/self/oom_score_adj").write_text("1000")
+    from tunesmith.train.build import build
+
+    spec = yaml.safe_load((folder / "spec.yaml").read_text())
+    run = Run.model_validate(spec["run"])
+    batches = [_read_rows(folder / f"{kind}.npz") for kind in ("longest", "supervised")]
+    built = build(run, batches[0], spec["new_tokens"], {})
+    seconds = 0.0
+    for rows in batches:
+        built.source.rows = rows
+        built.source.batch_size = len(rows)
+        for repeat in range(2):
+            started = time.perf_counter()
+            _step(built, rows)
+            if repeat:  # the first pass also warms caches up
+                seconds += time.perf_counter() - started
+    tokens = sum(r.num_tokens for rows in batches for r in rows)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"seconds_per_token": seconds / tokens, "peak_bytes": peak}))
+
+
+def _step(built: object, rows: list[TokenRow]) -> None:
+    from tunesmith.core.batch import Batch
+    from tunesmith.train.build import Built
+
+    assert isinstance(built, Built)
+    batch = Batch.from_rows(rows)
+    weights = built.objective.weights(batch)
+    out = built.objective.loss(built.loaded.model, batch)
+    loss = sum(out.terms[t] / weights[t] for t in out.terms)
+    loss.backward()  # type: ignore[union-attr, no-untyped-call]
+    optimizer = built.state.optimizer
+    optimizer.step(0.0, optimizer.grad_norm().item())
+
+
+def as_event(estimate: Estimate) -> dict[str, object]:
+    return asdict(estimate)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,58 @@
+"""Where micro-batches come from. A source is a pure function of the step, so that a resume needs no more than it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tunesmith.core.batch import Batch
+from tunesmith.data.pack import pack
+from tunesmith.types import TokenRow
+
+
+@dataclass
+class StaticSource:
+    """Rows of a data set, in an order drawn anew for each epoch from (seed, epoch).
+
+    The rows form one endless stream of epochs; step s takes rows s * batch_size up to (s + 1) * batch_size,
+    and the last step takes what is left of `epochs` passes.
+    """
+
+    rows: Sequence[TokenRow]
+    batch_size: int
+    epochs: float
+    seed: int
+    padded: bool
+    max_steps: int | None = None
+    _orders: dict[int, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that a whole run takes, repeats counted."""
+        if self.max_steps is not None:
+            return self.max_steps * self.batch_size
+        return max(1, round(self.epochs * len(self.rows)))
+
+    @property
+    def total_steps(self) -> int:
+        return math.ceil(self.num_rows / self.batch_size)
+
+    def indices(self, step: int) -> list[int]:
+        """The rows of a step, as indices into `rows`."""
+        start = step * self.batch_size
+        return [self._row(i) for i in range(start, min(start + self.batch_size, self.num_rows))]
+
+    def micro_batches(self, step: int, budget: int) -> list[Batch]:
+        rows = [self.rows[i] for i in self.indices(step)]
+        bins = pack([r.num_tokens for r in rows], budget, padded=self.padded)
+        return [Batch.from_rows([rows[i] for i in bin_]) for bin_ in bins]
+
+    def _row(self, position: int) -> int:
+        epoch, offset = divmod(position, len(self.rows))
+        if epoch not in self._orders:
+            self._orders = {e: o for e, o in self._orders.items() if e >= epoch - 1}
+            self._orders[epoch] = np.random.default_rng((self.seed, epoch)).permutation(len(self.rows))
+        return int(self._orders[epoch][offset])

@@ -1,0 +1,59 @@
+"""The few storage operations that a checkpoint is made of, each durable before it returns."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+from tunesmith.errors import ResourceError
+
+
+def write_file(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def rename(source: Path, target: Path) -> None:
+    source.rename(target)
+    sync_folder(target.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Rename first, so that a folder with a checkpoint's name is never half there."""
+    if folder.exists():
+        doomed = folder.with_name(f".{folder.name}.deleted")
+        if doomed.exists():
+            shutil.rmtree(doomed)
+        rename(folder, doomed)
+        shutil.rmtree(doomed)
+
+
+def need_space(folder: Path, num_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise disk_full(folder, num_bytes)
+
+
+def disk_full(folder: Path, num_bytes: int) -> ResourceError:
+    free = shutil.disk_usage(folder).free
+    return ResourceError(
+        f"the disk under {folder} is full: {free / 1e6:.1f} MB are free",
+        f"{num_bytes / 1e6:.1f} MB for the next checkpoint",
+        f"free at least {max(num_bytes - free, 0) / 1e6:.1f} MB and resume; the last checkpoint is intact",
+    )
+
+
+def is_disk_full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -1,0 +1,21 @@
+"""Offline, one thread (tiny models are faster on one), and a cache folder of the tests' own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TQDM_DISABLE"] = "1"
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="tunesmith-tests-")
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_default_algorithms():
+    """A run sets threads and deterministic kernels for its process; each test starts from the same place."""
+    torch.set_num_threads(1)
+    yield
+    torch.use_deterministic_algorithms(False)

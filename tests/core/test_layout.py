@@ -1,0 +1,133 @@
+"""The layout: positions, predecessors, and attention against a dense mask written out here."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests import fakes
+from tunesmith.core.attention import layout_attention
+from tunesmith.core.batch import Batch, PaddedBatch
+from tunesmith.core.layout import Layout
+from tunesmith.errors import ModelError
+from tunesmith.types import RowRef, Segment, TokenRow
+
+FOREST = Layout.of([6, 5, 7, 3, 9, 1, 4], [-1, 0, 0, 1, -1, 4, 4])
+
+
+class Module(torch.nn.Module):
+    is_causal = True
+
+
+def dense_mask(layout: Layout, window: int | None, causal: bool) -> torch.Tensor:
+    """(T, T): a token sees those on its own root-to-segment path, up to itself (independent of Layout.groups)."""
+    seen = torch.zeros(layout.num_tokens, layout.num_tokens, dtype=torch.bool)
+    segment_of = [s for s in range(len(layout.parents)) for _ in range(layout.length(s))]
+    for q, own in enumerate(segment_of):
+        ancestors, s = set(), own
+        while s >= 0:
+            ancestors.add(s)
+            s = layout.parents[s]
+        for k, other in enumerate(segment_of):
+            near = window is None or abs(int(layout.positions[q] - layout.positions[k])) < window
+            seen[q, k] = other in ancestors and near and (k <= q or not causal)
+    return seen
+
+
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("extra", ["plain", "softcap", "sinks"])
+@pytest.mark.parametrize("short", [0, 1000], ids=["sdpa", "written out"])
+def test_attention_equals_the_formula_with_a_dense_mask(window, extra, short, monkeypatch):
+    monkeypatch.setattr("tunesmith.core.attention.SHORT", short)
+    torch.manual_seed(0)
+    heads, kv_heads, dim = 4, 2, 8
+    query = torch.randn(1, heads, FOREST.num_tokens, dim, dtype=torch.float64)
+    key, value = (torch.randn(1, kv_heads, FOREST.num_tokens, dim, dtype=torch.float64) for _ in range(2))
+    sinks = torch.randn(heads, dtype=torch.float64) if extra == "sinks" else None
+    softcap = 3.0 if extra == "softcap" else None
+    out, _ = layout_attention(
+        Module(), query, key, value, None, sliding_window=window, softcap=softcap, s_aux=sinks, layout=FOREST
+    )
+    mask = dense_mask(FOREST, window, causal=True)
+    for head in range(heads):
+        scores = query[0, head] @ key[0, head // 2].T / dim**0.5
+        scores = softcap * torch.tanh(scores / softcap) if softcap else scores
+        weights = scores.masked_fill(~mask, -torch.inf).exp()
+        total = weights.sum(-1, keepdim=True) + (sinks[head].exp() if sinks is not None else 0)
+        expected = weights / total @ value[0, head // 2]
+        assert torch.allclose(out[0, :, head], expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_bidirectional_module_sees_its_whole_document():
+    layout = Layout.of([5, 3, 9], [-1, -1, -1])
+    query, key, value = (torch.randn(1, 2, 17, 4, dtype=torch.float64) for _ in range(3))
+    out, _ = layout_attention(Module(), query, key, value, None, is_causal=False, layout=layout)
+    scores = (query[0] @ key[0].transpose(1, 2) / 2).masked_fill(~dense_mask(layout, None, False), -torch.inf)
+    assert torch.allclose(out[0].transpose(0, 1), scores.softmax(-1) @ value[0], rtol=1e-10, atol=1e-12)
+
+
+def test_an_unknown_keyword_raises_and_a_harmless_one_does_not():
+    query = torch.randn(1, 2, 4, 4)
+    layout = Layout.of([4], [-1])
+    layout_attention(Module(), query, query, query, None, layout=layout, use_cache=False, position_ids=query)
+    layout_attention(Module(), query, query, query, None, layout=layout, new_feature=None)
+    with pytest.raises(ModelError, match="new_feature"):
+        layout_attention(Module(), query, query, query, None, layout=layout, new_feature=1)
+
+
+def test_positions_continue_from_the_parent():
+    assert FOREST.positions.tolist() == [
+        *range(6),
+        *range(6, 11),
+        *range(6, 13),
+        *range(11, 14),
+        *range(9),
+        9,
+        *range(9, 13),
+    ]
+    assert FOREST.leaves() == [2, 3, 5, 6]
+    assert FOREST.path_tokens(3).tolist() == [*range(11), *range(18, 21)]
+
+
+def tree_row() -> TokenRow:
+    def segment(ids, weights, parent=-1):
+        return Segment(np.array(ids), np.array(weights, dtype=np.float32), parent)
+
+    return TokenRow(
+        RowRef("t", 1),
+        (
+            segment([5, 6, 7], [0, 0, 1]),
+            segment([8, 9], [1, 1], 0),
+            segment([10], [1], 0),
+            segment([11, 12], [0, 2], 1),
+        ),
+    )
+
+
+def test_a_batch_pairs_each_target_with_the_state_before_it():
+    batch = Batch.from_rows([fakes.row([20, 21, 22], 1), tree_row()])
+    # flat: 20 21 22 | 5 6 7 | 8 9 | 10 | 11 12
+    assert batch.targets.tolist() == [21, 22, 7, 8, 9, 10, 12]
+    assert batch.predict_from.tolist() == [0, 1, 4, 5, 6, 5, 9]
+    assert batch.row_of.tolist() == [0, 0, 1, 1, 1, 1, 1]
+    assert batch.segment_of.tolist() == [0, 0, 1, 2, 2, 3, 4]
+    assert batch.weights.tolist() == [1, 1, 1, 1, 1, 1, 2]
+
+
+def test_the_padded_batch_holds_one_root_to_leaf_row_a_completion():
+    batch = Batch.from_rows([fakes.row([20, 21, 22], 1), tree_row()])
+    padded = PaddedBatch.of(batch)
+    assert padded.input_ids.tolist() == [
+        [20, 21, 22, 0, 0, 0, 0],
+        [5, 6, 7, 10, 0, 0, 0],
+        [5, 6, 7, 8, 9, 11, 12],
+    ]
+    assert padded.attention_mask.sum(1).tolist() == [3, 4, 7]
+    for m, target in enumerate(batch.targets.tolist()):
+        assert padded.input_ids[padded.row[m], padded.column[m] + 1] == target
+
+
+def test_the_first_token_of_a_root_cannot_be_supervised():
+    with pytest.raises(AssertionError):
+        Batch.from_rows([fakes.row([3, 4], 0)])
