@@ -126,9 +126,7 @@ def test_completions_that_share_a_prompt_equal_separate_rows(family):
     answers = [rng.integers(3, 90, n) for n in (4, 11, 1)]
     ones = [np.ones(len(a), dtype=np.float32) for a in answers]
     root = Segment(prompt, np.zeros(9, dtype=np.float32))
-    tree = TokenRow(
-        RowRef("t", 1), (root, *(Segment(a, w, 0) for a, w in zip(answers, ones, strict=True)))
-    )
+    tree = TokenRow(RowRef("t", 1), (root, *(Segment(a, w, 0) for a, w in zip(answers, ones, strict=True))))
     separate = [fakes.row([*prompt, *a], len(prompt)) for a in answers]
     for path in ("layout", "padded"):
         model = fakes.model(family, path, dtype=torch.float32)
@@ -157,7 +155,9 @@ def test_row_8_hand_computed_loss_of_two_rows_of_five_tokens():
             out.logits = self.table[input_ids][:, logits_to_keep]
             return out
 
-    table = torch.log(torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.25] * 4, [0.7, 0.1, 0.1, 0.1], [0.4, 0.4, 0.1, 0.1]]))
+    table = torch.log(
+        torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.25] * 4, [0.7, 0.1, 0.1, 0.1], [0.4, 0.4, 0.1, 0.1]])
+    )
     rows = [fakes.row([0, 1, 2, 3, 0], 3), fakes.row([3, 3, 1, 0, 2], 2)]
     # row 1: p(3|2) p(0|3) = 0.1, 0.4; row 2: p(1|3) p(0|1) p(2|0) = 0.4, 0.25, 0.3
     expected = -torch.log(torch.tensor([0.1, 0.4, 0.4, 0.25, 0.3])).sum()
@@ -208,5 +208,3 @@ def test_label_smoothing_equals_the_formula():
     nll = -logps.gather(1, batch.targets[:, None])[:, 0]
     expected = (batch.weights * (0.9 * nll - 0.1 * logps.mean(-1))).sum()
     assert out.item() == pytest.approx(expected.item(), rel=1e-10)
-
-

@@ -9,14 +9,15 @@
 | train.warmup_fraction | 10 % of the steps, at most 100 steps | common practice |
 | train.eval_every | a tenth of the run, at most one epoch | own rule |
 | train.save_every | eval_every | each evaluated step can be kept |
-| train.micro_batch_tokens | a quarter of the memory left after weights, gradients and moments, divided by the bytes a token takes; within 256..16,384 and at least max_length | own estimate, see `bytes_per_token` |
 | train.threads | physical cores | hyper-threads share the multiplier |
 | data.max_length | the model's context, or the longest row rounded up to 8 if that is less | nothing is cut that need not be |
 | evaluate.max_new_tokens | 1.5 x the longest training answer, at least 16 | room for an answer somewhat longer than any seen |
 | model.dtype | bfloat16 on a GPU or a CPU with native bfloat16, else float32 | emulated bfloat16 is slower than float32 |
 | method.lora.alpha | 2 x rank | common practice; the update is scaled by 2 |
 
-`model.template`, `model.path` and `data.format` stay `auto`: they are decided by looking at the model and the rows.
+`model.template`, `model.path` and `data.format` stay `auto`, and `train.micro_batch_tokens` null: they are decided
+by looking at the model, the rows and the memory themselves. `train.max_steps` stays null where epochs say how long,
+and `method.lora.alpha` where there is no LoRA.
 """  # noqa: E501 (a table)
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 
 from tunesmith.config.fields import keys
 from tunesmith.config.run import FreezeConfig, LoraConfig, Run, Section
+from tunesmith.errors import ConfigError
 
 FULL_AT_MOST = 200_000_000
 TRAINING_BYTES = 16
@@ -42,6 +44,8 @@ DECIDED_LATER = {
     "model.template": "decided when the model is loaded: its own chat template, else plain",
     "model.path": "decided when the model is loaded: layout if its architecture passes the gate, else padded",
     "data.format": "decided when the rows are read, from their columns",
+    "model.dtype": "auto: bfloat16 where the machine has it natively, else float32",
+    "train.micro_batch_tokens": "decided by a probe of the memory, before the first step",
 }
 
 
@@ -73,7 +77,7 @@ def resolve(run: Run, facts: Facts) -> tuple[Run, dict[str, str]]:
 
     Returns the new run (the given one is left as it is) and dotted key -> reason.
     """
-    reasons = _given(run)
+    reasons = given(run)
     tree = run.model_dump()
     _choose_method(tree["method"], facts, reasons)
     _choose_lengths(tree, facts, reasons)
@@ -82,27 +86,33 @@ def resolve(run: Run, facts: Facts) -> tuple[Run, dict[str, str]]:
     return Run.model_validate(tree), reasons
 
 
-def _given(run: Run) -> dict[str, str]:
-    """Dotted key of every field that holds no section -> 'set by you' or 'default: ...'."""
+def given(run: Run) -> dict[str, str]:
+    """Dotted key of every field that holds no section -> where its value is from, before anything is chosen:
+    'set by you', 'default: ...', or for a null what null stands for.
+    """
     reasons: dict[str, str] = {}
 
     def visit(section: Section, prefix: str) -> None:
         for name, value in section:
-            path = prefix + name
             if isinstance(value, Section):
-                visit(value, path + ".")
-            elif name in section.model_fields_set:
-                reasons[path] = DECIDED_LATER.get(path, SET) if value == "auto" else SET
+                visit(value, f"{prefix}{name}.")
             else:
-                reasons[path] = DECIDED_LATER.get(
-                    path, "default: " + _first_sentence(keys()[path].description)
-                )
+                reasons[prefix + name] = _origin(prefix + name, value, name in section.model_fields_set)
 
     visit(run, "")
     return reasons
 
 
-def _first_sentence(text: str) -> str:
+def _origin(path: str, value: Any, said: bool) -> str:
+    description = keys()[path].description
+    if value in (None, "auto") and path in DECIDED_LATER:
+        return DECIDED_LATER[path]
+    if value is None and "Null: " in description:
+        return "null: " + _sentence(description.partition("Null: ")[2])
+    return SET if said else "default: " + _sentence(description)
+
+
+def _sentence(text: str) -> str:
     return textwrap.shorten(text.split(". ")[0].rstrip("."), 80, placeholder=" ...")
 
 
@@ -156,20 +166,6 @@ def epochs(rows: int, is_pretraining: bool) -> float:
     return next((e for limit, e in ((1_000, 4.0), (5_000, 3.0), (20_000, 2.0)) if rows < limit), 1.0)
 
 
-def bytes_per_token(facts: Facts, tuning: str, dtype: str) -> float:
-    """Memory that one token of a micro-batch takes, roughly.
-
-    About 34 numbers of hidden size in each layer are kept for the backward pass (arXiv:2205.05198, eq. 1,
-    without its T x T term), and the logits of a supervised token stand three times in float32 (value,
-    log-softmax, gradient). Layers are counted from parameters = 12 x hidden^2 each.
-    """
-    width = 2 if dtype == "bfloat16" else 8 if dtype == "float64" else 4
-    body = max(facts.num_parameters - facts.vocab_size * facts.hidden_size, 0)
-    layers = max(1.0, body / (12 * facts.hidden_size**2))
-    supervised = min(1.0, facts.mean_supervised_tokens / max(facts.mean_tokens, 1.0))
-    return 34 * facts.hidden_size * layers * width + 3 * 4 * facts.vocab_size * supervised
-
-
 def _choose_lengths(tree: dict[str, Any], facts: Facts, reasons: dict[str, str]) -> None:
     data, evaluate = tree["data"], tree["evaluate"]
     if data["max_length"] is None:
@@ -197,19 +193,21 @@ def _choose_loop(train: dict[str, Any], facts: Facts, tuning: str, reasons: dict
         learning_rate(facts.num_parameters, tuning),
         f"{tuning} tuning of {facts.num_parameters / 1e6:,.1f} M parameters ({kind})",
     )
-    because = "continued pre-training" if pretraining else f"{rows:,} rows"
-    choose("batch_size", batch_size(rows, pretraining), f"{because}: rows / 100 as a power of two, 8 to 64")
-    if pretraining and reasons["train.batch_size"].startswith(because):
-        reasons["train.batch_size"] = because
+    because = (
+        "continued pre-training: 32" if pretraining else f"{rows:,} rows / 100 as a power of two, 8 to 64"
+    )
+    choose("batch_size", batch_size(rows, pretraining), because)
     if train["max_steps"] is None:
-        choose(
-            "epochs", epochs(rows, pretraining), f"{because} (4 below 1,000, 3 below 5,000, 2 below 20,000)"
+        because = (
+            "continued pre-training: 1" if pretraining else f"{rows:,} rows (4 below 1,000 ... 1 from 20,000)"
         )
+        choose("epochs", epochs(rows, pretraining), because)
         reasons["train.max_steps"] = f"{NOT_USED}: epochs says how long"
+        total = max(1, math.ceil(round(train["epochs"] * rows) / train["batch_size"]))
     else:
-        reasons["train.epochs"] = f"{NOT_USED}: max_steps says how long"
+        total = train["max_steps"]
+        _epochs_of_steps(train, rows, reasons)
     per_epoch = max(1, math.ceil(rows / train["batch_size"]))
-    total = train["max_steps"] or max(1, math.ceil(train["epochs"] * per_epoch))
     choose("warmup_fraction", round(min(0.1, 100 / total), 4), f"min(10 %, 100 steps) of {total:,} steps")
     choose(
         "eval_every",
@@ -217,6 +215,20 @@ def _choose_loop(train: dict[str, Any], facts: Facts, tuning: str, reasons: dict
         f"min(a tenth of {total:,} steps, an epoch of {per_epoch:,})",
     )
     choose("save_every", train["eval_every"], "as eval_every")
+
+
+def _epochs_of_steps(train: dict[str, Any], rows: int, reasons: dict[str, str]) -> None:
+    passes = train["max_steps"] * train["batch_size"] / max(rows, 1)
+    if train["epochs"] is None:
+        train["epochs"] = float(f"{passes:.6g}")
+        reasons["train.epochs"] = f"{train['max_steps']:,} steps x {train['batch_size']} / {rows:,} rows"
+    elif not math.isclose(train["epochs"], passes, rel_tol=1e-4):
+        raise ConfigError(
+            f"train.epochs is {train['epochs']:g}, but train.max_steps {train['max_steps']:,} x "
+            f"{train['batch_size']} rows a step of {rows:,} rows is {passes:.4g} epochs",
+            "one of epochs and max_steps",
+            "leave one of them out",
+        )
 
 
 def _choose_machine(tree: dict[str, Any], facts: Facts, reasons: dict[str, str]) -> None:
@@ -227,14 +239,3 @@ def _choose_machine(tree: dict[str, Any], facts: Facts, reasons: dict[str, str])
     if train["threads"] is None:
         train["threads"] = facts.physical_cores
         reasons["train.threads"] = f"{facts.physical_cores} physical cores"
-    if train["micro_batch_tokens"] is None:
-        tuning = tree["method"]["tuning"]
-        weights = (TRAINING_BYTES if tuning == "full" else 4) * facts.num_parameters
-        budget = max(facts.available_memory_bytes - weights, 0) / 4
-        per_token = bytes_per_token(facts, tuning, model["dtype"])
-        fits = 1 << int(math.log2(min(max(budget / per_token, 256), 16_384)))
-        train["micro_batch_tokens"] = max(fits, tree["data"]["max_length"])
-        reasons["train.micro_batch_tokens"] = (
-            f"a quarter of {(4 * budget) / MEBIBYTE:,.0f} MiB / {per_token / 1024:,.0f} KiB a token, "
-            f"within 256..16,384, at least max_length"
-        )

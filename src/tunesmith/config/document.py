@@ -142,7 +142,7 @@ def _refuse_unbounded(text: str, name: str) -> None:
     """Walk the events, which need no recursion, before anything recursive sees the text."""
     depth = 0
     for event in yaml.parse(text, Loader=CoreLoader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent) or (isinstance(event, yaml.NodeEvent) and event.anchor):
             raise ConfigError(
                 f"{name}:{line}: an anchor or alias ('{event.anchor}')",

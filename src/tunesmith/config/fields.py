@@ -87,7 +87,7 @@ def allowed(node: dict[str, Any]) -> str:
         case "integer" | "number" as kind:
             return ("a whole number" if kind == "integer" else "a number") + _bounds(node)
         case "string":
-            return "text" + (f" matching {node['pattern']}" if "pattern" in node else "")
+            return "text" + (f" matching `{node['pattern']}`" if "pattern" in node else "")
         case "boolean":
             return "true or false"
         case "null":

@@ -1,30 +1,21 @@
-"""What the machine offers: memory, cores, number formats. Container limits count, not only the hardware."""
+"""What the machine offers: memory, cores and number formats. A container's limits count."""
 
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 import psutil
 
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-_CGROUP_USED = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")
-
-
-def _number(paths: tuple[str, ...]) -> int | None:
-    for path in paths:
-        try:
-            return int(Path(path).read_text())
-        except (OSError, ValueError):  # absent, or "max": no limit
-            continue
-    return None
-
 
 def available_memory() -> int:
-    """Bytes that can still be taken: the system's free memory, or what is left of the container's limit."""
+    """Bytes that can still be taken: the system's, or what is left of the control group's limit."""
     free = int(psutil.virtual_memory().available)
-    limit, used = _number(_CGROUP_LIMITS), _number(_CGROUP_USED)
-    return free if limit is None or used is None else max(0, min(free, limit - used))
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return max(free, 0)
 
 
 def physical_cores() -> int:
@@ -45,3 +36,13 @@ def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
         if line.startswith("flags")
         for flag in ("avx512_bf16", "amx_bf16")
     )
+
+
+def describe_machine() -> str:
+    """The processor's name, cores and memory, in words."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.machine()
+    memory = psutil.virtual_memory().total / 2**30
+    return f"{name}, {physical_cores()} cores, {memory:.0f} GiB, {platform.system()}"

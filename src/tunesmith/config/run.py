@@ -1,17 +1,24 @@
 """What a recipe can say. One `Run` = data + model + method + train + evaluate.
 
 Fields left at null are chosen from the model, the method and the data by `tunesmith.config.defaults`,
-which also says why; `tunesmith config show recipe.yaml` prints them resolved.
+which also says why; `tunesmith train recipe.yaml --dry-run` prints them resolved.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Files = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
 
 
 class Section(BaseModel):
@@ -25,14 +32,14 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Where the rows come from and how they are read and split."""
 
-    train: list[str] = []
+    train: Files = []
     """Files of training rows: JSONL, CSV or Parquet, plain or .gz, relative to the folder the command is
     started in. One path may be given without a list."""
 
-    validation: list[str] = []
+    validation: Files = []
     """Files for early stopping and for choosing the best step. Empty: split off from `train`."""
 
-    test: list[str] = []
+    test: Files = []
     """Files scored once, at the end. Empty: split off from `train`."""
 
     format: Literal["auto", "messages", "prompt", "label", "text"] = "auto"
@@ -43,6 +50,10 @@ class DataConfig(Section):
     columns: dict[str, str] = {}
     """Which column plays which part, where the names differ from the usual ones:
     `messages, tools, prompt, completion, system, text, label` -> column name."""
+
+    json_fields: list[str] = []
+    """Columns that together are the answer of `prompt` rows, as one JSON object in this order; in place of a
+    completion column. A column that a row lacks or leaves empty is left out of its object."""
 
     instruction: str | None = None
     """Text put before every input of `prompt` and `label` rows, in training and in prediction alike."""
@@ -67,16 +78,6 @@ class DataConfig(Section):
 
     limit: Positive | None = None
     """Use at most this many training rows (a seeded choice); for trials and learning curves."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_path_is_a_list(cls, values: object) -> object:
-        if isinstance(values, dict):
-            return {
-                k: [v] if k in ("train", "validation", "test") and isinstance(v, str) else v
-                for k, v in values.items()
-            }
-        return values
 
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> Self:
@@ -213,15 +214,15 @@ class TrainConfig(Section):
     """Passes over the training rows. Null: from their number, or `max_steps`."""
 
     max_steps: Positive | None = None
-    """Optimizer steps, instead of `epochs`."""
+    """Optimizer steps, instead of `epochs`, which then follows from it; give one of the two."""
 
     batch_size: Positive | None = None
     """Rows in each optimizer step. Null: from the number of rows. How many run at once is
     `micro_batch_tokens`."""
 
     micro_batch_tokens: Positive | None = None
-    """Most tokens computed at once; a step's gradient does not depend on it. Null: what fits in the free
-    memory."""
+    """Most tokens computed at once; a step's gradient does not depend on it. Null: from a probe of
+    the memory."""
 
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Decoupled decay of AdamW (arXiv:1711.05101), on matrices only: not on norms, biases or LoRA."""
@@ -259,12 +260,6 @@ class TrainConfig(Section):
 
     threads: Positive | None = None
     """CPU threads. Null: the machine's physical cores. Bit-identical resuming needs the same number."""
-
-    @model_validator(mode="after")
-    def _one_length(self) -> Self:
-        if self.epochs is not None and self.max_steps is not None:
-            raise ValueError("epochs and max_steps both say how long to train; leave one out")
-        return self
 
 
 class EvaluateConfig(Section):

@@ -20,9 +20,9 @@ line changes one: `tunesmith train recipe.yaml train.epochs=2 data.train='[a.jso
 replaced, not added to. Where a key is said more than once, the later wins: the recipe, then options such as
 `--model`, then `key=value`.
 
-- A key left at `null` or `auto` is chosen from the model, the method and the data;
-  `tunesmith config show recipe.yaml` says what it becomes as far as that is known without them, and a run's
-  `config.yaml` shows every value with its reason.
+- A key left at `null` or `auto` is chosen from the model, the method and the data:
+  `tunesmith train recipe.yaml --dry-run` and a run's `config.yaml` show every value with its reason;
+  `tunesmith config show recipe.yaml` only checks a recipe and shows it whole, without looking at either.
 - Unknown keys are errors, with a suggestion.
 - Relative paths are relative to the folder the command is started in, not to the recipe.
 - YAML 1.2: `no` and `on` are text, `1e-4` is a number. Anchors, tags and duplicate keys are refused.

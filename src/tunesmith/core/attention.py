@@ -83,7 +83,14 @@ def layout_attention(
         plain = softcap is None and s_aux is None
         if plain and k.shape[2] > SHORT:
             out = functional.scaled_dot_product_attention(
-                q, k, v, mask, dropout, is_causal=mask is None, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+                q,
+                k,
+                v,
+                mask,
+                dropout,
+                is_causal=mask is None,
+                scale=scale,
+                enable_gqa=q.shape[1] != k.shape[1],
             ).transpose(1, 2)
         else:
             out = _dense(q, k, v, mask, causal, dropout, scale, softcap, s_aux)
@@ -93,7 +100,7 @@ def layout_attention(
 
 def _take(x: Tensor, index: Tensor) -> Tensor:
     """x (T, H, D), index (G, L) -> (G, H, L, D)."""
-    return x.index_select(0, index.flatten()).unflatten(0, index.shape).transpose(1, 2)
+    return x.index_select(0, index.flatten()).view(*index.shape, *x.shape[1:]).transpose(1, 2)
 
 
 def _dense(
@@ -127,7 +134,9 @@ def _dense(
         sinks = s_aux.to(scores.dtype)[None, :, None, None].expand(batch, -1, num_queries, 1)
         scores = torch.cat([scores, sinks], -1)
     high = torch.promote_types(scores.dtype, torch.float32)
-    probabilities = functional.dropout(scores.softmax(-1, dtype=high).to(query.dtype)[..., :num_keys], dropout)
+    probabilities = functional.dropout(
+        scores.softmax(-1, dtype=high).to(query.dtype)[..., :num_keys], dropout
+    )
     stacked = probabilities.reshape(batch, -1, shared * num_queries, num_keys)
     return (stacked @ value).view(batch, heads, num_queries, -1).transpose(1, 2)
 
@@ -136,4 +145,3 @@ def register() -> None:
     """Make the name known to transformers: the attention function, and stock SDPA's masks for it."""
     AttentionInterface.register(NAME, layout_attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
-

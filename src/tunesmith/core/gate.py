@@ -91,7 +91,8 @@ def examine(config: PretrainedConfig) -> Verdict:
         except Exception as error:
             # Any failure of a foreign architecture is an answer here: the layout does not hold for it.
             return Verdict(
-                False, f"the tiny clone did not run: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
+                False,
+                f"the tiny clone did not run: {type(error).__name__}: {str(error).splitlines()[0][:200]}",
             )
 
 
@@ -153,14 +154,35 @@ def _flat(model: Any, ids: Tensor, layout: Layout) -> Tensor:
 def shrink(config: PretrainedConfig) -> PretrainedConfig:
     """A tiny configuration of the same class, with every kind of layer and every limit small."""
     raw = copy.deepcopy(config.to_dict())
+    _shrink_sizes(raw)
+    _shrink_layers(raw)
+    _shrink_rope(raw)
+    for name in SPECIAL_IDS:
+        if raw.get(name) is not None:
+            raw[name] = 1
+    raw.pop("quantization_config", None)
+    raw.pop("dtype", None)
+    return type(config).from_dict(raw)
+
+
+def _shrink_sizes(raw: dict[str, Any]) -> None:
+    every_head_has_keys = raw.get("num_key_value_heads") == raw.get("num_attention_heads")
     for name, value in TINY.items():
         if isinstance(raw.get(name), int) and not isinstance(raw[name], bool):
             raw[name] = min(raw[name], value)
-    for name, few in (("num_key_value_heads", 2), ("num_experts_per_tok", 2), ("n_group", 1), ("topk_group", 1)):
+    for name, few in (
+        ("num_key_value_heads", 2),
+        ("num_experts_per_tok", 2),
+        ("n_group", 1),
+        ("topk_group", 1),
+    ):
         if isinstance(raw.get(name), int):
             raw[name] = min(raw[name], few)
-    if config.to_dict().get("num_key_value_heads") == config.to_dict().get("num_attention_heads"):
-        raw["num_key_value_heads"] = raw.get("num_attention_heads")
+    if every_head_has_keys and "num_key_value_heads" in raw:
+        raw["num_key_value_heads"] = raw["num_attention_heads"]
+
+
+def _shrink_layers(raw: dict[str, Any]) -> None:
     kinds = raw.get("layer_types")
     if isinstance(kinds, list):
         kept = list(dict.fromkeys(kinds))
@@ -168,9 +190,9 @@ def shrink(config: PretrainedConfig) -> PretrainedConfig:
     for name in ("num_hidden_layers", "n_layer", "n_layers", "num_layers"):
         if isinstance(raw.get(name), int):
             raw[name] = len(raw["layer_types"]) if isinstance(kinds, list) else min(raw[name], 2)
-    for name in SPECIAL_IDS:
-        if raw.get(name) is not None:
-            raw[name] = 1
+
+
+def _shrink_rope(raw: dict[str, Any]) -> None:
     for rope in _rope_settings(raw):
         if rope.get("rope_type") == "dynamic":
             raw["max_position_embeddings"] = LIMIT
@@ -181,9 +203,6 @@ def shrink(config: PretrainedConfig) -> PretrainedConfig:
                 rope[name] = rope[name][: TINY["head_dim"] // 2]
     if "original_max_position_embeddings" in raw:
         raw["original_max_position_embeddings"] = LIMIT
-    raw.pop("quantization_config", None)
-    raw.pop("dtype", None)
-    return type(config).from_dict(raw)
 
 
 def _rope_settings(raw: dict[str, Any]) -> list[dict[str, Any]]:
@@ -209,5 +228,3 @@ def _source_hash() -> str:
 def _cache_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "tunesmith" / "gate"
-
-

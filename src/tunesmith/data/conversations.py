@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunesmith.data.strict_json import parse_object
@@ -13,39 +13,48 @@ from tunesmith.types import Message
 
 ROLES = ("system", "user", "assistant", "tool")
 # Other names for roles: ShareGPT's, and OpenAI's newer name for the system.
-ROLE_NAMES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "developer": "system"}
-ANSWER = {"role": "assistant"}
+ROLE_NAMES = {
+    "human": "user",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "developer": "system",
+}
 
 
 def messages_of(value: object) -> tuple[Message, ...]:
-    """Checked messages from a list of {role, content, …} or {from, value}.
+    """Checked messages from a list of {role, content, …} or {from, value}, or from a JSON string of one.
 
-    Raises RowError: not_a_list, empty_messages, bad_message, missing_field, unknown_role, misplaced_system,
-    null_content, not_a_string, image_content, empty_answer, bad_weight, bad_tool_calls, tool_call_without_result,
-    tool_without_call.
+    Raises RowError: not_a_list, empty_messages, bad_message, missing_field, unknown_role, null_content,
+    not_a_string, image_content, empty_answer, bad_weight, bad_tool_calls, and those of `check_order`.
     """
+    if isinstance(value, str) and value.lstrip().startswith("["):  # as CSV holds it
+        value = _json_list(value, "not_a_list", "messages")
     if not isinstance(value, list):
         raise RowError("not_a_list", f"a {type(value).__name__}, not a list of messages", field="messages")
     if not value:
         raise RowError("empty_messages", "an empty list", field="messages")
     messages = tuple(_message(item, index) for index, item in enumerate(value))
-    for index, message in enumerate(messages):
-        _check_neighbours(messages, index, message)
+    check_order(messages)
     return messages
 
 
-def _check_neighbours(messages: tuple[Message, ...], index: int, message: Message) -> None:
-    field = f"messages[{index}]"
-    before = messages[index - 1] if index else None
-    if message.role == "system" and index:
-        raise RowError(
-            "misplaced_system", "a system turn that is not the first", field=field, fix="join the system turns"
-        )
-    calls_before = before is not None and (before.role == "tool" or "tool_calls" in before.extra)
-    if message.role == "tool" and not calls_before:
-        raise RowError("tool_without_call", "a tool's result without a call before it", field=field)
-    if before is not None and "tool_calls" in before.extra and message.role != "tool":
-        raise RowError("tool_call_without_result", "a tool call with no result after it", field=f"messages[{index - 1}]")
+def check_order(messages: Sequence[Message]) -> None:
+    """A system turn only at the start; tool results after tool calls, and tool calls answered.
+
+    Raises RowError: misplaced_system, tool_without_call, tool_call_without_result.
+    """
+    calling = False  # inside a tool call and its results
+    for index, message in enumerate(messages):
+        field = f"messages[{index}]"
+        if message.role == "system" and index:
+            fix = "join the system turns"
+            raise RowError("misplaced_system", "a system turn that is not the first", field=field, fix=fix)
+        if message.role == "tool" and not calling:
+            raise RowError("tool_without_call", "a tool's result without a call before it", field=field)
+        if index and "tool_calls" in messages[index - 1].extra and message.role != "tool":
+            raise RowError("tool_call_without_result", "no tool result after the call before it", field=field)
+        calling = message.role == "tool" or "tool_calls" in message.extra
 
 
 def _message(item: object, index: int) -> Message:
@@ -60,15 +69,14 @@ def _message(item: object, index: int) -> Message:
             fields["content"] = fields.pop("value")
     if "role" not in fields:
         raise RowError("missing_field", "a message without a role", field=field)
-    role = ROLE_NAMES.get(str(fields["role"]), str(fields.pop("role")))
-    fields.pop("role", None)
+    role = str(fields.pop("role"))
+    role = ROLE_NAMES.get(role, role)
     if role not in ROLES:
         raise RowError("unknown_role", f"the role '{role[:40]}'; known: {', '.join(ROLES)}", field=field)
     weight = _weight(fields.pop("weight", None), role, field)
     if "tool_calls" in fields:
         fields["tool_calls"] = _tool_calls(fields["tool_calls"], role, field)
-    has_content = item.get("content") == [] or "content" in fields
-    content = _content(fields.pop("content", "" if has_content else None), "tool_calls" in fields, field)
+    content = _content(fields.pop("content", None), "tool_calls" in fields, field)
     if role == "assistant" and not content.strip() and "tool_calls" not in fields:
         raise RowError("empty_answer", "an assistant turn with nothing in it", field=field)
     return Message(role, content, weight, fields)
@@ -78,7 +86,8 @@ def _content(value: object, calls_tools: bool, field: str) -> str:
     if value is None:
         if calls_tools:
             return ""
-        raise RowError("null_content", "no content", field=field, fix="only a turn with tool_calls may have none")
+        fix = "only a turn with tool_calls may have none"
+        raise RowError("null_content", "no content", field=field, fix=fix)
     if isinstance(value, str):
         return value
     if not isinstance(value, list):
@@ -87,7 +96,7 @@ def _content(value: object, calls_tools: bool, field: str) -> str:
     for part in value:
         kind = part.get("type", "text") if isinstance(part, dict) else type(part).__name__
         if kind != "text":
-            raise RowError("image_content", f"a content part of type '{kind}'; only text is read", field=field)
+            raise RowError("image_content", f"a part of type '{kind}'; only text is read", field=field)
         if not isinstance(part.get("text"), str):
             raise RowError("not_a_string", "a text part without text", field=field)
         texts.append(part["text"])
@@ -122,27 +131,31 @@ def _tool_calls(value: object, role: str, field: str) -> list[dict[str, Any]]:
             )
         arguments = function.get("arguments", {})
         if isinstance(arguments, str):
-            arguments = _object(arguments, "bad_tool_calls", f"{field}.tool_calls")
+            arguments = _json_object(arguments, "bad_tool_calls", f"{field}.tool_calls")
         if not isinstance(arguments, dict):
             raise RowError("bad_tool_calls", "arguments that are no JSON object", field=field)
         calls.append({**call, "function": {**function, "arguments": arguments}})
     return calls
 
 
-def _object(text: str, reason: str, field: str) -> dict[str, Any]:
+def _json_object(text: str, reason: str, field: str) -> dict[str, Any]:
     try:
         return parse_object(text)
     except RowError as error:
         raise RowError(reason, error.got, field=field) from None
 
 
+def _json_list(text: str, reason: str, field: str) -> object:
+    # Wrapped, so that the strict parser, which reads objects, reads the list.
+    return _json_object('{"list": ' + text + "}", reason, field)["list"]
+
+
 def tools_of(value: object) -> tuple[Mapping[str, Any], ...]:
-    """Tool definitions (JSON schemas) from a list or from a JSON string of one; raises RowError (bad_tools)."""
+    """Tool definitions (JSON schemas) from a list, or from a JSON string of one; or RowError (bad_tools)."""
     if value is None or value == "":
         return ()
     if isinstance(value, str):
-        # Wrapped, so that the strict parser, which reads objects, reads the list.
-        value = _object('{"tools": ' + value + "}", "bad_tools", "tools")["tools"]
+        value = _json_list(value, "bad_tools", "tools")
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
         raise RowError("bad_tools", "not a list of JSON-schema tools", field="tools")
     for tool in value:

@@ -1,25 +1,26 @@
 """What the columns of a file mean: rows -> Examples.
 
-Four kinds of rows: `messages` (a conversation), `prompt` (prompt and completion), `label` (a text and its class,
-answered by generation) and `text` (plain text).
+Four kinds of rows: `messages` (a conversation), `prompt` (prompt and completion), `label` (a text and its
+class, answered by generation) and `text` (plain text).
 """
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Iterable
 from collections.abc import Mapping as AbstractMapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from tunesmith.config.run import DataConfig
-from tunesmith.data.conversations import messages_of, tools_of
+from tunesmith.data.conversations import check_order, messages_of, tools_of
+from tunesmith.data.sources import located
 from tunesmith.errors import DataError, RowError, near_miss
 from tunesmith.types import Example, Message, RowRef
 
 Kind = Literal["messages", "prompt", "label", "text"]
 
-# The part a column plays -> names it goes by, compared in lower case. The first name is the part's own and wins.
+# The part a column plays -> names it goes by, compared in lower case. The first is the part's own, and wins.
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations", "conversation", "dialogue"),
     "tools": ("tools", "functions"),
@@ -50,14 +51,19 @@ class Mapping:
 
     columns: part -> column; parts are `messages, tools, prompt, input, completion, system, text, label`.
     `input` is text that follows the prompt after a blank line (instruction + input + output rows).
+    json_fields: the columns that make up the answer as a JSON object, in place of a completion column.
     """
 
     kind: Kind
     columns: AbstractMapping[str, str]
+    json_fields: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """One printable line: 'prompt rows: prompt = question, completion = answer'."""
-        return f"{self.kind} rows: " + ", ".join(f"{part} = {column}" for part, column in self.columns.items())
+        parts = ", ".join(f"{part} = {column}" for part, column in self.columns.items())
+        if self.json_fields:
+            parts += f", completion = JSON of {', '.join(self.json_fields)}"
+        return f"{self.kind} rows: {parts}"
 
 
 def detect(rows: Iterable[AbstractMapping[str, Any]], config: DataConfig, file: str = "") -> Mapping:
@@ -67,9 +73,12 @@ def detect(rows: Iterable[AbstractMapping[str, Any]], config: DataConfig, file: 
     """
     seen = list(dict.fromkeys(column for row in rows for column in row))
     given = _given(config, seen, file)
+    if config.json_fields:
+        return _with_json_fields(given, seen, config, file)
     if config.format != "auto":
         return _finish(config.format, given, seen, config, file)
-    fitting = [kind for kind in ("messages", "prompt", "label") if _fits(kind, given, seen)]  # type: ignore[arg-type]
+    kinds: tuple[Kind, ...] = ("messages", "prompt", "label")
+    fitting = [kind for kind in kinds if _fits(kind, given, seen)]
     if len(fitting) > 1:
         raise DataError(
             f"{file}: the columns fit {' and '.join(fitting)} rows ({_show(seen)})",
@@ -78,7 +87,25 @@ def detect(rows: Iterable[AbstractMapping[str, Any]], config: DataConfig, file: 
         )
     if not fitting and not _fits("text", given, seen):
         raise _no_fit(seen, file)
-    return _finish(fitting[0] if fitting else "text", given, seen, config, file)  # type: ignore[arg-type]
+    return _finish(fitting[0] if fitting else "text", given, seen, config, file)
+
+
+def _with_json_fields(given: dict[str, str], seen: list[str], config: DataConfig, file: str) -> Mapping:
+    """Prompt rows whose answer is made of several columns."""
+    if config.format not in ("auto", "prompt") or "completion" in given:
+        raise DataError(
+            "data.json_fields makes the answer of prompt rows",
+            "data.format=prompt or auto, and no data.columns.completion",
+            "leave one of them out",
+        )
+    for column in config.json_fields:
+        if column not in seen:
+            raise DataError(f"{file}: no column '{column}' (data.json_fields)", near_miss(column, seen))
+    # Any of its columns can stand for the completion while the others are looked for.
+    stand_in = {**given, "completion": config.json_fields[0]}
+    found = _finish("prompt", stand_in, seen, config, file)
+    columns = {part: column for part, column in found.columns.items() if part != "completion"}
+    return Mapping("prompt", columns, tuple(config.json_fields))
 
 
 def _given(config: DataConfig, seen: list[str], file: str) -> dict[str, str]:
@@ -185,17 +212,13 @@ def to_example(
 ) -> Example:
     """One row as an Example.
 
-    Raises RowError with a stable reason: missing_field, not_a_string, empty_prompt, empty_answer, empty_text,
-    bad_label, and for conversations those of `conversations.messages_of` and `tools_of`.
+    Raises RowError with a stable reason: missing_field, not_a_string, not_json, empty_prompt, empty_answer,
+    empty_text, bad_label, and for conversations those of `conversations.messages_of` and `tools_of`.
     """
     try:
         return _CONVERT[mapping.kind](mapping, row, ref, instruction)
     except RowError as error:
-        if error.file:
-            raise
-        raise RowError(
-            error.reason, error.got, file=ref.file, line=ref.line, field=error.field, fix=error.fix
-        ) from None
+        raise located(error, ref) from None
 
 
 def _messages_row(mapping: Mapping, row: AbstractMapping[str, Any], ref: RowRef, _: str | None) -> Example:
@@ -209,7 +232,8 @@ def _check_ends(messages: tuple[Message, ...]) -> None:
     if "assistant" not in roles:
         raise RowError("no_assistant", "no assistant turn, so there is nothing to learn")
     if roles[-1] != "assistant":
-        raise RowError("trailing_turn", f"the last turn is the {roles[-1]}'s", fix="end on the assistant's turn")
+        fix = "end on the assistant's turn"
+        raise RowError("trailing_turn", f"the last turn is the {roles[-1]}'s", fix=fix)
     if "user" not in roles[: roles.index("assistant")]:
         raise RowError("no_user", "the assistant speaks before any user")
 
@@ -217,31 +241,38 @@ def _check_ends(messages: tuple[Message, ...]) -> None:
 def _prompt_row(
     mapping: Mapping, row: AbstractMapping[str, Any], ref: RowRef, instruction: str | None
 ) -> Example:
-    prompt, completion = _value(mapping, row, "prompt"), _value(mapping, row, "completion")
-    extra = _optional(mapping, row, "input") or ""
-    if not isinstance(extra, str):
-        raise _not_a_string(extra, "input")
+    prompt = _value(mapping, row, "prompt")
+    completion = _json_answer(mapping, row) if mapping.json_fields else _value(mapping, row, "completion")
+    context = _optional(mapping, row, "input") or ""
+    if not isinstance(context, str) or (context and isinstance(prompt, list)):
+        raise _not_a_string(context, "input")
     if isinstance(prompt, list):
-        turns = _with_instruction(messages_of(prompt), "\n\n".join(filter(None, (instruction,))))
-        if extra.strip():
-            raise RowError("not_a_string", "an input beside a prompt that is a list of messages", field="input")
+        turns = _with_instruction(messages_of(prompt), instruction)
     else:
-        text = _text(prompt, "prompt", "empty_prompt")
-        turns = (Message("user", "\n\n".join(filter(None, (instruction, text, extra.strip() and extra)))),)
+        parts = (instruction, _text(prompt, "prompt", "empty_prompt"), context if context.strip() else None)
+        turns = (Message("user", "\n\n".join(part for part in parts if part)),)
     if isinstance(completion, list):
         turns += messages_of(completion)
     else:
         turns += (Message("assistant", _text(completion, "completion", "empty_answer")),)
-    messages = messages_of([t.for_template() | _weight(t) for t in (*_system(mapping, row, turns), *turns)])
+    messages = (*_system(mapping, row, turns), *turns)
+    check_order(messages)
     _check_ends(messages)
     return Example(ref, messages, tools_of(_optional(mapping, row, "tools")))
 
 
-def _weight(message: Message) -> dict[str, float]:
-    return {} if message.weight is None else {"weight": message.weight}
+def _json_answer(mapping: Mapping, row: AbstractMapping[str, Any]) -> str:
+    """The answer columns as one JSON object, without those that are empty."""
+    fields = {name: row[name] for name in mapping.json_fields if row.get(name) not in (None, "")}
+    if not fields:
+        raise RowError("empty_answer", f"none of {', '.join(mapping.json_fields)} has a value")
+    try:
+        return json.dumps(fields, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise RowError("not_json", f"an answer column that JSON cannot hold ({error})") from None
 
 
-def _with_instruction(turns: tuple[Message, ...], instruction: str) -> tuple[Message, ...]:
+def _with_instruction(turns: tuple[Message, ...], instruction: str | None) -> tuple[Message, ...]:
     """The instruction goes before the first user turn's text."""
     if not instruction:
         return turns
@@ -268,10 +299,8 @@ def _label(value: object) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
-        what = "NaN" if math.isnan(value) else f"the number {value}"
-        raise RowError(
-            "bad_label", f"{what}; a class is a name or a whole number", field="label", fix="write it as a string"
-        )
+        fix = "write it as a string"
+        raise RowError("bad_label", f"{value}; a class is a name or a whole number", field="label", fix=fix)
     return _text(value, "label", "empty_answer").strip()
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from tunesmith.errors import DataError, RowError
+from tunesmith.types import RowRef
 
 MAX_LINE = 64 * 2**20  # bytes of one record, after decompression
 CHUNK = 2**20
@@ -46,6 +47,13 @@ class UnreadableRow(RowError):
         self.raw = raw[:2048]
 
 
+def located(error: RowError, ref: RowRef) -> RowError:
+    """The same error, naming the row it is about."""
+    named = RowError(error.reason, error.got, file=ref.file, line=ref.line, fix=error.fix)
+    named.field = error.field  # its name already stands in `got`
+    return named
+
+
 @contextmanager
 def open_regular(path: Path) -> Iterator[IO[bytes]]:
     """The file, if it is a regular file with something in it, and unchanged while it was read.
@@ -60,12 +68,13 @@ def open_regular(path: Path) -> Iterator[IO[bytes]]:
         raise DataError(f"{path}: no such file", _names_near(path), "correct the path") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be opened ({error.strerror})", "a readable file") from None
+    before = os.fstat(descriptor)
+    if not stat.S_ISREG(before.st_mode):
+        os.close(descriptor)
+        kind = "a folder" if stat.S_ISDIR(before.st_mode) else "a pipe or device"
+        fix = "name the files in it" if stat.S_ISDIR(before.st_mode) else "write the rows to a file first"
+        raise DataError(f"{path}: is {kind}", "a regular file", fix)
     with os.fdopen(descriptor, "rb") as stream:
-        before = os.fstat(descriptor)
-        if not stat.S_ISREG(before.st_mode):
-            kind = "a folder" if stat.S_ISDIR(before.st_mode) else "a pipe or device"
-            fix = "name the files in it" if stat.S_ISDIR(before.st_mode) else "write the rows to a file first"
-            raise DataError(f"{path}: is {kind}", "a regular file", fix)
         if before.st_size == 0:
             raise DataError(f"{path}: the file is empty", "at least one row")
         yield stream

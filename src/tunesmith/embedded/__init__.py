@@ -1,22 +1,26 @@
-"""What ships inside the package: a small pre-trained model, sample tickets, a general text."""
+"""What is shipped with the package: a base model, sample tickets, and a sample of general text."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-FOLDER = Path(__file__).parent
+_HERE = Path(__file__).parent
+
+BASE_MODEL = "tunesmith/base-8m"
+"""The name under which recipes ask for the embedded model."""
 
 
 def base_model_path() -> Path:
-    """The folder of `tunesmith/base-8m`."""
-    return FOLDER / "base-8m"
+    """Folder of the embedded model, in the layout of the Hugging Face hub."""
+    return _HERE / "base-8m"
 
 
-def tickets(split: str) -> Path:
-    """The sample tickets: `train`, `validation` or `test`."""
-    return FOLDER / "tickets" / f"{split}.jsonl"
+def tickets(split: Literal["train", "validation", "test"]) -> Path:
+    """Sample support tickets, one JSON object a line; the folder's README says what a row holds."""
+    return _HERE / "tickets" / f"{split}.jsonl"
 
 
 def general_text() -> Path:
-    """Plain text of our own writing, for measuring what a model forgets."""
-    return FOLDER / "general.txt"
+    """General text whose perplexity shows what tuning made the model forget."""
+    return _HERE / "general.txt"

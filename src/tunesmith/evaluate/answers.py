@@ -56,18 +56,17 @@ class Answerer:
         """(answers, whether each was cut off at max_new_tokens), in the order of the examples."""
         prompts = [self.prompt(e, shots) for e in examples]
         texts, cut = [""] * len(prompts), [False] * len(prompts)
-        done = 0
-        for index, out in generate(
+        stream = generate(
             self.model,
             prompts,
             max_new_tokens=self.max_new_tokens,
             end_ids=self.prompter.end_ids,
             pad_id=self.tokenizer.pad_token_id,
             batch_size=self.batch_size,
-        ):
+        )
+        for done, (index, out) in enumerate(stream, 1):
             texts[index] = self.tokenizer.decode(out.ids, skip_special_tokens=True).strip()
             cut[index] = not out.ended
-            done += 1
             progress(done, len(prompts))
         return texts, cut
 

@@ -15,7 +15,7 @@ from tunesmith.evaluate.report_model import Report
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def model_card(report: Report, folder: str = ".") -> str:
+def model_card(report: Report, folder: str = "model") -> str:
     """The card's text. folder: where the model lies, as the loading examples name it."""
     front = yaml.safe_dump(front_matter(report), sort_keys=False, allow_unicode=True)
     body = environment(html=False).get_template("card.md.j2").render(view(report), folder=folder)
@@ -54,5 +54,5 @@ def front_matter(report: Report) -> dict[str, Any]:
 def write_card(report: Report, folder: str | Path) -> Path:
     """Write README.md into the model's folder; returns its path."""
     path = Path(folder) / "README.md"
-    path.write_text(model_card(report, str(folder)), encoding="utf-8")
+    path.write_text(model_card(report, path.resolve().parent.name), encoding="utf-8")
     return path

@@ -67,9 +67,9 @@ def system(
     metrics = {}
     for key, value in scores.metrics.items():
         found = interval(scores, key, settings)
-        metrics[key] = Measured(value=value, n=scores.num_rows) if found is None else _measured(found)
+        metrics[key] = Measured(value=value, n=scores.num_rows) if found is None else measured(found)
     if losses is not None:
-        metrics["perplexity"] = _measured(perplexity_interval(losses.nll, losses.tokens, settings))
+        metrics["perplexity"] = measured(perplexity_interval(losses.nll, losses.tokens, settings))
     return System(name=name, note=note, metrics=metrics)
 
 
@@ -93,7 +93,7 @@ def compare(
     if losses is not None:
         before, after = losses
         found["perplexity"] = perplexity_difference(before.nll, after.nll, before.tokens, settings)
-    return [_comparison(key, name, tuned_name, *result, settings) for key, result in found.items() if result]
+    return [comparison(key, name, tuned_name, *result, settings) for key, result in found.items() if result]
 
 
 def confusion_of(name: str, scores: Scores) -> Confusion | None:
@@ -183,7 +183,7 @@ def read_report(folder: str | Path) -> Report:
         raise RunError(f"{path} is not a report: {error}", "a metrics.json of this version") from error
 
 
-def _comparison(
+def comparison(
     key: str, name: str, tuned_name: str, found: Interval, test: Test, settings: Settings
 ) -> Comparison:
     tone, words = verdict(key, found, test.p, settings.confidence)
@@ -191,7 +191,7 @@ def _comparison(
         metric=key,
         base=name,
         tuned=tuned_name,
-        difference=_measured(found),
+        difference=measured(found),
         p=test.p,
         test=test.name,
         tone=tone,
@@ -199,7 +199,7 @@ def _comparison(
     )
 
 
-def _measured(found: Interval) -> Measured:
+def measured(found: Interval) -> Measured:
     return Measured(value=found.value, low=found.low, high=found.high, n=found.n, method=found.method)
 
 

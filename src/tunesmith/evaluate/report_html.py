@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from markupsafe import Markup
 
 from tunesmith.evaluate import plots
 from tunesmith.evaluate.report_model import Comparison, Confusion, Measured, Report, System
-from tunesmith.evaluate.words import Tone, amount
+from tunesmith.evaluate.words import Tone, amount, p_words
 from tunesmith.scoring import metric, show
 
 MATRIX_LABELS = 30
@@ -199,6 +200,7 @@ def view(report: Report) -> dict[str, Any]:
         "metric": metric,
         "show": show,
         "amount": amount,
+        "p_words": p_words,
         "shown": lambda name, value: "–" if value is None else show(name, value),
     }
 
@@ -220,6 +222,7 @@ def environment(html: bool) -> Environment:
         "short": short,
         "cell": cell,
         "code": code,
+        "breakable": breakable,
         "fence": fence,
         "pretty": pretty,
         "quoted": lambda text: json.dumps(text, ensure_ascii=False),
@@ -261,8 +264,14 @@ def pretty(text: str) -> str:
 def cell(text: object) -> str:
     """Text inside a Markdown table or sentence: one line, nothing in it is markup."""
     line = " ".join(str(text).split())
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(f"\\{c}" if c in "\\`*_[]|#~$" else c for c in line)
+    line = re.sub(r"([\\`*\[\]|~$])|(?<!\w)_|_(?!\w)|^[#>]", r"\\\g<0>", line)
+    line = re.sub(r"&(?=#?\w+;)", "&amp;", line)
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", line)
+
+
+def breakable(text: str) -> Markup:
+    """Escaped text that may also be broken after an underscore."""
+    return Markup("_<wbr>").join(text.split("_"))
 
 
 def code(text: str) -> str:

@@ -209,23 +209,26 @@ def swap_test(base: Codes, tuned: Codes, settings: Settings = DEFAULT) -> Test:
     """Paired permutation test of equal macro-F1 (approximate randomisation, Yeh 2000): which of the two
     answers of a row is whose is arbitrary. Exact or Monte Carlo as `sign_flip`."""
     _same_rows(base, tuned)
-    one = _macro_f1(len(base.classes))
+    classes = np.arange(len(base.classes))
+    right, ours, theirs = (x[:, None] == classes for x in (base.reference, base.predicted, tuned.predicted))
+    support = right.sum(axis=0)
+    counts = [np.stack([right & x, x]).astype(np.float64) for x in (ours, theirs)]  # (2, N, L): hits, named
+    totals = [c.sum(axis=1)[:, None] for c in counts]  # (2, 1, L)
     differ = base.predicted != tuned.predicted
-    reference = np.concatenate([base.reference[differ], base.reference[differ], base.reference[~differ]])
-    predicted = np.concatenate([base.predicted[differ], tuned.predicted[differ], base.predicted[~differ]])
-    rows = np.stack([reference, predicted], axis=1)
-    kinds, of = np.unique(rows, axis=0, return_inverse=True)
-    num = int(differ.sum())
-    gather = np.eye(len(kinds))[of.ravel()]  # (rows, U): which kind each row is
-    first, second, fixed = gather[:num], gather[num : 2 * num], gather[2 * num :].sum(axis=0)
+    change = (counts[1] - counts[0])[
+        :, differ
+    ]  # what a swapped row brings to the one and takes from the other
+
+    def macro_f1(hits_and_named: Floats) -> Floats:
+        hits, named = hits_and_named[..., support > 0]
+        return np.asarray((2 * hits / (support[support > 0] + named)).mean(axis=1))
 
     def difference(swap: Floats) -> Floats:
-        ours = one(kinds, (1 - swap) @ first + swap @ second + fixed)
-        theirs = one(kinds, swap @ first + (1 - swap) @ second + fixed)
-        return np.abs(theirs - ours)
+        moved = swap @ change  # (2, M, L)
+        return np.abs(macro_f1(totals[1] - moved) - macro_f1(totals[0] + moved))
 
-    observed = float(difference(np.zeros((1, num)))[0])
-    return _permute(num, settings, lambda swap: difference(swap) >= observed - 1e-9)
+    observed = float(difference(np.zeros((1, int(differ.sum()))))[0])
+    return _permute(int(differ.sum()), settings, lambda swap: difference(swap) >= observed - 1e-9)
 
 
 def interval(scores: Scores, name: str, settings: Settings = DEFAULT) -> Interval | None:

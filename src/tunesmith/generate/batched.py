@@ -97,7 +97,9 @@ def label_logps(
         batch = Batch.from_rows([rows[i] for i in bin_])
         with evaluating(model.module):
             logps = token_logps(model.logits(batch), batch.targets).double()
-        sums = torch.zeros(len(batch.layout.parents), dtype=torch.float64).index_add(0, batch.segment_of, logps)
+        sums = torch.zeros(len(batch.layout.parents), dtype=torch.float64).index_add(
+            0, batch.segment_of, logps
+        )
         per_row = sums.view(len(bin_), 1 + len(labels))[:, 1:]
         scores[bin_] = per_row.numpy()
     return scores

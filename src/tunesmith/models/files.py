@@ -36,6 +36,11 @@ class Manifest:
     instruction: str | None = None
     files: dict[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def for_foreign(cls, base: str, base_hash: str) -> Manifest:
+        """For an adapter that other software made: what is known of it."""
+        return cls("adapter", base, base_hash, "auto", "", "", [], "", None, {})
+
     def write(self, folder: Path) -> None:
         self.files = {p.name: sha256(p) for p in sorted(folder.glob("*.safetensors"))}
         (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=2) + "\n")
@@ -83,13 +88,16 @@ def locate(base: str, revision: str | None = None) -> Path:
             path = path / "model"
         if not any((path / name).exists() for name in ("config.json", "adapter_config.json")):
             raise ModelError(
-                f"{base} holds no model", "a folder with config.json or adapter_config.json, or a finished run"
+                f"{base} holds no model",
+                "a folder with config.json or adapter_config.json, or a finished run",
             )
         return path
     if base.startswith((".", "/", "~")) or base.count("/") != 1:
         parent = path.parent if path.parent.is_dir() else Path(".")
         names = [p.name for p in parent.iterdir() if p.is_dir()]
-        raise ModelError(f"there is no folder {base}", near_miss(path.name, names), "name a folder or a hub id")
+        raise ModelError(
+            f"there is no folder {base}", near_miss(path.name, names), "name a folder or a hub id"
+        )
     return _from_hub(base, revision)
 
 

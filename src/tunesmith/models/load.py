@@ -95,7 +95,7 @@ def read_config(source: Source) -> PretrainedConfig:
             "a decoder (causal language) model",
             "choose a decoder model",
         )
-    return config  # type: ignore[no-any-return]
+    return config
 
 
 def choose_path(config: PretrainedConfig, setting: str) -> tuple[Literal["layout", "padded"], str]:
@@ -111,7 +111,10 @@ def choose_path(config: PretrainedConfig, setting: str) -> tuple[Literal["layout
             "an architecture that passes the gate",
             "set model.path=auto or padded",
         )
-    return "padded", f"padded rows, which cost their padding: the gate refused {config.model_type} ({verdict.reason})"
+    return (
+        "padded",
+        f"padded rows, which cost their padding: the gate refused {config.model_type} ({verdict.reason})",
+    )
 
 
 def set_dropout(config: PretrainedConfig, value: float) -> list[str]:

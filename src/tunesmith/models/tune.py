@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from torch import nn
 
 from tunesmith.config.run import FreezeConfig, LoraConfig, SftConfig
-from tunesmith.errors import ConfigError, ModelError
+from tunesmith.errors import ConfigError
 from tunesmith.models.load import Loaded
 
 LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|layer)\.(\d+)\.")
@@ -24,14 +23,18 @@ def prepare(loaded: Loaded, method: SftConfig, new_token_ids: list[int]) -> list
     if method.tuning == "full":
         if loaded.adapter is not None:
             loaded.model.module = loaded.model.module.merge_and_unload()
-            notes.append(f"the adapter {loaded.adapter} was merged into its base before full-parameter training")
+            notes.append(
+                f"the adapter {loaded.adapter} was merged into its base before full-parameter training"
+            )
             loaded.adapter = None
         notes += _full(loaded.model.module, method.freeze)
     elif loaded.adapter is None:
         notes += _lora(loaded, method.lora, new_token_ids)
     else:
         own = loaded.model.module.peft_config["default"]
-        notes.append(f"training goes on with the adapter {loaded.adapter} (rank {own.r}, alpha {own.lora_alpha})")
+        notes.append(
+            f"training goes on with the adapter {loaded.adapter} (rank {own.r}, alpha {own.lora_alpha})"
+        )
     module = loaded.model.module
     trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
     total = sum(p.numel() for p in module.parameters())
@@ -47,7 +50,9 @@ def _full(module: nn.Module, freeze: FreezeConfig) -> list[str]:
     unused = set(freeze.patterns)
     layers = {int(m[1]) for name, _ in module.named_parameters() if (m := LAYER.search(name))}
     if freeze.layers and freeze.layers > len(layers):
-        raise ConfigError(f"method.freeze.layers={freeze.layers}", f"at most the model's {len(layers)} layers")
+        raise ConfigError(
+            f"method.freeze.layers={freeze.layers}", f"at most the model's {len(layers)} layers"
+        )
     frozen = 0
     for name, parameter in module.named_parameters():
         layer = LAYER.search(name)
@@ -121,26 +126,23 @@ def _compile(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except re.error as error:
-        raise ConfigError(f"'{pattern}' is not a regular expression: {error}", "Python's re syntax") from error
+        raise ConfigError(
+            f"'{pattern}' is not a regular expression: {error}", "Python's re syntax"
+        ) from error
 
 
-def add_tokens(loaded: Loaded, tokens: list[str]) -> list[int]:
-    """Add tokens and grow the embeddings; the rows of old tokens keep their bits. Returns the new ids.
+def grow_embeddings(loaded: Loaded, new_ids: list[int]) -> None:
+    """Give tokens that were added to the tokenizer rows in the embeddings; the rows of old tokens keep their bits.
 
     A new row starts at the mean of the old ones. Nothing grows where the embedding has spare rows.
     """
-    if not tokens:
-        return []
-    tokenizer, module = loaded.tokenizer, loaded.model.module
-    before = len(tokenizer)
-    tokenizer.add_special_tokens({"additional_special_tokens": tokens}, replace_extra_special_tokens=False)
-    ids = [int(i) for i in tokenizer.convert_tokens_to_ids(tokens)]
-    if len(tokenizer) != before + len(tokens):
-        raise ModelError(f"the tokens {tokens} are already in the vocabulary", "new tokens")
-    rows = module.get_input_embeddings().num_embeddings
-    if len(tokenizer) > rows:
-        module.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    for layer in {id(m): m for m in (module.get_input_embeddings(), module.get_output_embeddings())}.values():
+    if not new_ids:
+        return
+    module = loaded.model.module
+    if len(loaded.tokenizer) > module.get_input_embeddings().num_embeddings:
+        module.resize_token_embeddings(len(loaded.tokenizer), mean_resizing=False)
+    for layer in {
+        id(m.weight): m for m in (module.get_input_embeddings(), module.get_output_embeddings())
+    }.values():
         weight = layer.weight.data
-        weight[ids] = weight[:before].float().mean(0).to(weight.dtype)
-    return ids
+        weight[new_ids] = weight[: min(new_ids)].float().mean(0).to(weight.dtype)

@@ -15,6 +15,9 @@ from tunesmith.scoring.labels import Codes
 MAX_CATEGORIES = 50
 """A field with more distinct values than this is not treated as a set of classes."""
 
+MAX_DEPTH = 100
+"""Deepest nesting of an answer; deeper ones are a model that repeats brackets."""
+
 _FENCE = re.compile(r"\A\s*```[\w-]*[ \t]*\n(.*?)\n?[ \t]*```\s*\Z", re.DOTALL)
 
 
@@ -22,14 +25,15 @@ def parse_object(text: str) -> dict[str, Any] | None:
     """The JSON object that an answer is; None when it is not one.
 
     One Markdown code fence around the whole answer is taken off first, so that an untuned chat model is not
-    marked down for good manners. Text before or after the object, NaN and Infinity are not JSON.
+    marked down for good manners. Text before or after the object, NaN and Infinity are not JSON; nor is what
+    nests deeper than MAX_DEPTH.
     """
     fenced = _FENCE.match(text)
     try:
         value = json.loads(fenced.group(1) if fenced else text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    return value if isinstance(value, dict) and not _too_deep(value) else None
 
 
 def same_value(a: object, b: object) -> bool:
@@ -112,6 +116,16 @@ def _plain(value: object) -> object:
     if isinstance(value, list):
         return [_plain(v) for v in value]
     return value
+
+
+def _too_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner = [list(v.values()) if isinstance(v, dict) else v for v in level if isinstance(v, (dict, list))]
+        level = [item for items in inner for item in items]
+        if not level:
+            return False
+    return True
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -11,8 +11,9 @@ import torch
 
 from tunesmith.config.run import Run, SftConfig
 from tunesmith.core.objective import Objective
+from tunesmith.data.template import apply_choice, choose_template
 from tunesmith.models.load import Loaded, load_model
-from tunesmith.models.tune import add_tokens, prepare
+from tunesmith.models.tune import grow_embeddings, prepare
 from tunesmith.objectives.sft import Sft
 from tunesmith.registry import Registry
 from tunesmith.train.optim import Optimizer
@@ -40,22 +41,27 @@ def seed_everything(run: Run) -> None:
     assert run.train.threads is not None
     torch.set_num_threads(run.train.threads)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.manual_seed(run.seed)
 
 
-def load_trainable(run: Run, new_tokens: list[str]) -> tuple[Loaded, list[str]]:
-    """The model with its new tokens and its trainable parameters; the adapter's start depends on the seed alone."""
+def with_template(loaded: Loaded, setting: str) -> list[int]:
+    """Settle the template on the tokenizer, and grow the embeddings for tokens it adds; returns their ids."""
+    choice = choose_template(loaded.tokenizer, setting)
+    apply_choice(loaded.tokenizer, choice)
+    ids = [int(i) for i in loaded.tokenizer.convert_tokens_to_ids(choice.new_tokens)]
+    grow_embeddings(loaded, ids)
+    return ids
+
+
+def build(run: Run, rows: Sequence[TokenRow], data_hashes: dict[str, str]) -> Built:
+    """`run` must be resolved: no null is left where `tunesmith.config.defaults` would choose.
+
+    An adapter's first weights depend on the seed alone.
+    """
     seed_everything(run)
     loaded = load_model(run.model, train=True)
-    ids = add_tokens(loaded, new_tokens)
-    notes = loaded.notes + prepare(loaded, run.method, ids)
-    return loaded, notes
-
-
-def build(run: Run, rows: Sequence[TokenRow], new_tokens: list[str], data_hashes: dict[str, str]) -> Built:
-    """`run` must be resolved: no null is left where `tunesmith.config.defaults` would choose."""
-    loaded, notes = load_trainable(run, new_tokens)
+    notes = loaded.notes + prepare(loaded, run.method, with_template(loaded, run.model.template))
     train = run.train
     assert train.batch_size is not None
     assert train.epochs is not None

@@ -101,7 +101,7 @@ class Checkpoints:
 
     def load_latest(self) -> tuple[int, Snapshot, list[str]] | None:
         """The newest whole checkpoint, and a message for each newer one that is damaged."""
-        problems = []
+        problems: list[str] = []
         for step in reversed(self.steps()):
             try:
                 return step, self.load(step), problems
@@ -122,7 +122,11 @@ class Checkpoints:
             manifest = json.loads(text)
             # The manifest guards the files; its own bytes are guarded by being exactly what save() writes.
             whole = json.dumps(manifest, indent=1).encode() == text and manifest["format"] == FORMAT
-            whole = whole and f"{PREFIX}{manifest['step']:06d}" == folder.name and "state.json" in manifest["sha256"]
+            whole = (
+                whole
+                and f"{PREFIX}{manifest['step']:06d}" == folder.name
+                and "state.json" in manifest["sha256"]
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
         if not whole:

@@ -106,7 +106,7 @@ class Engine:
             loss = torch.stack(list(terms.values())).sum()
             if not math.isfinite(loss.item()):
                 raise self._non_finite("loss", [batch])
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             for term, value in terms.items():
                 losses[term] += value.item()
             for name, value in out.metrics.items():
@@ -196,7 +196,7 @@ class Engine:
             self.state.optimizer.zero_grad()
             terms = self.objective.loss(self.model, Batch.from_rows([row])).terms
             loss = torch.stack(list(terms.values())).sum()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             if not (math.isfinite(loss.item()) and math.isfinite(self.state.optimizer.grad_norm().item())):
                 culprits.append(row)
         self.state.optimizer.zero_grad()

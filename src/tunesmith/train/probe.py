@@ -1,7 +1,8 @@
 """Before step 1: does the largest micro-batch fit, and how long will the run take?
 
 On a CPU running out of memory is a kill, not an exception, so a child process runs the largest micro-batch and
-reports; a child that dies or takes too much halves the micro-batch. `python -m tunesmith.train.probe FOLDER` is the child.
+reports; a child that dies or takes too much halves the micro-batch. The child is
+`python -m tunesmith.train.probe FOLDER`.
 """
 
 from __future__ import annotations
@@ -14,20 +15,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
 import yaml
 
+from tunesmith.config.machine import available_memory
 from tunesmith.config.run import Run
 from tunesmith.errors import ResourceError
 from tunesmith.types import RowRef, Segment, TokenRow
 
 SHARE = 0.9
 """Share of the available memory that a run may take."""
-DEFAULT_TOKENS = 4096
+FIRST_TOKENS = 4096
+"""Tokens of the first micro-batch tried: more than this makes products no faster."""
 
 
 @dataclass(frozen=True)
@@ -41,48 +43,43 @@ class Estimate:
     tried: tuple[int, ...]
 
 
-def probe(run: Run, rows: Sequence[TokenRow], new_tokens: list[str]) -> Estimate:
+def probe(run: Run, rows: Sequence[TokenRow]) -> Estimate:
     """Measure in a child process, halving the micro-batch until it fits; ResourceError where one row does not."""
     longest = max(r.num_tokens for r in rows)
-    size = run.train.micro_batch_tokens or max(DEFAULT_TOKENS, longest)
+    size = max(run.train.micro_batch_tokens or FIRST_TOKENS, longest)
     tried: list[int] = []
     while True:
         tried.append(size)
         available = available_memory()
-        measured = _run_child(run, rows, new_tokens, size)
+        measured = _run_child(run, rows, size)
         if isinstance(measured, dict) and measured["peak_bytes"] <= SHARE * available:
             return Estimate(
-                size, measured["seconds_per_token"], measured["peak_bytes"], available, tuple(tried)
+                size, measured["seconds_per_token"], int(measured["peak_bytes"]), available, tuple(tried)
             )
-        if size <= longest or run.train.micro_batch_tokens is not None:
+        if size <= longest:
             raise ResourceError(
-                f"a micro-batch of {size} tokens does not fit: {_describe(measured)}, and {available / 1e9:.1f} GB are free",
+                f"a micro-batch of {size} tokens does not fit: {_describe(measured)}; {available / 1e9:.1f} GB free",
                 "a smaller model, shorter rows or more memory",
                 "set data.max_length lower, use method.tuning=lora, choose a smaller model, or free memory",
             )
         size = max(longest, size // 2)
 
 
-def available_memory() -> int:
-    """Bytes this process may still take: the machine's, and its control group's where that is less."""
-    free = psutil.virtual_memory().available
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return int(free)
-
-
 def _describe(measured: dict[str, float] | int) -> str:
     if isinstance(measured, dict):
         return f"it takes {measured['peak_bytes'] / 1e9:.1f} GB"
-    return f"the trial process died (signal {-measured})" if measured < 0 else f"the trial process failed ({measured})"
+    return (
+        f"the trial process died (signal {-measured})"
+        if measured < 0
+        else f"the trial process failed ({measured})"
+    )
 
 
-def _run_child(run: Run, rows: Sequence[TokenRow], new_tokens: list[str], size: int) -> dict[str, float] | int:
+def _run_child(run: Run, rows: Sequence[TokenRow], size: int) -> dict[str, float] | int:
     """The child's figures, or its exit status where it was killed."""
     with tempfile.TemporaryDirectory(prefix="tunesmith-probe-") as name:
         folder = Path(name)
-        spec = {"run": run.model_dump(mode="json"), "size": size, "new_tokens": new_tokens}
+        spec = {"run": run.model_dump(mode="json"), "size": size}
         (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
         for kind, chosen in largest(rows, size).items():
             _write_rows(folder / f"{kind}.npz", chosen)
@@ -156,7 +153,7 @@ def main(folder: Path) -> None:
     spec = yaml.safe_load((folder / "spec.yaml").read_text())
     run = Run.model_validate(spec["run"])
     batches = [_read_rows(folder / f"{kind}.npz") for kind in ("longest", "supervised")]
-    built = build(run, batches[0], spec["new_tokens"], {})
+    built = build(run, batches[0], {})
     seconds = 0.0
     for rows in batches:
         built.source.rows = rows
@@ -180,13 +177,9 @@ def _step(built: object, rows: list[TokenRow]) -> None:
     weights = built.objective.weights(batch)
     out = built.objective.loss(built.loaded.model, batch)
     loss = sum(out.terms[t] / weights[t] for t in out.terms)
-    loss.backward()  # type: ignore[union-attr, no-untyped-call]
+    loss.backward()  # type: ignore[union-attr]
     optimizer = built.state.optimizer
     optimizer.step(0.0, optimizer.grad_norm().item())
-
-
-def as_event(estimate: Estimate) -> dict[str, object]:
-    return asdict(estimate)
 
 
 if __name__ == "__main__":

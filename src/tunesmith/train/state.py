@@ -38,7 +38,10 @@ class Progress:
 
 @dataclass
 class TrainState:
-    """Progress, the trained weights and the optimizer's moments. config_hash: of the settings that decide the numbers."""
+    """Progress, the trained weights and the optimizer's moments.
+
+    config_hash: of the settings that decide the numbers.
+    """
 
     progress: Progress
     optimizer: Optimizer

@@ -1,0 +1,41 @@
+"""`tunesmith config`: the recipe's schema, its reference page, and a recipe checked and shown whole."""
+
+from __future__ import annotations
+
+import typer
+
+from tunesmith.cli.options import Json, RecipeAndOverrides
+
+app = typer.Typer(help="Recipes: their schema, their documentation, and what one says.", no_args_is_help=True)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors."""
+    from tunesmith.cli.output import show_json
+    from tunesmith.config.schema import json_schema
+
+    show_json(json_schema())
+
+
+@app.command()
+def docs() -> None:
+    """Print the reference page of every key, in Markdown."""
+    from tunesmith.config import schema
+
+    print(schema.docs(), end="")
+
+
+@app.command()
+def show(arguments: RecipeAndOverrides = None, as_json: Json = False) -> None:
+    """Check a recipe and print every key, and where its value is from. `train --dry-run` also fills the nulls."""
+    from tunesmith.cli.arguments import run_from
+    from tunesmith.cli.output import show_json
+    from tunesmith.config.defaults import given
+    from tunesmith.config.explain import explain
+
+    run = run_from(arguments or [], {})
+    if as_json:
+        show_json(run.model_dump(mode="json"))
+    else:
+        print(explain(run, given(run)), end="")

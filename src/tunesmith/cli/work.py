@@ -1,0 +1,77 @@
+"""Where the command line hands over: each function calls one of `tunesmith.workflow` and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tunesmith.cli.output import Result
+    from tunesmith.config.run import Run
+    from tunesmith.types import EventSink
+
+
+def quickstart(output: Path, seed: int, sink: EventSink) -> Result:
+    from tunesmith.workflow.quickstart import quickstart as work
+
+    return work(output, seed=seed, sink=sink)
+
+
+def train(
+    run: Run, *, sink: EventSink, max_minutes: float | None, seeds: int, resume: bool | None, dry_run: bool
+) -> Result:
+    """resume: True continues the run's folder, False replaces it, None refuses a folder that exists."""
+    from tunesmith.workflow.train import train as work
+
+    return work(run, sink=sink, max_minutes=max_minutes, seeds=seeds, resume=resume, dry_run=dry_run)
+
+
+def resume(folder: Path, sink: EventSink) -> Result:
+    from tunesmith.workflow.train import resume as work
+
+    return work(folder, sink=sink)
+
+
+def evaluate(model: str, data: Sequence[Path], settings: Run, output: Path | None, sink: EventSink) -> Result:
+    from tunesmith.workflow.evaluate import evaluate as work
+
+    return work(model, data, settings=settings, output=output, sink=sink)
+
+
+def compare(
+    a: str, b: str, data: Sequence[Path], settings: Run, output: Path | None, sink: EventSink
+) -> Result:
+    from tunesmith.workflow.evaluate import compare as work
+
+    return work(a, b, data, settings=settings, output=output, sink=sink)
+
+
+def predict(
+    model: str,
+    source: Path,
+    target: Path | None,
+    *,
+    batch_size: int | None,
+    max_new_tokens: int | None,
+    column: str | None,
+    sink: EventSink,
+) -> None:
+    """target: None writes to standard output."""
+    from tunesmith.workflow.predict import predict as work
+
+    work(
+        model,
+        source,
+        target,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        column=column,
+        sink=sink,
+    )
+
+
+def export(source: Path, target: Path, merged: bool) -> Result:
+    from tunesmith.workflow.export import export as work
+
+    return work(source, target, merged)

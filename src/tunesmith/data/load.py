@@ -1,0 +1,158 @@
+"""Files -> splits of Examples, with an account of every row. Tokenising is in `tokens`, and offered here too."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tunesmith.config.run import DataConfig
+from tunesmith.data.account import Account
+from tunesmith.data.formats import Mapping, detect, to_example
+from tunesmith.data.readers import read_rows, sha256
+from tunesmith.data.split import split
+from tunesmith.data.tokens import Preview, lengths, preview, tokenise
+from tunesmith.errors import DataError, RowError
+from tunesmith.types import Example, RowRef
+
+__all__ = ["Preview", "Splits", "lengths", "load_splits", "preview", "read_examples", "tokenise"]
+
+LOOK_AT = 100  # rows that decide what the columns mean
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Disjoint splits and what was found on the way.
+
+    mapping: of the first training file. labels: sorted class names of the training rows, empty when rows have
+    none. hashes: file -> SHA-256.
+    """
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    mapping: Mapping
+    account: Account
+    warnings: tuple[str, ...]
+    labels: tuple[str, ...]
+    unseen_labels: tuple[str, ...]
+    hashes: dict[str, str]
+
+
+def load_splits(config: DataConfig, seed: int, run_folder: Path | None = None) -> Splits:
+    """Reads, checks and splits the files of `config`; lists dropped rows in `run_folder/dropped.jsonl`.
+
+    Raises DataError for files, headers, too many bad rows, or splits that are too small.
+    """
+    if not config.train:
+        raise DataError(
+            "data.train names no file", "at least one file of training rows", "data.train=rows.jsonl"
+        )
+    account = Account(config.on_bad_row, run_folder)
+    files = {name: list(getattr(config, name)) for name in ("train", "validation", "test")}
+    hashes = {file: sha256(file) for file in itertools.chain(*files.values())}
+    train, mappings = read_examples(files["train"], config, account)
+    given: dict[str, list[Example] | None] = {"validation": None, "test": None}
+    for name in given:
+        if files[name]:
+            given[name], more = read_examples(files[name], config, account)
+            mappings |= more
+    mapping, warnings = _one_kind(mappings)
+    parts = split(
+        train,
+        given["validation"],
+        given["test"],
+        validation_fraction=config.validation_fraction,
+        test_fraction=config.test_fraction,
+        seed=seed,
+        withdraw=lambda row, reason, message: account.withdraw(row.ref, reason, message),
+    )
+    kept = _limited(parts.train, config.limit, seed, account)
+    account.flush()
+    return Splits(
+        kept,
+        parts.validation,
+        parts.test,
+        mapping,
+        account,
+        (*warnings, *parts.warnings),
+        tuple(sorted({row.label for row in kept if row.label is not None})),
+        parts.unseen_labels,
+        hashes,
+    )
+
+
+def read_examples(
+    files: Iterable[str], config: DataConfig, account: Account
+) -> tuple[list[Example], dict[str, Mapping]]:
+    """The usable rows of these files, and what each file's columns were taken to mean.
+
+    Every row is counted in `account`. Raises DataError; see `load_splits`.
+    """
+    examples: list[Example] = []
+    mappings: dict[str, Mapping] = {}
+    for file in files:
+        if file in mappings:
+            raise DataError(f"{file} is listed twice", fix="name each file once")
+        rows = read_rows(file)
+        head = list(itertools.islice(rows, LOOK_AT))
+        readable = [row for _, row in head if not isinstance(row, RowError)]
+        mapping = detect(readable, config, file) if readable else None
+        for line, row in itertools.chain(head, rows):
+            account.read(file)
+            example = _usable(mapping, row, RowRef(file, line), config, account)
+            if example is not None:
+                account.use(file)
+                examples.append(example)
+            elif mapping is None and line == head[-1][0]:
+                break  # not one of the first rows could be read: the check below says so
+        account.check(file)
+        if mapping is not None:
+            mappings[file] = mapping
+    return examples, mappings
+
+
+def _usable(
+    mapping: Mapping | None,
+    row: dict[str, object] | RowError,
+    ref: RowRef,
+    config: DataConfig,
+    account: Account,
+) -> Example | None:
+    if isinstance(row, RowError) or mapping is None:
+        assert isinstance(row, RowError)
+        account.drop(row)
+        return None
+    try:
+        return to_example(mapping, row, ref, config.instruction)
+    except RowError as error:
+        account.drop(error, row)
+        return None
+
+
+def _one_kind(mappings: dict[str, Mapping]) -> tuple[Mapping, list[str]]:
+    (first_file, first), *others = mappings.items()
+    warnings = []
+    for file, mapping in others:
+        if mapping.kind != first.kind:
+            raise DataError(
+                f"{first_file} holds {first.kind} rows, but {file} holds {mapping.kind} rows",
+                "one kind of row in all files",
+                "set data.format and data.columns",
+            )
+        if mapping != first:
+            warnings.append(f"{file} has other columns than {first_file}: {mapping.describe()}")
+    return first, warnings
+
+
+def _limited(rows: Sequence[Example], limit: int | None, seed: int, account: Account) -> tuple[Example, ...]:
+    if limit is None or limit >= len(rows):
+        return tuple(rows)
+    chosen = set(np.random.default_rng(seed).permutation(len(rows))[:limit].tolist())
+    for index, row in enumerate(rows):
+        if index not in chosen:
+            account.withdraw(row.ref, "over_limit", f"data.limit = {limit}")
+    return tuple(row for index, row in enumerate(rows) if index in chosen)

@@ -1,0 +1,309 @@
+"""Conversations -> token ids and loss weights. Training, evaluation, prediction and serving all ask here.
+
+The loss mask needs no `{% generation %}` marks in the template: the conversation is rendered once as a whole,
+and an assistant turn lies between template(messages[:k], add_generation_prompt=True) and
+template(messages[:k + 1]). Where the prompt of a turn is not how the whole text begins (templates that strip
+thinking from earlier turns), or its tokens differ, every turn gets a row of its own, made of exactly the prompt
+that serving would give.
+
+Text in a message never becomes a control token: `<|im_end|>` typed by a user is encoded as the characters it
+consists of. Special tokens belong into the template. (Assistant turns may hold added tokens that are not
+special, such as <think> or <tool_call>.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunesmith.data.sources import located
+from tunesmith.data.template import (
+    DOCUMENT_ENDS,
+    PROBE,
+    TemplateChoice,
+    adds_bos,
+    choose_template,
+    find_ends,
+    freeze_dates,
+    render_text,
+)
+from tunesmith.errors import DataError, ModelError, RowError
+from tunesmith.types import Example, Message, Segment, TokenRow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["Renderer", "Supervise", "TemplateChoice", "choose_template"]
+
+Supervise = Literal["completion", "assistant", "all"]
+
+BREAK = "\ufdd0"  # a Unicode noncharacter: cuts control-token text in two, and is cut out before tokenising
+MAX_TURNS = (
+    512  # assistant turns supervised in one row; finding them takes time in the square of their number
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """ids: token ids. starts: for each the character (of the marked text) at which it begins."""
+
+    ids: list[int]
+    starts: list[int]
+
+
+class Renderer:
+    """One tokenizer with one settled template. Dates in the template are those of `now` throughout.
+
+    end_ids: ids that end a generation, the one that ends a turn first.
+    split_rows: examples so far that had to become one row for each assistant turn.
+    Raises ModelError when the tokenizer lacks tokens that `template.apply_choice` would have added.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, choice: TemplateChoice, now: datetime | None = None
+    ) -> None:
+        missing = [token for token in choice.new_tokens if token not in tokenizer.get_vocab()]
+        if missing:
+            raise ModelError(
+                f"the tokenizer lacks {', '.join(missing)}",
+                "a tokenizer prepared by apply_choice",
+                "call apply_choice(tokenizer, choice) and resize the embeddings first",
+            )
+        self.tokenizer, self.choice = tokenizer, choice
+        self.now = now or datetime.now()
+        self.template = freeze_dates(choice.text, self.now)
+        self.end_ids = choice.end_ids or find_ends(tokenizer, choice.text)
+        self.split_rows = 0
+        self.template_hash = _hash(tokenizer, choice)
+        self.starts_with_bos = adds_bos(tokenizer)
+        self.document_end_id = _document_end(tokenizer, self.end_ids[0])
+        self._ends = [str(tokenizer.convert_ids_to_tokens(token)) for token in self.end_ids]
+        self._controls = self._find_controls()
+
+    def describe(self) -> str:
+        """One printable line on the template, its end, and what a person should know."""
+        ends = ", ".join(f"{text} ({token})" for text, token in zip(self._ends, self.end_ids, strict=True))
+        dates = f"; dates frozen at {self.now:%Y-%m-%d}" if self.template != self.choice.text else ""
+        notes = "".join(f"; {note}" for note in self.choice.notes)
+        return f"{self.choice.kind} template {self.template_hash[:12]}, answers end with {ends}{dates}{notes}"
+
+    def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+        """Ids of the conversation up to where the assistant's next turn begins.
+
+        Raises RowError where the template refuses the conversation.
+        """
+        return self._encode(self._text(self._guard(messages), self._guard_tools(tools), prompt=True)).ids
+
+    def rows(self, example: Example, supervise: Supervise) -> list[TokenRow]:
+        """One row, or one for each supervised assistant turn (see the module's text).
+
+        supervise: `completion` the last assistant turn, `assistant` every one, `all` every token. Weights are
+        those of the messages, else 1. A turn is supervised from its first token to its end token; plain text
+        always as a whole, with a document end. Raises RowError: template_refuses, template_without_tools,
+        template_mismatch, no_end_token, no_supervised_tokens, special_token_text, too_many_turns.
+        """
+        try:
+            rows = (
+                self._text_row(example) if example.text is not None else self._chat_rows(example, supervise)
+            )
+            if not any(row.num_supervised for row in rows):
+                raise RowError("no_supervised_tokens", "no token carries loss", fix="check the weights")
+        except RowError as error:
+            raise located(error, example.ref) from None
+        return rows
+
+    def _text_row(self, example: Example) -> list[TokenRow]:
+        ids = self._encode(_broken(example.text or "", self._controls["user"])).ids
+        begin = [int(self.tokenizer.bos_token_id)] if self.starts_with_bos else []
+        ids = [*begin, *ids, self.document_end_id]
+        return [_row(example, ids, np.ones(len(ids), np.float32))]
+
+    def _chat_rows(self, example: Example, supervise: Supervise) -> list[TokenRow]:
+        messages, tools = self._guard(example.messages), self._guard_tools(example.tools)
+        turns = [i for i, message in enumerate(example.messages) if message.role == "assistant"]
+        if supervise == "completion":
+            turns = turns[-1:]
+        elif supervise == "all":
+            turns = [i for i in turns if example.messages[i].weight is not None]
+        if len(turns) > MAX_TURNS:
+            fix = "cut the conversation, or supervise only the last turn (method.supervise=completion)"
+            raise RowError("too_many_turns", f"{len(turns):,} assistant turns; at most {MAX_TURNS}", fix=fix)
+        whole = self._text(messages, tools)
+        full = self._encode(whole)
+        weights = np.full(len(full.ids), 1.0 if supervise == "all" else 0.0, np.float32)
+        rendered = [self._turn(messages, tools, turn, whole) for turn in turns]
+        for turn, (prompt, text) in zip(turns, rendered, strict=True):
+            span = self._span(full, whole, prompt, text)
+            if span is None:
+                if supervise == "all":
+                    raise RowError("template_mismatch", "weights, but the template rewrites earlier turns")
+                return self._split(example, turns, rendered)
+            weights[slice(*span)] = _weight(example.messages[turn])
+        return [_row(example, full.ids, weights)]
+
+    def _turn(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], turn: int, whole: str
+    ) -> tuple[str, str]:
+        """(the prompt of an assistant turn, the prompt and the turn up to its end token)."""
+        prompt = self._text(messages[:turn], tools, prompt=True)
+        text = whole if turn == len(messages) - 1 else self._text(messages[: turn + 1], tools)
+        if not text.startswith(prompt):
+            got = f"asks for an answer with {prompt[-60:]!r}, but does not write this turn so"
+            fix = "correct it in a Jinja file and set model.template to its path"
+            raise RowError("template_mismatch", f"the template {got}", fix=fix)
+        for end in self._ends:
+            at = text.rfind(end, len(prompt))
+            if at >= 0:
+                return prompt, text[: at + len(end)]
+        raise RowError("no_end_token", f"the template writes this turn without {' or '.join(self._ends)}")
+
+    def _span(self, full: _Encoded, whole: str, prompt: str, text: str) -> tuple[int, int] | None:
+        """Token positions of the turn in the whole conversation, if it stands there as serving would see it."""
+        if not whole.startswith(text):
+            return None
+        ids = self._encode(prompt).ids
+        if full.ids[: len(ids)] != ids:
+            return None
+        return len(ids), int(np.searchsorted(full.starts, len(text)))
+
+    def _split(
+        self, example: Example, turns: Sequence[int], rendered: Sequence[tuple[str, str]]
+    ) -> list[TokenRow]:
+        self.split_rows += 1
+        rows = []
+        for turn, (prompt, text) in zip(turns, rendered, strict=True):
+            ids, whole = self._encode(prompt).ids, self._encode(text).ids
+            start = len(ids)
+            if whole[:start] != ids:
+                whole = ids + self._encode(text[len(prompt) :], inside=True).ids
+            weights = np.zeros(len(whole), np.float32)
+            weights[start:] = _weight(example.messages[turn])
+            if weights.any():
+                rows.append(_row(example, whole, weights))
+        return rows
+
+    def _text(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], prompt: bool = False) -> str:
+        try:
+            return render_text(self.tokenizer, self.template, messages, tools, prompt=prompt)
+        except DataError as error:
+            raise RowError("template_refuses", error.got) from None
+
+    def _encode(self, text: str, inside: bool = False) -> _Encoded:
+        """Tokens of marked text, which already holds its special tokens: none is added.
+
+        inside: other text precedes it (some tokenizers put a space before what begins a string).
+        """
+        ids: list[int] = []
+        starts: list[int] = []
+        at = 0
+        for piece in text.split(BREAK):
+            more, begins = self._encode_piece(piece, inside)
+            ids += more
+            starts += [at + start for start in begins]
+            at += len(piece) + 1
+            inside = True
+        return _Encoded(ids, starts)
+
+    def _encode_piece(self, text: str, inside: bool) -> tuple[list[int], list[int]]:
+        lead = "\n" if inside else ""
+        encoded = self.tokenizer(
+            lead + text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        ids: list[int] = encoded["input_ids"]
+        spans: list[tuple[int, int]] = encoded["offset_mapping"]
+        if not inside:
+            return ids, [start for start, _ in spans]
+        skip = next((i for i, (_, end) in enumerate(spans) if end > 1), len(spans))
+        if skip < len(spans) and spans[skip][0] < 1:  # the line end has merged with the text
+            return self._encode_piece(text, inside=False)
+        return ids[skip:], [start - 1 for start, _ in spans[skip:]]
+
+    def _find_controls(self) -> dict[str, re.Pattern[str]]:
+        """Which texts may not stand in a message as tokens: for the assistant's turns, and for all others.
+
+        Special tokens and ends nowhere; the added tokens that the template writes around a user's turn
+        nowhere either; those it writes in the assistant's (<think>) only there.
+        """
+        added = self.tokenizer.added_tokens_decoder
+        special = {token.content for token in added.values() if token.special} | set(self._ends)
+        messages = [{"role": role, "content": content} for role, content in PROBE]
+
+        def written(count: int) -> set[str]:
+            ids = self.tokenizer(self._text(messages[:count], []), add_special_tokens=False)["input_ids"]
+            return {added[token].content for token in ids if token in added}
+
+        return {"assistant": _pattern(special | written(1)), "user": _pattern(special | written(2))}
+
+    def _guard(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        """Messages for the template, with control-token text broken."""
+        if any(m.role == "tool" or "tool_calls" in m.extra for m in messages):
+            self._require_tools()
+        user = self._controls["user"]
+        return [
+            _broken(message.for_template(), self._controls.get(message.role, user)) for message in messages
+        ]
+
+    def _guard_tools(self, tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        if tools:
+            self._require_tools()
+        return [_broken(dict(tool), self._controls["user"]) for tool in tools]
+
+    def _require_tools(self) -> None:
+        if "tool" not in self.choice.text:
+            fix = "remove tools and tool turns, or set model.template to a Jinja file that writes them"
+            raise RowError("template_without_tools", "the template does not write tools", fix=fix)
+
+
+def _row(example: Example, ids: Sequence[int], weights: NDArray[np.float32]) -> TokenRow:
+    weights[0] = 0.0  # nothing precedes it
+    return TokenRow(example.ref, (Segment(np.asarray(ids, np.int64), weights),))
+
+
+def _weight(message: Message) -> float:
+    return 1.0 if message.weight is None else message.weight
+
+
+def _pattern(tokens: set[str]) -> re.Pattern[str]:
+    longest_first = sorted((token for token in tokens if token.strip()), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+
+def _broken(value: Any, controls: re.Pattern[str]) -> Any:
+    """The value with BREAK inside every control-token text of its strings, at any depth."""
+    if isinstance(value, Mapping):
+        return {_broken(key, controls): _broken(item, controls) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_broken(item, controls) for item in value]
+    if not isinstance(value, str):
+        return value
+    if BREAK in value:
+        raise RowError("special_token_text", "the noncharacter U+FDD0", fix="remove it")
+    pieces, at = [], 0
+    while found := controls.search(value, at):
+        if len(found.group()) == 1:
+            raise RowError("special_token_text", f"the special token {found.group()!r} in a text")
+        # After the first character, and searched again from there: tokens may overlap.
+        pieces.append(value[at : found.start() + 1])
+        at = found.start() + 1
+    return BREAK.join([*pieces, value[at:]])
+
+
+def _document_end(tokenizer: PreTrainedTokenizerBase, turn_end: int) -> int:
+    added = tokenizer.get_added_vocab()
+    known = [added[text] for text in DOCUMENT_ENDS if text in added]
+    if tokenizer.eos_token_id in known or not known:
+        return int(tokenizer.eos_token_id) if tokenizer.eos_token_id is not None else turn_end
+    return int(known[0])
+
+
+def _hash(tokenizer: PreTrainedTokenizerBase, choice: TemplateChoice) -> str:
+    special = {name: str(token) for name, token in sorted(tokenizer.special_tokens_map.items())}
+    return hashlib.sha256(json.dumps([choice.kind, choice.text, special]).encode("utf-8")).hexdigest()

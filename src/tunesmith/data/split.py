@@ -1,0 +1,168 @@
+"""Train, validation and test: given or made, and nothing in one that is also in another.
+
+Two rows belong together when their prompts are equal after normalisation (Unicode NFC, case, white space);
+plain text rows when their texts are. Rows that belong together never stand in two splits.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tunesmith.errors import DataError
+from tunesmith.types import Example
+
+Withdraw = Callable[[Example, str, str], None]  # (row, reason, message)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The three splits, and what a person should know about them."""
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    warnings: tuple[str, ...] = ()
+    unseen_labels: tuple[str, ...] = ()
+
+
+def normalised(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+
+
+def prompt_key(example: Example) -> tuple[tuple[str, str], ...]:
+    """What two rows share when they must not stand in different splits."""
+    if example.text is not None:
+        return (("text", normalised(example.text)),)
+    return tuple((message.role, normalised(message.content)) for message in example.prompt)
+
+
+def split(
+    train: Sequence[Example],
+    validation: Sequence[Example] | None,
+    test: Sequence[Example] | None,
+    *,
+    validation_fraction: float,
+    test_fraction: float,
+    seed: int,
+    withdraw: Withdraw,
+) -> Parts:
+    """Disjoint splits. None: made from `train` (seeded, stratified by label), unless its fraction is 0.
+
+    Rows of a given validation or test file that also occur in train are withdrawn from train, and those of
+    validation that occur in test from validation. Raises DataError for a split of fewer than two rows.
+    """
+    train = list(train)
+    if test is not None:
+        train = _without(train, test, "in_test", withdraw)
+        if validation is not None:
+            validation = _without(validation, test, "in_test", withdraw)
+    if validation is not None:
+        train = _without(train, validation, "in_validation", withdraw)
+    fractions = {
+        "test": test_fraction if test is None else 0.0,
+        "validation": validation_fraction if validation is None else 0.0,
+    }
+    if sum(fractions.values()) >= 1:
+        raise DataError(
+            f"data.validation_fraction + data.test_fraction = {sum(fractions.values()):g}", "a sum below 1"
+        )
+    drawn = assign(train, fractions, seed)
+    parts = {
+        name: [row for row, where in zip(train, drawn, strict=True) if where == name] for name in fractions
+    }
+    kept = [row for row, where in zip(train, drawn, strict=True) if where == "train"]
+    if len(kept) < 2:
+        raise _too_few("train", len(kept), len(train), True)
+    for name, given in (("validation", validation), ("test", test)):
+        rows = parts[name] if given is None else list(given)
+        if (given is not None or fractions[name] > 0) and len(rows) < 2:
+            raise _too_few(name, len(rows), len(train), given is not None)
+        parts[name] = rows
+    warnings, unseen = _findings(kept, parts["validation"], parts["test"])
+    return Parts(
+        tuple(kept), tuple(parts["validation"]), tuple(parts["test"]), tuple(warnings), tuple(unseen)
+    )
+
+
+def _without(
+    rows: Sequence[Example], others: Sequence[Example], reason: str, withdraw: Withdraw
+) -> list[Example]:
+    taken = {prompt_key(row) for row in others}
+    kept = []
+    for row in rows:
+        if prompt_key(row) in taken:
+            withdraw(row, reason, f"the same input is in the {reason.removeprefix('in_')} file")
+        else:
+            kept.append(row)
+    return kept
+
+
+def assign(rows: Sequence[Example], fractions: dict[str, float], seed: int) -> list[str]:
+    """For each row "train" or a name of `fractions`; rows with equal prompts get the same.
+
+    Classes are visited one after another in a seeded order of groups; what a class is too small to give is
+    carried over to the next, so small classes together still give their share. A class's first group stays
+    in train.
+    """
+    groups: dict[tuple[tuple[str, str], ...], list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(prompt_key(row), []).append(index)
+    strata: dict[str, list[list[int]]] = {}
+    for members in groups.values():
+        strata.setdefault(rows[members[0]].label or "", []).append(members)
+    where = ["train"] * len(rows)
+    owed = dict.fromkeys(fractions, 0.0)
+    generator = np.random.default_rng(seed)
+    for label in sorted(strata):
+        order = [strata[label][i] for i in generator.permutation(len(strata[label]))]
+        size = sum(len(members) for members in order)
+        for name, fraction in fractions.items():
+            owed[name] += fraction * size
+        for members in order[1:]:
+            name = max(owed, key=lambda name: owed[name], default="train")
+            # A group goes where at least half of it is owed; large groups of equal prompts so stay in train.
+            if name != "train" and owed[name] >= max(0.5, len(members) / 2) and fractions[name] > 0:
+                owed[name] -= len(members)
+                for index in members:
+                    where[index] = name
+    return where
+
+
+def _too_few(name: str, count: int, total: int, given: bool) -> DataError:
+    fix = (
+        "give more rows"
+        if given
+        else f"give more rows, set data.{name}_fraction higher, or to 0 for none, or name a file in data.{name}"
+    )
+    return DataError(f"the {name} split has {count} of {total} usable rows", "at least 2 rows", fix)
+
+
+def _findings(
+    train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
+) -> tuple[list[str], list[str]]:
+    warnings = []
+    rows = Counter((prompt_key(row), row.answer) for row in train)
+    if repeats := len(train) - len(rows):
+        warnings.append(f"{repeats:,} of {len(train):,} training rows repeat another (kept)")
+    labels = sorted({row.label for row in train if row.label is not None})
+    if not labels:
+        return warnings, []
+    if len(labels) == 1:
+        raise DataError(
+            f"every training row has the label '{labels[0]}'",
+            "at least two classes",
+            "check data.columns.label",
+        )
+    conflicts = len({key for key, _ in rows})
+    if len(rows) > conflicts:
+        warnings.append(f"{len(rows) - conflicts:,} training inputs stand with more than one label")
+    unseen = sorted({row.label for row in (*validation, *test) if row.label is not None} - set(labels))
+    if unseen:
+        listed = ", ".join(unseen[:20]) + (", …" if len(unseen) > 20 else "")
+        warnings.append(f"LABELS WITHOUT A TRAINING ROW: {listed}; the model cannot learn them")
+    return warnings, unseen

@@ -1,0 +1,146 @@
+"""Examples -> token rows of bounded length, all accounted for; and how to show them to a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+
+from tunesmith.data.account import Account
+from tunesmith.data.render import Renderer, Supervise
+from tunesmith.errors import ConfigError, RowError
+from tunesmith.types import Example, Segment, TokenRow
+
+OnLongRow = Literal["drop", "cut"]
+MIN_LENGTH = 3  # a begin token, a token of the prompt, a token of the answer
+
+
+def tokenise(
+    examples: Iterable[Example],
+    renderer: Renderer,
+    supervise: Supervise,
+    max_length: int,
+    on_long_row: OnLongRow,
+    account: Account,
+) -> list[TokenRow]:
+    """Rows of at most `max_length` tokens, each with supervised tokens.
+
+    What cannot be rendered, and with `drop` what is too long, is withdrawn from the account; its notes count
+    prompt_cut, answer_cut, text_split, split_by_turn and turns_too_long. Raises DataError when the account
+    finds too many bad rows.
+    """
+    if max_length < MIN_LENGTH:
+        raise ConfigError(f"data.max_length = {max_length}", f"at least {MIN_LENGTH} tokens")
+    rows: list[TokenRow] = []
+    files = set()
+    before = renderer.split_rows
+    for example in examples:
+        files.add(example.ref.file)
+        try:
+            made = renderer.rows(example, supervise)
+        except RowError as error:
+            account.withdraw(example.ref, error.reason, error.got, bad=True)
+            continue
+        fitting = [row for row in made if row.num_tokens <= max_length]
+        if len(fitting) < len(made) and on_long_row == "cut":
+            fitting = _cut_all(example, made, max_length, renderer, account)
+        if not fitting:
+            longest = max(row.num_tokens for row in made)
+            account.withdraw(example.ref, "too_long", f"{longest:,} tokens; at most {max_length:,}")
+        elif len(fitting) < len(made) and on_long_row == "drop":
+            account.notes["turns_too_long"] += len(made) - len(fitting)
+        rows += fitting
+    account.notes["split_by_turn"] += renderer.split_rows - before
+    for file in sorted(files):
+        account.check(file)
+    return rows
+
+
+def _cut_all(
+    example: Example, rows: Sequence[TokenRow], max_length: int, renderer: Renderer, account: Account
+) -> list[TokenRow]:
+    if example.text is not None:
+        account.notes["text_split"] += 1
+        return [window for row in rows for window in windows(row, max_length)]
+    out = []
+    keep_first = renderer.tokenizer.bos_token_id
+    for row in rows:
+        short, what = cut(row, max_length, keep_first)
+        if what:
+            account.notes[what] += 1
+        out.append(short)
+    return out
+
+
+def windows(row: TokenRow, max_length: int) -> list[TokenRow]:
+    """Plain text in consecutive pieces of at most `max_length` tokens; a last piece of one token is left out."""
+    ids, weights = row.segments[0].ids, row.segments[0].weights
+    starts = [at for at in range(0, len(ids), max_length) if len(ids) - at > 1]
+    return [_piece(row, ids[at : at + max_length], weights[at : at + max_length]) for at in starts]
+
+
+def cut(
+    row: TokenRow, max_length: int, keep_first: int | None = None
+) -> tuple[TokenRow, Literal["", "prompt_cut", "answer_cut"]]:
+    """The row in at most `max_length` (at least MIN_LENGTH) tokens, and what was cut.
+
+    The last answer (its last run of supervised tokens) is kept, and as much as fits of what precedes it; a
+    begin token (`keep_first`) stays. Only an answer that does not fit with one token before it loses its end.
+    """
+    ids, weights = row.segments[0].ids, row.segments[0].weights
+    supervised = np.flatnonzero(weights > 0)
+    stop = int(supervised[-1]) + 1  # what follows the last supervised token teaches nothing
+    if stop <= max_length:
+        return _piece(row, ids[:stop], weights[:stop]), ""
+    gaps = np.flatnonzero(np.diff(supervised) > 1)
+    start = int(supervised[gaps[-1] + 1] if len(gaps) else supervised[0])
+    head = 1 if keep_first is not None and ids[0] == keep_first and start > 1 else 0
+    room = max_length - head
+    first = min(stop - room, start - 1)
+    what: Literal["prompt_cut", "answer_cut"] = "prompt_cut" if first + room >= stop else "answer_cut"
+    kept = np.r_[0:head, first : min(stop, first + room)]
+    return _piece(row, ids[kept], weights[kept]), what
+
+
+def _piece(row: TokenRow, ids: np.ndarray, weights: np.ndarray) -> TokenRow:
+    weights = weights.copy()
+    weights[0] = 0.0  # nothing precedes it any more
+    return TokenRow(row.ref, (Segment(ids.copy(), weights),))
+
+
+@dataclass(frozen=True)
+class Preview:
+    """One decoded row. spans: (text, supervised) in order, for a page that colours them."""
+
+    spans: tuple[tuple[str, bool], ...]
+
+    def __str__(self) -> str:
+        """The text with supervised stretches in [[ ]]."""
+        return "".join(f"[[{text}]]" if supervised else text for text, supervised in self.spans)
+
+
+def preview(renderer: Renderer, row: TokenRow) -> Preview:
+    """The row as text, with the tokens that carry loss marked."""
+    ids = np.concatenate([segment.ids for segment in row.segments])
+    on = np.concatenate([segment.weights for segment in row.segments]) > 0
+    edges = [0, *(np.flatnonzero(np.diff(on)) + 1).tolist(), len(ids)]
+    spans = [(str(renderer.tokenizer.decode(ids[a:b].tolist())), bool(on[a])) for a, b in pairwise(edges)]
+    return Preview(tuple(spans))
+
+
+def lengths(rows: Sequence[TokenRow]) -> dict[str, float]:
+    """Tokens in a row: min, mean, p95, max; `supervised`: share of all tokens that carry loss. Empty: all 0."""
+    if not rows:
+        return {"min": 0, "mean": 0.0, "p95": 0, "max": 0, "supervised": 0.0}
+    sizes = np.array([row.num_tokens for row in rows])
+    supervised = sum(row.num_supervised for row in rows)
+    return {
+        "min": int(sizes.min()),
+        "mean": float(sizes.mean()),
+        "p95": int(np.percentile(sizes, 95, method="higher")),
+        "max": int(sizes.max()),
+        "supervised": float(supervised / sizes.sum()),
+    }

@@ -1,0 +1,308 @@
+"""After training: the best weights -> model/ -> the proof on test rows -> report/."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tunesmith.config.explain import explain
+from tunesmith.config.machine import describe_machine
+from tunesmith.core.model import Model
+from tunesmith.data.load import lengths, preview
+from tunesmith.evaluate.card import write_card
+from tunesmith.evaluate.report import COMPARED, Losses, write_report
+from tunesmith.evaluate.report_html import interval_text
+from tunesmith.evaluate.report_model import Cost, Curves, DataAccount, Estimate, Fit, Lineage, Report, Span
+from tunesmith.evaluate.words import describe_fit
+from tunesmith.models.files import Manifest
+from tunesmith.models.load import Loaded, load_model
+from tunesmith.models.save import save_model
+from tunesmith.scoring import PRIMARY, metric
+from tunesmith.train.build import Built, with_template
+from tunesmith.train.checkpoint import Checkpoints
+from tunesmith.train.folder import RunFolder
+from tunesmith.types import EventSink
+from tunesmith.workflow import prove
+from tunesmith.workflow.prepare import Prepared
+
+PACKAGES = ("tunesmith", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
+
+
+@dataclass
+class Result:
+    """What a run came to. report: None after a dry run. columns, rows: the systems, for a terminal."""
+
+    folder: Path
+    report: Report | None = None
+    plan: dict[str, Any] = field(default_factory=dict)
+    columns: list[str] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+    text: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        facts = {"folder": str(self.folder), "plan": self.plan}
+        return facts if self.report is None else {**facts, "report": self.report.model_dump(mode="json")}
+
+    def as_text(self) -> str:
+        return self.text
+
+
+def versions() -> dict[str, str]:
+    return {package: version(package) for package in PACKAGES}
+
+
+def finish(
+    prepared: Prepared,
+    built: Built,
+    checkpoints: Checkpoints,
+    folder: RunFolder,
+    sink: EventSink,
+    clock: dict[str, float],
+) -> Result:
+    """Best weights -> model/ -> proof -> report/."""
+    run, progress = prepared.run, built.state.progress
+    best = progress.best_step
+    if best is not None and best != progress.step:
+        built.state.optimizer.restore(checkpoints.load(best).groups["weights"], None)
+        sink("note", text=f"the weights of the best step, {best}, are kept")
+    sink("phase", name="save", text=str(folder.model))
+    manifest = _manifest(prepared, built.loaded)
+    save_model(built.loaded.model.module, built.loaded.tokenizer, manifest, folder.model)
+    report = _new_report(prepared, built, folder)
+    seconds = {
+        "prepare": clock["trained from"] - clock["start"],
+        "train": clock["trained to"] - clock["trained from"],
+    }
+    _prove(prepared, built, report, sink, seconds)
+    _add_curves(report, folder, prepared, built)
+    report.cost = _cost(folder, built, seconds)
+    page = write_report(report, folder.report)
+    write_card(report, folder.model)
+    columns, rows = table_of(report)
+    sink("table", title=f"{run.name}: test rows", columns=columns, rows=rows)
+    headline = next((c.words for c in report.comparisons if c.base == "base"), "")
+    text = f"{headline}\nreport: {page}\nmodel:  {folder.model}".strip()
+    sink("done", text=text)
+    return Result(folder.path, report, _plan_of(folder), columns, rows, text)
+
+
+def _plan_of(folder: RunFolder) -> dict[str, Any]:
+    events = folder.read_events("estimate")
+    return {k: v for k, v in events[-1].items() if k not in ("kind", "time")} if events else {}
+
+
+def _manifest(prepared: Prepared, loaded: Loaded) -> Manifest:
+    run, source = prepared.run, prepared.source
+    return Manifest(
+        kind="adapter" if run.method.tuning == "lora" else "full",
+        base=source.base,
+        base_hash=loaded.base_hash,
+        dtype=run.model.dtype,
+        template=prepared.choice.kind,
+        template_hash=prepared.renderer.template_hash,
+        end_ids=[int(i) for i in prepared.renderer.end_ids],
+        run=run.name,
+        parent=source.manifest.run if source.manifest else None,
+        versions=versions(),
+        instruction=run.data.instruction,
+    )
+
+
+def _prove(
+    prepared: Prepared, built: Built, report: Report, sink: EventSink, seconds: dict[str, float]
+) -> None:
+    """Tuned first, then base: one model in memory at a time."""
+    run = prepared.run
+    sink("phase", name="prove", text="base, tuned and baselines on the same test rows")
+    examples = prove.chosen_rows(prepared.examples("test"), run.evaluate.limit, run.seed)
+    refs = {e.ref for e in examples}
+    answers = bool(examples) and run.method.supervise != "all"
+    proof = prove.Proof(
+        run=run,
+        task=report.task,
+        labels=prepared.splits.labels,
+        examples=examples,
+        rows=[r for r in prepared.rows["test"] if r.ref in refs],
+        sink=sink,
+    )
+    general = prove.general_rows(run, prepared.renderer, prepared.context)
+    choosing = proof.task == "label" and run.evaluate.label_scoring
+
+    def look(model: Model, name: str) -> tuple[Losses | None, Losses | None]:
+        """Measure one model; its losses on the test rows and on the general text."""
+        answerer = prove.make_answerer(run, model, prepared.tokenizer, prepared.renderer, prepared.context)
+        if answers:
+            proof.measure(name, "free generation, greedy", answerer)
+            if choosing:
+                proof.choose(f"{name} (choosing a label)", answerer)
+        with proof.timed(f"losses of {name}"):
+            held_out = proof.losses(answerer) if examples and not answers else None
+            return held_out, answerer.losses(general) if general else None
+
+    tuned_test, tuned_general = look(built.loaded.model, "tuned")
+    answerer = prove.make_answerer(
+        run, built.loaded.model, prepared.tokenizer, prepared.renderer, prepared.context
+    )
+    with proof.timed("hard training rows"):
+        report.suspects = prove.suspects(answerer, prepared.splits.train, prepared.rows["train"], run.seed)
+    prove.free(built.loaded.model)
+    base = load_base(prepared)
+    base_test, base_general = look(base.model, "base")
+    if answers and run.evaluate.few_shot:
+        shots = prove.shots_for(run, prepared.examples("train"))
+        answerer = prove.make_answerer(
+            run, base.model, prepared.tokenizer, prepared.renderer, prepared.context
+        )
+        note = f"prompted with {len(shots)} training examples (as many as fit)"
+        proof.measure("few-shot base", note, answerer, shots, losses=False)
+    prove.free(base.model)
+    if answers and run.evaluate.baselines and proof.task != "text":
+        proof.baselines(prepared.examples("train"))
+    if answers:
+        found_base, found_tuned = proof.get("base"), proof.get("tuned")
+        assert found_base is not None
+        assert found_tuned is not None
+        order = ["base", "few-shot base", "majority", "tfidf", "base (choosing a label)"]
+        order += ["tuned (choosing a label)", "tuned"]
+        proof.systems.sort(key=lambda s: order.index(s.name))
+        with proof.timed("statistics"):
+            proof.fill(report, found_base, found_tuned)
+    elif base_test and tuned_test:
+        prove.fill_perplexity(report, base_test, tuned_test, proof.settings)
+    else:
+        report.absent["systems"] = (
+            "there are no test rows (data.test_fraction is 0 and no data.test is given)"
+        )
+    if base_general and tuned_general:
+        report.forgetting = prove.forgetting(base_general, tuned_general, run)
+    seconds |= proof.seconds
+
+
+def load_base(prepared: Prepared) -> Loaded:
+    """The model as it was before training, with the same template and new tokens."""
+    loaded = load_model(prepared.run.model)
+    with_template(loaded, prepared.run.model.template)
+    return loaded
+
+
+def _new_report(prepared: Prepared, built: Built, folder: RunFolder) -> Report:
+    run, source = prepared.run, prepared.source
+    module = built.loaded.model.module
+    examples = prepared.examples("test") or prepared.examples("train")
+    task = prove.task_of(prepared.splits, examples) if run.method.supervise != "all" else "text"
+    return Report(
+        name=run.name,
+        created=datetime.now().astimezone().isoformat(timespec="seconds"),
+        software=versions(),
+        task=task,
+        primary=PRIMARY[task] if run.method.supervise != "all" else "perplexity",
+        confidence=run.evaluate.confidence,
+        model=Lineage(
+            base=source.base,
+            base_hash=built.loaded.base_hash,
+            kind="lora" if run.method.tuning == "lora" else "full",
+            architecture=type(module.get_base_model() if run.method.tuning == "lora" else module).__name__,
+            parameters=sum(p.numel() for p in module.parameters()),
+            trainable=sum(p.numel() for p in module.parameters() if p.requires_grad),
+            template=prepared.choice.kind,
+            template_hash=prepared.renderer.template_hash,
+            parent_run=source.manifest.run if source.manifest else "",
+            path="; ".join(built.loaded.notes),
+            base_licence=prove.licence_of(source.base_folder),
+        ),
+        data=_account(prepared),
+        config=explain(run, {}),
+        reasons=prepared.reasons,
+    )
+
+
+def _account(prepared: Prepared) -> DataAccount:
+    summary = prepared.splits.account.summary()
+    spans = preview(prepared.renderer, prepared.rows["train"][0]).spans
+    found = lengths(prepared.rows["train"])
+    notes = summary["notes"]
+    return DataAccount(
+        read=summary["read"],
+        used=summary["used"],
+        dropped=summary["dropped"],
+        cut=notes.get("prompt_cut", 0) + notes.get("answer_cut", 0),
+        splits={name: len(rows) for name, rows in prepared.rows.items()},
+        lengths={"mean": found["mean"], "p95": found["p95"], "longest": found["max"]},
+        files=prepared.splits.hashes,
+        mapping=prepared.splits.mapping.describe(),
+        warnings=list(prepared.splits.warnings),
+        preview=[Span(text=text, supervised=supervised) for text, supervised in spans],
+    )
+
+
+def _add_curves(report: Report, folder: RunFolder, prepared: Prepared, built: Built) -> None:
+    steps, evaluations = folder.curve("step"), folder.curve("evaluation")
+    names = [n for n in (evaluations[0]["metrics"] if evaluations else {}) if n != "loss"]
+    loss = [(e["step"], e["metrics"]["loss"]) for e in evaluations]
+    report.curves = Curves(
+        train_loss=[(s["step"], s["loss"]) for s in steps],
+        validation_loss=loss,
+        validation={n: [(e["step"], e["metrics"][n]) for e in evaluations] for n in names},
+        learning_rate=[(s["step"], s["learning_rate"]) for s in steps],
+        grad_norm=[(s["step"], s["grad_norm"]) for s in steps],
+    )
+    progress = built.state.progress
+    best = progress.best_step or progress.step
+    if not evaluations:
+        report.absent["fit"] = "there are no validation rows"
+        return
+    report.fit = Fit(
+        best_step=best,
+        last_step=progress.step,
+        watch=prepared.run.train.watch,
+        words=describe_fit(report.curves.train_loss, loss, best),
+    )
+
+
+def _cost(folder: RunFolder, built: Built, seconds: dict[str, float]) -> Cost:
+    progress = built.state.progress
+    steps = folder.curve("step")
+    peak = max((s["memory_bytes"] for s in steps), default=0)
+    plan = _plan_of(folder)
+    estimates = []
+    if plan:
+        estimates = [
+            Estimate(
+                what="training and its evaluations",
+                unit="s",
+                estimate=plan["train_seconds"],
+                measured=progress.elapsed,
+            ),
+            Estimate(
+                what="peak memory while training",
+                unit="GB",
+                estimate=plan["peak_memory_bytes"] / 1e9,
+                measured=peak / 1e9,
+            ),
+        ]
+    return Cost(
+        seconds=seconds,
+        tokens=progress.tokens,
+        tokens_per_second=progress.tokens / max(progress.elapsed, 1e-9),
+        peak_memory_bytes=peak,
+        machine=describe_machine(),
+        estimates=estimates,
+    )
+
+
+def table_of(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Systems against the metrics that matter for the task, with intervals."""
+    names = list(COMPARED[report.task])
+    if report.task == "json":
+        fields = [c.name for c in report.classes]
+        names = ["json_valid", "json_exact", *(f"accuracy.{f}" for f in fields)]
+    names = [n for n in [*names, "perplexity"] if any(n in s.metrics for s in report.systems)]
+    columns = ["system", *(metric(n).title for n in names)]
+    rows = [
+        [s.name, *(interval_text(n, s.metrics[n]) if n in s.metrics else "-" for n in names)]
+        for s in report.systems
+    ]
+    return columns, rows

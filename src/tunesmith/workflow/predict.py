@@ -1,0 +1,88 @@
+"""A file of inputs in, a file of answers out: batched, streamed, every row accounted for."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from tunesmith.data.inputs import InputColumn, input_column, to_prompt
+from tunesmith.data.readers import read_rows
+from tunesmith.errors import DataError, RowError
+from tunesmith.types import EventSink, Example, RowRef
+from tunesmith.workflow.open import Opened, load
+
+MAX_NEW_TOKENS = 256
+BATCH_SIZE = 32
+
+
+def predict(
+    model: str,
+    source: Path,
+    target: Path | None,
+    *,
+    batch_size: int | None = None,
+    max_new_tokens: int | None = None,
+    column: str | None = None,
+    sink: EventSink,
+) -> None:
+    """Write {"line", "answer", "ended"} for each row of `source`, or {"line", "error"} for one that cannot be used.
+
+    column: the column of the input; else it is found as in training. The target is written aside and renamed, so
+    that a file with its name is whole.
+    """
+    opened = load(model)
+    sink("note", text=opened.renderer.describe())
+    done = bad = 0
+    with _output(target) as out:
+        for line, record in _answers(opened, source, column, batch_size or BATCH_SIZE, max_new_tokens):
+            out.write(json.dumps({"line": line, **record}, ensure_ascii=False) + "\n")
+            done += 1
+            bad += "error" in record
+            sink("progress", name="predict", done=done, total=None)
+        out.flush()
+    sink("done", text=f"{done:,} rows read = {done - bad:,} answered + {bad:,} not usable (see 'error')")
+
+
+@contextmanager
+def _output(target: Path | None) -> Iterator[TextIO]:
+    if target is None:
+        yield sys.stdout
+        return
+    aside = target.with_name(f".{target.name}.tmp")
+    with aside.open("w", encoding="utf-8") as file:
+        yield file
+    aside.replace(target)
+
+
+def _answers(
+    opened: Opened, source: Path, column: str | None, batch_size: int, max_new_tokens: int | None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line, answer or error) in the order of the file, a batch of rows at a time."""
+    answerer = opened.answerer(max_new_tokens or MAX_NEW_TOKENS, batch_size)
+    rows = iter(read_rows(source))
+    found: InputColumn | None = None
+    while chunk := list(itertools.islice(rows, batch_size)):
+        usable: list[Example] = []
+        records: dict[int, dict[str, Any]] = {}
+        for line, row in chunk:
+            if isinstance(row, RowError):
+                records[line] = {"error": str(row)}
+                continue
+            found = found or input_column(row, column, str(source))
+            try:
+                usable.append(to_prompt(row, found, RowRef(str(source), line), opened.instruction))
+            except RowError as error:
+                records[line] = {"error": str(error)}
+        if usable:
+            texts, cut = answerer.answer(usable)
+            for example, text, was_cut in zip(usable, texts, cut, strict=True):
+                records[example.ref.line] = {"answer": text, "ended": not was_cut}
+        for line, _ in chunk:
+            yield line, records[line]
+    if found is None:
+        raise DataError(f"{source} has no usable row", "at least one row with an input column")

@@ -1,0 +1,169 @@
+"""From a recipe to rows ready to train on: read, split, render, resolve the defaults, say what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tunesmith.config.defaults import Facts, resolve
+from tunesmith.config.machine import available_memory, cpu_has_bf16, physical_cores
+from tunesmith.config.run import Run
+from tunesmith.config.weights import known_parameters
+from tunesmith.data.load import Splits, lengths, load_splits, preview, tokenise
+from tunesmith.data.render import Renderer
+from tunesmith.data.template import TemplateChoice, apply_choice, choose_template
+from tunesmith.errors import DataError
+from tunesmith.models.load import Source, find, load_tokenizer, read_config
+from tunesmith.types import EventSink, Example, TokenRow
+
+
+@dataclass
+class Prepared:
+    """Everything that is known before a model is loaded.
+
+    run: resolved. reasons: dotted key -> why. rows: split -> token rows; `splits` holds the examples they come from.
+    """
+
+    run: Run
+    reasons: dict[str, str]
+    source: Source
+    tokenizer: Any
+    choice: TemplateChoice
+    renderer: Renderer
+    splits: Splits
+    rows: dict[str, list[TokenRow]]
+    context: int
+
+    def examples(self, split: str) -> list[Example]:
+        """The examples of a split whose rows are in use."""
+        kept = {row.ref for row in self.rows[split]}
+        examples: tuple[Example, ...] = getattr(self.splits, split)
+        return [e for e in examples if e.ref in kept]
+
+
+def absolute(run: Run) -> Run:
+    """Paths made absolute, so that a run can be resumed from any folder."""
+    data = run.data.model_dump()
+    for name in ("train", "validation", "test"):
+        data[name] = [_absolute(path) for path in data[name]]
+    model = run.model.model_dump()
+    model["base"], model["template"] = _absolute(model["base"]), _absolute(model["template"])
+    evaluate = run.evaluate.model_dump()
+    evaluate["forgetting"] = [_absolute(path) for path in evaluate["forgetting"]]
+    out = run.model_copy(deep=True)
+    # Only what was set is set again, so that `resolve` still tells defaults from choices.
+    for section, values in ((out.data, data), (out.model, model), (out.evaluate, evaluate)):
+        for name in section.model_fields_set & values.keys():
+            setattr(section, name, values[name])
+    return out
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve()) if Path(path).expanduser().exists() else path
+
+
+def prepare(run: Run, folder: Path, sink: EventSink, now: datetime | None = None) -> Prepared:
+    """Read and render the rows; choose what the recipe left open; print the account.
+
+    now: the date that templates see; a resumed run passes its first one.
+    """
+    sink("phase", name="data", text=", ".join(Path(p).name for p in run.data.train))
+    source = find(run.model.base, run.model.revision)
+    tokenizer = load_tokenizer(source)
+    config = read_config(source)
+    context = int(config.get_text_config().max_position_embeddings)
+    choice = choose_template(tokenizer, run.model.template)
+    apply_choice(tokenizer, choice)
+    renderer = Renderer(tokenizer, choice, now)
+    splits = load_splits(run.data, run.seed, folder)
+    limit = min(run.data.max_length or context, context)
+    supervise = run.method.supervise
+    rows = {
+        name: tokenise(
+            getattr(splits, name), renderer, supervise, limit, run.data.on_long_row, splits.account
+        )
+        for name in ("train", "validation", "test")
+    }
+    if not rows["train"]:
+        raise DataError(
+            "no training row is left", "at least one usable row", f"see {folder / 'dropped.jsonl'}"
+        )
+    facts = _facts(run, source, config, tokenizer, rows, context)
+    resolved, reasons = resolve(run, facts)
+    prepared = Prepared(resolved, reasons, source, tokenizer, choice, renderer, splits, rows, context)
+    _say(prepared, sink)
+    return prepared
+
+
+def _facts(
+    run: Run,
+    source: Source,
+    config: Any,
+    tokenizer: Any,
+    rows: dict[str, list[TokenRow]],
+    context: int,
+) -> Facts:
+    train = rows["train"]
+    tokens, supervised = [r.num_tokens for r in train], [r.num_supervised for r in train]
+    text = config.get_text_config()
+    return Facts(
+        num_parameters=known_parameters(source.base_folder),
+        hidden_size=text.hidden_size,
+        vocab_size=len(tokenizer),
+        context_length=context,
+        num_train_rows=len(train),
+        num_validation_rows=len(rows["validation"]),
+        mean_tokens=sum(tokens) / len(tokens),
+        max_tokens=max(tokens),
+        mean_supervised_tokens=sum(supervised) / len(supervised),
+        longest_answer_tokens=0 if run.method.supervise == "all" else max(supervised),
+        is_pretraining=run.method.supervise == "all",
+        available_memory_bytes=available_memory(),
+        physical_cores=physical_cores(),
+        has_bf16=cpu_has_bf16(),
+    )
+
+
+def _say(prepared: Prepared, sink: EventSink) -> None:
+    splits, rows = prepared.splits, prepared.rows
+    sink("note", text=splits.mapping.describe())
+    sink("note", text=prepared.renderer.describe())
+    summary = splits.account.summary()
+    dropped = ", ".join(f"{n:,} {reason}" for reason, n in summary["dropped"].items()) or "none"
+    sink(
+        "note",
+        text=f"{summary['read']:,} rows read = {summary['used']:,} used + "
+        f"{sum(summary['dropped'].values()):,} dropped ({dropped})",
+    )
+    for what, count in summary["notes"].items():
+        if count:
+            sink("note", text=f"{count:,} rows: {what.replace('_', ' ')}")
+    for text in splits.warnings:
+        sink("warning", text=text)
+    table = [
+        [name, f"{len(rows[name]):,}", *_length_cells(rows[name])]
+        for name in ("train", "validation", "test")
+        if rows[name]
+    ]
+    sink(
+        "table",
+        title="rows, and their lengths in tokens",
+        columns=["split", "rows", "shortest", "mean", "95 %", "longest", "supervised"],
+        rows=table,
+    )
+    shown = preview(prepared.renderer, rows["train"][0])
+    sink("note", text=f"one training row, supervised tokens in [[ ]]:\n{shown}")
+
+
+def _length_cells(rows: Sequence[TokenRow]) -> list[str]:
+    found = lengths(rows)
+    return [
+        f"{found['min']:,}",
+        f"{found['mean']:,.0f}",
+        f"{found['p95']:,.0f}",
+        f"{found['max']:,}",
+        f"{found['supervised']:.0%}",
+    ]

@@ -1,0 +1,309 @@
+"""The proof: base, tuned and baselines on the same test rows, scored once, and the report."""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tunesmith.config.run import Run
+from tunesmith.core.model import Model
+from tunesmith.data.load import Splits
+from tunesmith.data.render import Renderer
+from tunesmith.embedded import general_text
+from tunesmith.evaluate.answers import Answerer, pick_shots
+from tunesmith.evaluate.baselines import TFIDF_NOTE, majority, tfidf
+from tunesmith.evaluate.report import (
+    Losses,
+    class_scores,
+    compare,
+    comparison,
+    confusion_of,
+    flips_of,
+    measured,
+    pick_examples,
+    system,
+)
+from tunesmith.evaluate.report_model import Comparison, Forgetting, Report, Sample, Suspect, System
+from tunesmith.evaluate.stats import (
+    Interval,
+    Settings,
+    perplexity_difference,
+    perplexity_interval,
+    perplexity_ratio,
+)
+from tunesmith.evaluate.words import describe_forgetting
+from tunesmith.scoring import Scores, Task, detect_task, score
+from tunesmith.types import EventSink, Example, Message, RowRef, TokenRow
+
+SUSPECT_TOKENS = 40_000
+"""Training tokens scored again to find rows that are still hard: enough to rank them, cheap beside training."""
+
+
+@dataclass
+class Found:
+    """What one system did: answers, scores, losses on the references."""
+
+    name: str
+    note: str
+    texts: list[str]
+    scores: Scores
+    losses: Losses | None = None
+
+
+@dataclass
+class Proof:
+    """The systems that have been measured so far, on one set of rows.
+
+    examples: the rows; rows: their token rows (an example may have several). seconds: phase -> wall time.
+    """
+
+    run: Run
+    task: Task
+    labels: tuple[str, ...]
+    examples: list[Example]
+    rows: list[TokenRow]
+    sink: EventSink
+    systems: list[Found] = field(default_factory=list)
+    perplexities: dict[str, Losses] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.monotonic() - started
+
+    @property
+    def settings(self) -> Settings:
+        evaluate = self.run.evaluate
+        return Settings(evaluate.bootstrap, evaluate.confidence, self.run.seed)
+
+    def measure(
+        self, name: str, note: str, answerer: Answerer, shots: Sequence[Example] = (), *, losses: bool = True
+    ) -> Found:
+        """Free generation by a model, and its losses on the reference answers."""
+        with self.timed(f"answers of {name}"):
+            texts, cut = answerer.answer(
+                self.examples,
+                shots,
+                lambda done, total: self.sink("progress", name=name, done=done, total=total),
+            )
+            found = Found(name, note, texts, self.score(texts, cut))
+            if losses:
+                found.losses = self.losses(answerer)
+        self.systems.append(found)
+        return found
+
+    def texts_only(self, name: str, answerer: Answerer) -> None:
+        """For rows without answers: the losses on their text."""
+        with self.timed(f"losses of {name}"):
+            self.perplexities[name] = self.losses(answerer)
+
+    def choose(self, name: str, answerer: Answerer) -> None:
+        """Constrained: the known label of highest likelihood."""
+        with self.timed(f"answers of {name}"):
+            texts = answerer.choose(self.examples, self.labels)
+        note = "picks the label of highest likelihood among those seen in training"
+        self.systems.append(Found(name, note, texts, self.score(texts)))
+
+    def baselines(self, train: Sequence[Example]) -> None:
+        """Majority and TF-IDF + logistic regression, for labels and JSON answers."""
+        answers = [e.answer for e in train]
+        with self.timed("baselines"):
+            for name, note, texts in (
+                (
+                    "majority",
+                    "the commonest training answer",
+                    majority(self.task, answers, len(self.examples)),
+                ),
+                (
+                    "tfidf",
+                    TFIDF_NOTE,
+                    tfidf(self.task, [_input(e) for e in train], answers, [_input(e) for e in self.examples]),
+                ),
+            ):
+                self.systems.append(Found(name, note, texts, self.score(texts)))
+
+    def score(self, texts: Sequence[str], cut: Sequence[bool] | None = None) -> Scores:
+        references = [e.answer for e in self.examples]
+        labels = tuple(sorted({*self.labels, *references})) if self.task == "label" else ()
+        return score(self.task, references, texts, labels, hit_limit=cut)
+
+    def losses(self, answerer: Answerer) -> Losses:
+        """One loss an example, where an example may have several token rows."""
+        found = answerer.losses(self.rows)
+        index = {e.ref: i for i, e in enumerate(self.examples)}
+        nll, tokens = np.zeros(len(index)), np.zeros(len(index), dtype=np.int64)
+        for row, row_nll, row_tokens in zip(self.rows, found.nll, found.tokens, strict=True):
+            nll[index[row.ref]] += row_nll
+            tokens[index[row.ref]] += row_tokens
+        return Losses(nll, tokens)
+
+    def get(self, name: str) -> Found | None:
+        return next((s for s in self.systems if s.name == name), None)
+
+    def report_systems(self) -> list[System]:
+        return [
+            system(s.name, s.scores, note=s.note, losses=s.losses, settings=self.settings)
+            for s in self.systems
+        ]
+
+    def comparisons(self, tuned: Found) -> list[Comparison]:
+        out: list[Comparison] = []
+        for other in self.systems:
+            if other is tuned or other.name.startswith(f"{tuned.name} ("):
+                continue
+            both = (other.losses, tuned.losses) if other.losses and tuned.losses else None
+            out += compare(
+                other.name,
+                other.scores,
+                tuned.scores,
+                losses=both,
+                tuned_name=tuned.name,
+                settings=self.settings,
+            )
+        return out
+
+    def fill(self, report: Report, base: Found, tuned: Found) -> None:
+        """Put everything measured into the report."""
+        report.systems = self.report_systems()
+        report.comparisons = self.comparisons(tuned)
+        report.confusions = [c for f in (base, tuned) if (c := confusion_of(f.name, f.scores))]
+        samples = [
+            Sample(where=str(e.ref), prompt=_input(e), reference=e.answer, base=b, tuned=t)
+            for e, b, t in zip(self.examples, base.texts, tuned.texts, strict=True)
+        ]
+        report.classes = class_scores(base.scores, tuned.scores)
+        report.flips = flips_of(base.scores, tuned.scores, samples)
+        report.good, report.bad = pick_examples(tuned.scores, samples, seed=self.run.seed)
+
+
+def task_of(splits: Splits, examples: Sequence[Example]) -> Task:
+    """What kind of answers these are: labels, JSON objects, or text."""
+    known = [*splits.train[:1000], *examples]
+    return detect_task([e.answer for e in known], [e.label for e in known])
+
+
+def chosen_rows(examples: Sequence[Example], limit: int | None, seed: int) -> list[Example]:
+    """All, or a seeded choice of `limit`, in file order."""
+    if limit is None or limit >= len(examples):
+        return list(examples)
+    picked = np.random.default_rng((seed, 2)).permutation(len(examples))[:limit]
+    return [examples[i] for i in sorted(picked)]
+
+
+def make_answerer(run: Run, model: Model, tokenizer: object, renderer: Renderer, context: int) -> Answerer:
+    assert run.evaluate.max_new_tokens is not None
+    return Answerer(
+        model=model,
+        tokenizer=tokenizer,
+        prompter=renderer,
+        max_new_tokens=min(run.evaluate.max_new_tokens, context // 2),
+        batch_size=run.evaluate.batch_size,
+        context=context,
+    )
+
+
+def suspects(
+    answerer: Answerer, examples: Sequence[Example], rows: Sequence[TokenRow], seed: int
+) -> list[Suspect]:
+    """The training rows of highest mean loss among a seeded choice of them, worst first."""
+    by_ref = {e.ref: e for e in examples}
+    chosen: list[TokenRow] = []
+    used = 0
+    for i in np.random.default_rng((seed, 3)).permutation(len(rows)):
+        if used > SUSPECT_TOKENS:
+            break
+        chosen.append(rows[i])
+        used += rows[i].num_tokens
+    losses = answerer.losses(chosen)
+    mean = losses.nll / losses.tokens
+    worst = np.argsort(-mean, kind="stable")[:10]
+    return [
+        Suspect(
+            where=str(chosen[i].ref),
+            loss=float(mean[i]),
+            text=_input(by_ref[chosen[i].ref]),
+            answer=by_ref[chosen[i].ref].answer,
+        )
+        for i in worst
+    ]
+
+
+def general_rows(run: Run, renderer: Renderer, context: int) -> list[TokenRow]:
+    """Token rows of the general sample, one a line of text; cut at the context."""
+    rows: list[TokenRow] = []
+    for path in run.evaluate.forgetting:
+        file = general_text() if path == "embedded" else Path(path)
+        for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1):
+            if line.strip():
+                example = Example(RowRef(file.name, number), text=_plain(file, line))
+                rows += renderer.rows(example, "all")
+    return [r for r in rows if r.num_tokens <= context]
+
+
+def _plain(file: Path, line: str) -> str:
+    if file.suffix != ".jsonl":
+        return line
+    row = json.loads(line)
+    return str(row["text"])
+
+
+def forgetting(before: Losses, after: Losses, run: Run) -> Forgetting:
+    settings = Settings(run.evaluate.bootstrap, run.evaluate.confidence, run.seed)
+    ratio: Interval = perplexity_ratio(before.nll, after.nll, before.tokens, settings)
+    first = float(np.exp(before.nll.sum() / before.tokens.sum()))
+    last = float(np.exp(after.nll.sum() / after.tokens.sum()))
+    names = ", ".join(
+        "the built-in general sample" if p == "embedded" else p for p in run.evaluate.forgetting
+    )
+    return Forgetting(before=first, after=last, words=describe_forgetting(first, last, ratio), texts=names)
+
+
+def shots_for(run: Run, train: Sequence[Example]) -> list[Example]:
+    return pick_shots(train, run.evaluate.few_shot, run.seed)
+
+
+def fill_perplexity(
+    report: Report, base: Losses, tuned: Losses, settings: Settings, names: Sequence[str] = ("base", "tuned")
+) -> None:
+    """For rows without answers (plain text): the perplexity of each system, and their difference."""
+    for name, losses in zip(dict.fromkeys(names), (base, tuned), strict=False):
+        found = perplexity_interval(losses.nll, losses.tokens, settings)
+        note = "perplexity of the held-out text"
+        report.systems.append(System(name=name, note=note, metrics={"perplexity": measured(found)}))
+    if len(names) < 2:
+        return
+    found, test = perplexity_difference(base.nll, tuned.nll, base.tokens, settings)
+    report.comparisons.append(comparison("perplexity", names[0], names[1], found, test, settings))
+
+
+def licence_of(folder: Path) -> str:
+    """The licence that the base's card names in its front matter, or in a table row, else nothing."""
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.exists() else ""
+    found = re.search(r"^(?:license:|\| *licen[cs]e *\|)\s*([^|\n]+)", text, re.MULTILINE | re.IGNORECASE)
+    return found[1].strip() if found else ""
+
+
+def free(*models: Model) -> None:
+    """Let go of a model's weights before the next is loaded."""
+    for model in models:
+        model.module = None
+    gc.collect()
+
+
+def _input(example: Example) -> str:
+    """What the user wrote last: the text that a bag of words looks at, and that a report shows."""
+    if example.text is not None:
+        return example.text
+    users: list[Message] = [m for m in example.prompt if m.role == "user"]
+    return users[-1].content if users else ""

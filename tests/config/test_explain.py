@@ -1,0 +1,43 @@
+"""What is written is read back the same, reasons and all."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunesmith.config.explain import dump, explain
+from tunesmith.config.fields import keys
+from tunesmith.config.load import parse_run
+from tunesmith.config.run import DataConfig, Run, TrainConfig
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
+TRICKY = st.sampled_from(
+    ["no", "1e-4", "null", "", "- a", "a: b", "# c", "'", '"', "010", "~", " a ", "\n", "!x"]
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    instruction=TEXT | TRICKY,
+    files=st.lists(TEXT | TRICKY, max_size=3),
+    columns=st.dictionaries(TEXT | TRICKY, TEXT | TRICKY, max_size=3),
+    rate=st.floats(min_value=1e-300, max_value=1e300),
+    reason=TEXT,
+)
+def test_round_trip(
+    instruction: str, files: list[str], columns: dict[str, str], rate: float, reason: str
+) -> None:
+    run = Run(
+        data=DataConfig(train=files, instruction=instruction, columns=columns),
+        train=TrainConfig(learning_rate=rate, early_stopping=None),
+    )
+    assert parse_run(dump(run)) == run
+    assert parse_run(explain(run, {"data.instruction": "because", "seed": "a\nb"})) == run
+
+
+def test_every_field_has_a_line_and_its_reason() -> None:
+    leaves = [key for key in keys().values() if not key.section]
+    text = explain(Run(), {key.path: f"reason of {key.path}" for key in leaves})
+    for key in leaves:
+        (line,) = [line for line in text.splitlines() if line.endswith(f"# reason of {key.path}")]
+        assert line.strip().startswith(f"{key.name}: ")

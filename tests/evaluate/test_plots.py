@@ -1,0 +1,42 @@
+"""Curves: small SVG that follows the page's colours."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+from tests.evaluate.samples import ATTACK, bare_report, full_report
+from tunesmith.evaluate.plots import curve, figures
+
+POINTS = [(0, 2.0), (10, 1.0), (20, 1.2)]
+
+
+def test_text_is_text_and_colours_are_the_pages() -> None:
+    svg = curve("loss", {"training": POINTS, "validation": POINTS}, best_step=10)
+    texts = "".join(ET.fromstring(svg).itertext())
+    assert all(word in texts for word in ("training", "validation", "best: step 10", "step"))
+    assert "currentColor" in svg
+    assert "var(--series-2)" in svg
+    assert "#010203" not in svg
+    assert "width=" not in svg[: svg.index(">")]
+
+
+def test_the_same_numbers_give_the_same_bytes_under_other_ids() -> None:
+    lines = {"a": POINTS}
+    assert curve("x", lines) == curve("x", lines)
+    assert 'id="x-' in curve("x", lines)
+
+
+def test_names_are_no_markup() -> None:
+    svg = curve("loss", {ATTACK: POINTS, "$x^2$": POINTS, "_hidden": POINTS})
+    texts = "".join(ET.fromstring(svg).itertext())
+    assert "<script" not in svg
+    assert ATTACK in texts
+    assert "$x^2$" in texts
+    assert "_hidden" in texts
+
+
+def test_one_point_and_values_that_are_not_finite() -> None:
+    assert "<svg" in curve("x", {"a": [(5, 1.0)]}, 5)
+    captions = [caption for caption, _ in figures(full_report())]
+    assert captions == ["Loss (nats per token)", "On validation rows", "Learning rate", "Gradient norm"]
+    assert figures(bare_report()) == []
