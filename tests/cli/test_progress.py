@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tunesmith.cli.progress import Live, Plain, duration, progress
+from tunesmith.cli.progress import Live, Plain, duration, metrics_text, progress
 
 STEP = {"total": 100, "loss": 1.25, "learning_rate": 1e-3, "grad_norm": 1.0, "tokens": 10}
 METRICS = {"loss": 1.5, "accuracy": 0.75}
@@ -121,6 +121,10 @@ def test_a_terminal_gets_the_live_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with progress(quiet=False) as sink:
         assert isinstance(sink, Live)
+
+
+def test_many_metrics_stay_on_a_line() -> None:
+    assert metrics_text({f"m{n}": n for n in range(6)}) == "m0 0, m1 1, m2 2, m3 3, 2 more"
 
 
 def test_durations() -> None:

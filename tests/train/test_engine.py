@@ -1,0 +1,171 @@
+"""The loop: sums over terms, early stops, non-finite numbers, signals, and the order of the rows."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from tests import fakes
+from tunesmith.config.run import EarlyStopping, SftConfig, TrainConfig
+from tunesmith.core.objective import LossOutput
+from tunesmith.errors import NonFiniteError
+from tunesmith.objectives.sft import Sft
+from tunesmith.train.checkpoint import Checkpoints
+from tunesmith.train.engine import Engine, Watch
+from tunesmith.train.optim import Optimizer
+from tunesmith.train.source import StaticSource
+from tunesmith.train.state import Progress, TrainState
+
+
+def engine(tmp_path, *, rows=None, objective=None, watch=None, stop=lambda: "", budget=60, sink=None, **settings):
+    config = TrainConfig(
+        **{
+            "learning_rate": 1e-2,
+            "warmup_fraction": 0.0,
+            "eval_every": 1,
+            "save_every": 100,
+            "max_grad_norm": None,
+            "early_stopping": None,
+            **settings,
+        }
+    )
+    model = fakes.model("llama", dtype=torch.float32)
+    state = TrainState(Progress(micro_batch_tokens=budget, threads=1), Optimizer(model.module, config), "h")
+    return Engine(
+        model=model,
+        objective=objective or Sft(SftConfig()),
+        source=StaticSource(rows or fakes.rows(8), 4, 2, seed=3, padded=False),
+        state=state,
+        config=config,
+        seed=3,
+        checkpoints=Checkpoints(tmp_path / "checkpoints", keep=2),
+        sink=sink or (lambda kind, **fields: None),
+        watch=watch,
+        stop=stop,
+    )
+
+
+class TwoTerms:
+    """The supervised sum twice, over different weights: what preference + supervised will be."""
+
+    def __init__(self):
+        self.sft = Sft(SftConfig())
+
+    def weights(self, batch):
+        return {"a": batch.weights.sum(), "b": torch.tensor(float(batch.num_rows))}
+
+    def loss(self, model, batch):
+        total = self.sft.loss(model, batch).terms["sft"]
+        return LossOutput({"a": total, "b": 0.5 * total})
+
+
+@pytest.mark.parametrize("budget", [20, 60, 1000])
+def test_each_term_is_divided_once_by_its_own_weight(tmp_path, budget):
+    """Whatever the micro-batches, the step is that of the whole batch."""
+    weights = {}
+    for name, size in (("split", budget), ("whole", 10_000)):
+        loop = engine(tmp_path / name, objective=TwoTerms(), budget=size)
+        loop.train_step(1e-2)
+        weights[name] = loop.state.optimizer.weights()
+    for key, value in weights["whole"].items():
+        assert torch.allclose(weights["split"][key], value, atol=1e-6)
+
+
+def test_the_last_step_of_a_run_may_be_short():
+    source = StaticSource(fakes.rows(10), 4, 1, seed=0, padded=False)
+    assert source.total_steps == 3
+    assert [len(source.indices(s)) for s in range(3)] == [4, 4, 2]
+    assert sorted(i for s in range(3) for i in source.indices(s)) == list(range(10))
+
+
+def test_every_epoch_sees_each_row_once_in_an_order_of_its_own():
+    source = StaticSource(fakes.rows(10), 5, 3, seed=0, padded=False)
+    epochs = [[*source.indices(2 * e), *source.indices(2 * e + 1)] for e in range(3)]
+    assert all(sorted(e) == list(range(10)) for e in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    again = StaticSource(fakes.rows(10), 5, 3, seed=0, padded=False)
+    assert again.indices(4) == source.indices(4)  # a function of the step alone
+    other = StaticSource(fakes.rows(10), 5, 3, seed=1, padded=False)
+    assert other.indices(0) != source.indices(0)
+
+
+class Poisoned(Sft):
+    """The supervised loss, but not finite on one row."""
+
+    def __init__(self, line, value=math.nan, in_gradient=False):
+        super().__init__(SftConfig())
+        self.line, self.value, self.in_gradient = line, value, in_gradient
+
+    def loss(self, model, batch):
+        out = super().loss(model, batch)
+        if any(ref.line == self.line for ref in batch.refs):
+            total = out.terms["sft"]
+            bad = total * self.value
+            if self.in_gradient:  # finite value, infinite slope
+                bad = total + torch.sqrt((total - total.detach()).abs())
+            out.terms["sft"] = bad
+        return out
+
+
+@pytest.mark.parametrize("in_gradient", [False, True], ids=["loss", "gradient"])
+def test_row_24_a_non_finite_number_stops_before_the_step_and_names_the_row(tmp_path, in_gradient):
+    events = []
+    loop = engine(
+        tmp_path,
+        objective=Poisoned(6, in_gradient=in_gradient),
+        save_every=1,
+        sink=lambda kind, **fields: events.append((kind, fields)),
+    )
+    with pytest.raises(NonFiniteError, match=r"fake\.jsonl:6") as caught:
+        loop.run()
+    assert "gradient" in str(caught.value) if in_gradient else "loss" in str(caught.value)
+    assert "fake.jsonl:5" not in str(caught.value)
+    assert all(torch.isfinite(w).all() for w in loop.state.optimizer.weights().values())
+    saved = loop.checkpoints.load_latest()
+    if saved is not None:
+        assert all(torch.isfinite(t).all() for g in saved[1].groups.values() for t in g.values())
+        ours = loop.state.optimizer.weights()
+        assert all(torch.equal(ours[n], w) for n, w in saved[1].groups["weights"].items())
+    assert events[-1][0] == "non_finite"
+    assert events[-1][1]["rows"] == ["fake.jsonl:6"]
+
+
+def test_early_stopping_keeps_the_best_step_on_disk(tmp_path):
+    losses = iter([3.0, 2.0, 1.0, 2.0, 2.0, math.nan, 1.0, 1.0, 1.0])
+    loop = engine(
+        tmp_path,
+        rows=fakes.rows(40),
+        watch=Watch(lambda step: {"loss": next(losses)}, "loss", higher=False),
+        early_stopping=EarlyStopping(patience=4),
+        save_every=1,
+    )
+    loop.run()
+    progress = loop.state.progress
+    assert (progress.best_step, progress.best_value, progress.step) == (3, 1.0, 7)
+    assert "best was step 3" in progress.stopped
+    assert loop.checkpoints.steps() == [3, 6, 7]
+
+
+def test_a_metric_of_which_more_is_better(tmp_path):
+    values = iter([0.1, 0.5, 0.4, 0.5])
+    loop = engine(tmp_path, watch=Watch(lambda step: {"accuracy": next(values)}, "accuracy", higher=True))
+    loop.run()
+    assert loop.state.progress.best_step == 2
+
+
+def test_a_reason_to_stop_saves_and_returns(tmp_path):
+    loop = engine(tmp_path, rows=fakes.rows(40), stop=lambda: "SIGTERM" if loop.state.progress.step == 3 else "")
+    loop.run()
+    assert loop.state.progress.step == 3
+    assert loop.checkpoints.steps() == [3]
+    assert not loop.state.progress.stopped  # a resume goes on
+
+
+def test_row_12_evaluation_leaves_the_model_training(tmp_path):
+    seen = []
+    loop = engine(tmp_path, watch=Watch(lambda step: (seen.append(step), {"loss": 1.0})[1], "loss", False))
+    loop.run()
+    assert loop.model.module.training
+    assert seen == [1, 2, 3, 4]

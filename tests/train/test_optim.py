@@ -1,0 +1,102 @@
+"""Row 17: master weights move; the update is that of a float32 AdamW; clipping and the schedule are the formulas."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from tunesmith.config.run import TrainConfig
+from tunesmith.train.optim import Optimizer, learning_rate
+
+
+def linear(dtype: torch.dtype) -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(40, 30).to(dtype)
+
+
+def test_row_17_a_hundred_tiny_steps_move_the_masters_as_float32_would():
+    """lr 1e-6: bfloat16 weights alone would hardly move (their step near 0.1 is 5e-4)."""
+    torch.manual_seed(1)
+    gradients = [torch.randn(30, 40) for _ in range(100)]
+    low, high = linear(torch.bfloat16), linear(torch.bfloat16).float()
+    start = high.weight.detach().clone()
+    config = TrainConfig(max_grad_norm=None, weight_decay=0.0)
+    optimizer = Optimizer(low, config)
+    plain = torch.optim.AdamW([high.weight], lr=1e-6, betas=config.betas, eps=config.eps, weight_decay=0.0)
+    for gradient in gradients:
+        low.weight.grad = None
+        (low.weight * gradient.bfloat16()).sum().backward()
+        optimizer.step(1e-6, optimizer.grad_norm().item())
+        high.weight.grad = gradient.bfloat16().float()
+        plain.step()
+    moved = optimizer.masters["weight"] - start
+    expected = high.weight.detach() - start
+    assert (moved != 0).float().mean() >= 0.99
+    assert torch.nn.functional.cosine_similarity(moved.flatten(), expected.flatten(), dim=0) >= 0.999
+    assert torch.equal(low.weight.detach(), optimizer.masters["weight"].bfloat16())
+
+
+def test_gradients_of_many_micro_batches_are_summed_in_float32():
+    """1 + 256 * 2^-9 is 1.5 in float32; in bfloat16 each addition would be rounded away."""
+    layer = linear(torch.bfloat16)
+    optimizer = Optimizer(layer, TrainConfig())
+    (layer.bias.sum()).backward()
+    for _ in range(256):
+        (layer.bias * 2**-9).sum().backward()
+    assert optimizer.masters["bias"].grad[0].item() == 1.5
+    assert layer.bias.grad is None
+
+
+def test_the_gradient_is_scaled_down_to_the_greatest_norm():
+    layer = linear(torch.float64)
+    optimizer = Optimizer(layer, TrainConfig(max_grad_norm=0.5))
+    layer.weight.grad = torch.full((30, 40), 2.0, dtype=torch.float64)
+    layer.bias.grad = torch.full((30,), -1.0, dtype=torch.float64)
+    norm = optimizer.grad_norm().item()
+    assert norm == pytest.approx(math.sqrt(1200 * 4 + 30), rel=1e-12)
+    seen = {}
+    optimizer.adamw.step = lambda: seen.update(g=layer.weight.grad.clone())
+    optimizer.step(1e-3, norm)
+    assert seen["g"][0, 0].item() == pytest.approx(2.0 * 0.5 / norm, rel=1e-12)
+
+
+def test_weight_decay_is_for_matrices_only():
+    layer = linear(torch.float64)
+    before = {n: p.detach().clone() for n, p in layer.named_parameters()}
+    optimizer = Optimizer(layer, TrainConfig(weight_decay=0.1))
+    for p in layer.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step(0.5, 0.0)
+    assert torch.allclose(layer.weight, before["weight"] * (1 - 0.5 * 0.1), rtol=1e-12)
+    assert torch.equal(layer.bias, before["bias"])
+
+
+def test_restored_moments_continue_bit_identically():
+    a, b = linear(torch.bfloat16), linear(torch.bfloat16)
+    one, two = Optimizer(a, TrainConfig()), Optimizer(b, TrainConfig())
+    for _ in range(3):
+        (a(torch.ones(40, dtype=torch.bfloat16)) ** 2).sum().backward()
+        one.step(1e-3, one.grad_norm().item())
+    two.restore(one.weights(), one.moments())
+    for layer, optimizer in ((a, one), (b, two)):
+        (layer(torch.ones(40, dtype=torch.bfloat16)) ** 2).sum().backward()
+        optimizer.step(1e-3, optimizer.grad_norm().item())
+    assert all(torch.equal(one.masters[n], two.masters[n]) for n in one.masters)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_the_schedule_is_the_formula(schedule):
+    config = TrainConfig(learning_rate=2e-3, warmup_fraction=0.1, schedule=schedule, final_lr_fraction=0.1)
+    rates = [learning_rate(step, 100, config) for step in range(100)]
+    assert rates[:10] == pytest.approx([2e-3 * (i + 1) / 11 for i in range(10)])
+    assert rates[10] == pytest.approx(2e-3)
+    share = 89 / 90
+    last = {
+        "cosine": 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * share)),
+        "linear": 0.1 + 0.9 * (1 - share),
+        "constant": 1.0,
+    }
+    assert rates[99] == pytest.approx(2e-3 * last[schedule])
