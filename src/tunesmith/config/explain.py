@@ -20,7 +20,7 @@ class _Dumper(CoreDumper):
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = '"' if False and _LINE_BREAKS.search(text) else None
+    style = '"' if _LINE_BREAKS.search(text) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

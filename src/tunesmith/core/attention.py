@@ -50,13 +50,7 @@ def layout_attention(
 
     sliding_window counts positions; softcap as in Gemma 2 (arXiv:2408.00118, 2.1); s_aux: (H,) sink logits.
     """
-    unknown = sorted(k for k, v in rest.items() if v is not None and k not in HARMLESS)
-    if unknown:
-        raise ModelError(
-            f"the attention of {type(module).__name__} was given keywords it does not know: {', '.join(unknown)}",
-            "only keywords whose meaning is known",
-            "set model.path=padded",
-        )
+    _refuse_unknown(module, rest)
     causal = is_causal if is_causal is not None else bool(module.is_causal)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     if layout is None:
@@ -71,31 +65,29 @@ def layout_attention(
     flat_query, flat_key, flat_value = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, H, D)
     outputs = []
     for group in layout.groups:
-        q, k, v = (
-            _take(x, index)
-            for x, index in (
-                (flat_query, group.queries),
-                (flat_key, group.keys),
-                (flat_value, group.keys),
-            )
-        )
+        q, k, v = _take(flat_query, group.queries), _take(flat_key, group.keys), _take(flat_value, group.keys)
         mask = group.mask(causal, sliding_window)
-        plain = softcap is None and s_aux is None
-        if plain and k.shape[2] > SHORT:
+        if k.shape[2] > SHORT and softcap is None and s_aux is None:
+            grouped = q.shape[1] != k.shape[1]
             out = functional.scaled_dot_product_attention(
-                q,
-                k,
-                v,
-                mask,
-                dropout,
-                is_causal=mask is None,
-                scale=scale,
-                enable_gqa=q.shape[1] != k.shape[1],
+                q, k, v, mask, dropout, is_causal=mask is None, scale=scale, enable_gqa=grouped
             ).transpose(1, 2)
         else:
             out = _dense(q, k, v, mask, causal, dropout, scale, softcap, s_aux)
         outputs.append(out.flatten(0, 1))
-    return torch.cat(outputs).index_select(0, layout.gather)[None], None
+    # Filler tokens after the last segment take any row: nothing reads theirs.
+    gather = functional.pad(layout.gather, (0, query.shape[2] - layout.num_tokens))
+    return torch.cat(outputs).index_select(0, gather)[None], None
+
+
+def _refuse_unknown(module: torch.nn.Module, keywords: dict[str, Any]) -> None:
+    unknown = sorted(k for k, v in keywords.items() if v is not None and k not in HARMLESS)
+    if unknown:
+        raise ModelError(
+            f"the attention of {type(module).__name__} was given keywords it does not know: {', '.join(unknown)}",
+            "only keywords whose meaning is known",
+            "set model.path=padded",
+        )
 
 
 def _take(x: Tensor, index: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from torch import Tensor
 from tunesmith.core.batch import Batch, PaddedBatch
 from tunesmith.errors import ModelError
 
+ROUND_TO = 64
+
 
 @dataclass
 class Model:
@@ -32,10 +34,10 @@ class Model:
         layout = batch.layout
         calls = layout.calls
         output = self.module(
-            input_ids=batch.input_ids[None],
-            position_ids=layout.positions[None],
+            input_ids=_filled(batch.input_ids)[None],
+            position_ids=_filled(layout.positions)[None],
             attention_mask=_no_mask(),
-            logits_to_keep=batch.predict_from,
+            logits_to_keep=_filled(batch.predict_from),
             use_cache=False,
             layout=layout,
         )
@@ -45,7 +47,7 @@ class Model:
                 "every attention layer sees the layout",
                 "set model.path=padded",
             )
-        return output.logits[0]  # type: ignore[no-any-return]
+        return output.logits[0, : len(batch.predict_from)]  # type: ignore[no-any-return]
 
     def _padded_logits(self, batch: Batch) -> Tensor:
         padded = PaddedBatch.of(batch)
@@ -58,6 +60,14 @@ class Model:
         )
         flat = padded.row * len(columns) + column_of
         return output.logits.flatten(0, 1).index_select(0, flat)  # type: ignore[no-any-return]
+
+
+def _filled(x: Tensor) -> Tensor:
+    """(n,) -> (n rounded up,) with zeros: kernels are compiled and kept for each shape, so there should be few.
+
+    Filler tokens belong to no segment: no token sees them, and no loss position reads them.
+    """
+    return torch.nn.functional.pad(x, (0, -len(x) % ROUND_TO))
 
 
 def _no_mask() -> Tensor:

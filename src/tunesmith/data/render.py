@@ -56,7 +56,7 @@ class _Encoded:
     """ids: token ids. starts: for each the character (of the marked text) at which it begins."""
 
     ids: list[int]
-    starts: list[int]
+    starts: NDArray[np.int64]
 
 
 class Renderer:
@@ -87,6 +87,8 @@ class Renderer:
         self.document_end_id = _document_end(tokenizer, self.end_ids[0])
         self._ends = [str(tokenizer.convert_ids_to_tokens(token)) for token in self.end_ids]
         self._controls = self._find_controls()
+        added = tokenizer.added_tokens_decoder.values()
+        self._cuts = [token.content for token in added if token.special and not token.normalized]
 
     def describe(self) -> str:
         """One printable line on the template, its end, and what a person should know."""
@@ -169,10 +171,14 @@ class Renderer:
         """Token positions of the turn in the whole conversation, if it stands there as serving would see it."""
         if not whole.startswith(text):
             return None
-        ids = self._encode(prompt).ids
-        if full.ids[: len(ids)] != ids:
+        # Special tokens cut a text before it is tokenised, so what follows the last of them is all that can differ.
+        at = max([0, *(prompt.rfind(token) for token in self._cuts)])
+        known = int(np.searchsorted(full.starts, at))
+        ids = self._encode(prompt[at:]).ids
+        start = known + len(ids)
+        if full.ids[known:start] != ids:
             return None
-        return len(ids), int(np.searchsorted(full.starts, len(text)))
+        return start, int(np.searchsorted(full.starts, len(text)))
 
     def _split(
         self, example: Example, turns: Sequence[int], rendered: Sequence[tuple[str, str]]
@@ -202,7 +208,7 @@ class Renderer:
         inside: other text precedes it (some tokenizers put a space before what begins a string).
         """
         ids: list[int] = []
-        starts: list[int] = []
+        starts: list[int] = []  # in the marked text
         at = 0
         for piece in text.split(BREAK):
             more, begins = self._encode_piece(piece, inside)
@@ -210,7 +216,7 @@ class Renderer:
             starts += [at + start for start in begins]
             at += len(piece) + 1
             inside = True
-        return _Encoded(ids, starts)
+        return _Encoded(ids, np.array(starts, np.int64))
 
     def _encode_piece(self, text: str, inside: bool) -> tuple[list[int], list[int]]:
         lead = "\n" if inside else ""

@@ -148,8 +148,6 @@ def lines(path: Path, chunks: Iterator[bytes]) -> Iterator[tuple[int, bytes | No
             size += len(part)
             if size <= MAX_LINE:
                 kept.append(part)
-            elif kept:
-                kept.clear()
             if part.endswith((b"\n", b"\r")):
                 yield number, b"".join(kept) if size <= MAX_LINE else None
                 number, size = number + 1, 0

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import GenerationConfig
 
 from tunesmith.core.batch import Batch
 from tunesmith.core.model import Model, token_logps
@@ -37,6 +38,18 @@ def evaluating(module: Any) -> Iterator[None]:
             yield
     finally:
         module.train(training)
+
+
+@contextmanager
+def _plainly_greedy(module: Any) -> Iterator[None]:
+    """Inside, the model's own generation settings (a repetition penalty, a least length ...) do not apply."""
+    inner = module.get_base_model() if hasattr(module, "get_base_model") else module
+    own = inner.generation_config
+    inner.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        inner.generation_config = own
 
 
 def generate(
@@ -65,7 +78,7 @@ def _generate_batch(
     for row, prompt in enumerate(prompts):
         input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
         attention_mask[row, width - len(prompt) :] = 1
-    with evaluating(model.module):
+    with evaluating(model.module), _plainly_greedy(model.module):
         output = model.module.generate(
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
 from tunesmith.config.run import ModelConfig
@@ -72,7 +74,14 @@ def find(base: str, revision: str | None = None) -> Source:
 
 
 def load_tokenizer(source: Source) -> Any:
-    tokenizer = AutoTokenizer.from_pretrained(source.tokenizer_folder, trust_remote_code=False)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.tokenizer_folder, trust_remote_code=False)
+    except (ValueError, OSError) as error:
+        raise ModelError(
+            f"{source.tokenizer_folder} holds no tokenizer that loads: {_first_line(error)}",
+            "a folder with tokenizer.json",
+            "copy the model's folder again, whole",
+        ) from error
     if not tokenizer.is_fast:
         raise ModelError(
             f"the tokenizer of {source.base} has no fast version",
@@ -88,7 +97,14 @@ def read_config(source: Source) -> PretrainedConfig:
         raise ModelError(
             f"{source.base} needs its own Python code (auto_map)", "an architecture that transformers has"
         )
-    config = AutoConfig.from_pretrained(source.base_folder, trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(source.base_folder, trust_remote_code=False)
+    except (ValueError, TypeError) as error:
+        raise ModelError(
+            f"config.json of {source.base} cannot be used: {_first_line(error)}",
+            "an architecture that this version of transformers has",
+            "choose another model, or update transformers",
+        ) from error
     if config.is_encoder_decoder:
         raise ModelError(
             f"{source.base} ({config.model_type}) is an encoder-decoder model",
@@ -131,6 +147,41 @@ def set_dropout(config: PretrainedConfig, value: float) -> list[str]:
     return names
 
 
+def _load_weights(
+    source: Source, config: PretrainedConfig, dtype: torch.dtype | str, attn_implementation: str | None
+) -> Any:
+    """The base model with every weight from its files: transformers would draw a missing one at random."""
+    what = f"the weights in {source.base_folder}"
+    try:
+        module, found = AutoModelForCausalLM.from_pretrained(
+            source.base_folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            attn_implementation=attn_implementation,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"{what} cannot be loaded: {_first_line(error)}",
+            "whole *.safetensors files of a decoder (causal language) model that fit config.json",
+            "copy the folder again, whole; convert other formats (pytorch_model.bin) to safetensors first",
+        ) from error
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{what} lack {len(missing)} of the model's tensors, such as {missing[0]}",
+            "every weight that config.json speaks of",
+            "copy the folder again, whole",
+        )
+    return module
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+
+
 def load_model(config: ModelConfig, *, train: bool = False) -> Loaded:
     """Load the base (and its adapter). `config.dtype` must be resolved, except that `auto` keeps the file's own."""
     source = find(config.base, config.revision)
@@ -141,14 +192,9 @@ def load_model(config: ModelConfig, *, train: bool = False) -> Loaded:
     path, why = choose_path(hf_config, config.path)
     notes.append(why)
     attention.register()
-    module = AutoModelForCausalLM.from_pretrained(
-        source.base_folder,
-        config=hf_config,
-        dtype="auto" if config.dtype == "auto" else DTYPES[config.dtype],
-        use_safetensors=True,
-        trust_remote_code=False,
-        **({"attn_implementation": attention.NAME} if path == "layout" else {}),
-    )
+    transformers.logging.disable_progress_bar()  # loading is short; a run has bars of its own
+    dtype = "auto" if config.dtype == "auto" else DTYPES[config.dtype]
+    module = _load_weights(source, hf_config, dtype, attention.NAME if path == "layout" else None)
     tokenizer = load_tokenizer(source)
     if source.adapter is not None:
         from peft import PeftModel

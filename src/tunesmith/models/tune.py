@@ -30,6 +30,13 @@ def prepare(loaded: Loaded, method: SftConfig, new_token_ids: list[int]) -> list
         notes += _full(loaded.model.module, method.freeze)
     elif loaded.adapter is None:
         notes += _lora(loaded, method.lora, new_token_ids)
+    elif new_token_ids:
+        raise ConfigError(
+            f"the adapter {loaded.adapter} does not train the rows of {len(new_token_ids)} tokens that "
+            "model.template adds, and an adapter cannot grow",
+            "a template that ends answers with a token the adapter knows",
+            "choose another model.template, or write tuning: full, which merges the adapter first",
+        )
     else:
         own = loaded.model.module.peft_config["default"]
         notes.append(
@@ -87,7 +94,7 @@ def _lora(loaded: Loaded, config: LoraConfig, new_token_ids: list[int]) -> list[
             lora_dropout=config.dropout,
             target_modules=targets,
             task_type=TaskType.CAUSAL_LM,
-            trainable_token_indices=new_token_ids or None,
+            trainable_token_indices=_token_rows(module, new_token_ids) if new_token_ids else None,
             # GPT-2's Conv1D keeps its weight transposed; PEFT wants to be told.
             fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in module.modules()),
         ),
@@ -97,6 +104,25 @@ def _lora(loaded: Loaded, config: LoraConfig, new_token_ids: list[int]) -> list[
     if new_token_ids:
         notes.append(f"the embeddings of {len(new_token_ids)} new tokens are trained beside the adapter")
     return notes
+
+
+def _token_rows(module: nn.Module, ids: list[int]) -> dict[str, list[int]]:
+    """Which rows are trained in which layers: those of the embeddings and, where it is not tied to them, of the head.
+
+    A new row of an untied head would otherwise be neither trained nor saved.
+    """
+    layers = [module.get_input_embeddings()]  # type: ignore[operator]
+    head = module.get_output_embeddings()  # type: ignore[operator]
+    if head.bias is not None:
+        raise ConfigError(
+            "this model's head has a bias, which PEFT leaves out where single rows of a head are trained",
+            "a head without bias for a template that adds an end token",
+            "choose another model.template, or write tuning: full",
+        )
+    if head.weight is not layers[0].weight:
+        layers.append(head)
+    names = {id(part): name for name, part in module.named_modules()}
+    return {names[id(layer)]: ids for layer in layers}
 
 
 def target_modules(module: nn.Module, patterns: list[str]) -> list[str]:

@@ -12,19 +12,30 @@ from tunesmith.config.explain import explain
 from tunesmith.config.machine import describe_machine
 from tunesmith.core.model import Model
 from tunesmith.data.load import lengths, preview
+from tunesmith.evaluate.answers import Answerer
 from tunesmith.evaluate.card import write_card
 from tunesmith.evaluate.report import COMPARED, Losses, write_report
 from tunesmith.evaluate.report_html import interval_text
-from tunesmith.evaluate.report_model import Cost, Curves, DataAccount, Estimate, Fit, Lineage, Report, Span
+from tunesmith.evaluate.report_model import (
+    Cost,
+    Curves,
+    DataAccount,
+    Estimate,
+    Fit,
+    Lineage,
+    Measured,
+    Report,
+    Span,
+)
 from tunesmith.evaluate.words import describe_fit
 from tunesmith.models.files import Manifest
 from tunesmith.models.load import Loaded, load_model
 from tunesmith.models.save import save_model
-from tunesmith.scoring import PRIMARY, metric
+from tunesmith.scoring import PRIMARY, metric, show
 from tunesmith.train.build import Built, with_template
 from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.folder import RunFolder
-from tunesmith.types import EventSink
+from tunesmith.types import EventSink, TokenRow
 from tunesmith.workflow import prove
 from tunesmith.workflow.prepare import Prepared
 
@@ -85,7 +96,7 @@ def finish(
     sink("table", title=f"{run.name}: test rows", columns=columns, rows=rows)
     headline = next((c.words for c in report.comparisons if c.base == "base"), "")
     text = f"{headline}\nreport: {page}\nmodel:  {folder.model}".strip()
-    sink("done", text=text)
+    sink("done", text=f"finished in {sum(seconds.values()):.0f} s")
     return Result(folder.path, report, _plan_of(folder), columns, rows, text)
 
 
@@ -111,6 +122,14 @@ def _manifest(prepared: Prepared, loaded: Loaded) -> Manifest:
     )
 
 
+@dataclass
+class _General:
+    """Losses of one model on held-out text (where rows have no answers) and on the general sample."""
+
+    held_out: Losses | None
+    general: Losses | None
+
+
 def _prove(
     prepared: Prepared, built: Built, report: Report, sink: EventSink, seconds: dict[str, float]
 ) -> None:
@@ -119,7 +138,6 @@ def _prove(
     sink("phase", name="prove", text="base, tuned and baselines on the same test rows")
     examples = prove.chosen_rows(prepared.examples("test"), run.evaluate.limit, run.seed)
     refs = {e.ref for e in examples}
-    answers = bool(examples) and run.method.supervise != "all"
     proof = prove.Proof(
         run=run,
         task=report.task,
@@ -129,56 +147,53 @@ def _prove(
         sink=sink,
     )
     general = prove.general_rows(run, prepared.renderer, prepared.context)
-    choosing = proof.task == "label" and run.evaluate.label_scoring
-
-    def look(model: Model, name: str) -> tuple[Losses | None, Losses | None]:
-        """Measure one model; its losses on the test rows and on the general text."""
-        answerer = prove.make_answerer(run, model, prepared.tokenizer, prepared.renderer, prepared.context)
-        if answers:
-            proof.measure(name, "free generation, greedy", answerer)
-            if choosing:
-                proof.choose(f"{name} (choosing a label)", answerer)
-        with proof.timed(f"losses of {name}"):
-            held_out = proof.losses(answerer) if examples and not answers else None
-            return held_out, answerer.losses(general) if general else None
-
-    tuned_test, tuned_general = look(built.loaded.model, "tuned")
-    answerer = prove.make_answerer(
-        run, built.loaded.model, prepared.tokenizer, prepared.renderer, prepared.context
-    )
+    answers = bool(examples) and run.method.supervise != "all"
+    tuned = _look(prepared, proof, built.loaded.model, "tuned", general)
     with proof.timed("hard training rows"):
-        report.suspects = prove.suspects(answerer, prepared.splits.train, prepared.rows["train"], run.seed)
+        report.suspects = prove.suspects(
+            _answerer(prepared, built.loaded.model), prepared.splits.train, prepared.rows["train"], run.seed
+        )
     prove.free(built.loaded.model)
-    base = load_base(prepared)
-    base_test, base_general = look(base.model, "base")
+    base_model = load_base(prepared).model
+    base = _look(prepared, proof, base_model, "base", general)
     if answers and run.evaluate.few_shot:
         shots = prove.shots_for(run, prepared.examples("train"))
-        answerer = prove.make_answerer(
-            run, base.model, prepared.tokenizer, prepared.renderer, prepared.context
-        )
         note = f"prompted with {len(shots)} training examples (as many as fit)"
-        proof.measure("few-shot base", note, answerer, shots, losses=False)
-    prove.free(base.model)
+        proof.measure("few-shot base", note, _answerer(prepared, base_model), shots, losses=False)
+    prove.free(base_model)
     if answers and run.evaluate.baselines and proof.task != "text":
         proof.baselines(prepared.examples("train"))
     if answers:
-        found_base, found_tuned = proof.get("base"), proof.get("tuned")
-        assert found_base is not None
-        assert found_tuned is not None
-        order = ["base", "few-shot base", "majority", "tfidf", "base (choosing a label)"]
-        order += ["tuned (choosing a label)", "tuned"]
-        proof.systems.sort(key=lambda s: order.index(s.name))
         with proof.timed("statistics"):
-            proof.fill(report, found_base, found_tuned)
-    elif base_test and tuned_test:
-        prove.fill_perplexity(report, base_test, tuned_test, proof.settings)
+            proof.fill_ordered(report)
+    elif base.held_out and tuned.held_out:
+        prove.fill_perplexity(report, base.held_out, tuned.held_out, proof.settings)
     else:
         report.absent["systems"] = (
             "there are no test rows (data.test_fraction is 0 and no data.test is given)"
         )
-    if base_general and tuned_general:
-        report.forgetting = prove.forgetting(base_general, tuned_general, run)
+    if base.general and tuned.general:
+        report.forgetting = prove.forgetting(base.general, tuned.general, run)
     seconds |= proof.seconds
+
+
+def _answerer(prepared: Prepared, model: Model) -> Answerer:
+    return prove.make_answerer(prepared.run, model, prepared.tokenizer, prepared.renderer, prepared.context)
+
+
+def _look(
+    prepared: Prepared, proof: prove.Proof, model: Model, name: str, general: list[TokenRow]
+) -> _General:
+    """Everything that is measured of one model."""
+    run, answerer = prepared.run, _answerer(prepared, model)
+    answers = bool(proof.examples) and run.method.supervise != "all"
+    if answers:
+        proof.measure(name, "free generation, greedy", answerer)
+        if proof.task == "label" and run.evaluate.label_scoring:
+            proof.choose(f"{name} (choosing a label)", answerer)
+    with proof.timed(f"losses of {name}"):
+        held_out = proof.losses(answerer) if proof.examples and not answers else None
+        return _General(held_out, answerer.losses(general) if general else None)
 
 
 def load_base(prepared: Prepared) -> Loaded:
@@ -301,8 +316,12 @@ def table_of(report: Report) -> tuple[list[str], list[list[str]]]:
         names = ["json_valid", "json_exact", *(f"accuracy.{f}" for f in fields)]
     names = [n for n in [*names, "perplexity"] if any(n in s.metrics for s in report.systems)]
     columns = ["system", *(metric(n).title for n in names)]
-    rows = [
-        [s.name, *(interval_text(n, s.metrics[n]) if n in s.metrics else "-" for n in names)]
-        for s in report.systems
-    ]
+    rows = [[s.name, *(_cell(n, s.metrics.get(n)) for n in names)] for s in report.systems]
     return columns, rows
+
+
+def _cell(name: str, measured: Measured | None) -> str:
+    if measured is None:
+        return "-"
+    value = show(name, measured.value)
+    return value if measured.low is None else f"{value} ({interval_text(name, measured)})"

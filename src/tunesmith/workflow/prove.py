@@ -46,6 +46,16 @@ from tunesmith.types import EventSink, Example, Message, RowRef, TokenRow
 SUSPECT_TOKENS = 40_000
 """Training tokens scored again to find rows that are still hard: enough to rank them, cheap beside training."""
 
+ORDER = (
+    "base",
+    "few-shot base",
+    "majority",
+    "tfidf",
+    "base (choosing a label)",
+    "tuned (choosing a label)",
+    "tuned",
+)
+
 
 @dataclass
 class Found:
@@ -171,6 +181,14 @@ class Proof:
                 settings=self.settings,
             )
         return out
+
+    def fill_ordered(self, report: Report) -> None:
+        """`fill` with base and tuned, the systems in the order people read them."""
+        self.systems.sort(key=lambda s: ORDER.index(s.name))
+        base, tuned = self.get("base"), self.get("tuned")
+        assert base is not None
+        assert tuned is not None
+        self.fill(report, base, tuned)
 
     def fill(self, report: Report, base: Found, tuned: Found) -> None:
         """Put everything measured into the report."""
