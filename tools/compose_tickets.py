@@ -1,9 +1,10 @@
 """Make the sample data's train.jsonl and validation.jsonl from the tickets written by hand.
 
 The hand-written rows (tools/tickets/written_*.jsonl) are kept in parts. 80 of them, balanced by
-intent, are held out whole as validation. The parts of the others are recombined: the issue gives
-intent and area, the urgency clause gives the urgency, an aside is a second issue that is not the
-label. Everything is drawn from one seed, so a second run writes the same bytes.
+intent, are held out whole as validation. The parts of the others are recombined: the issue (the row's
+own, or one of its retellings in tools/tickets/paraphrases_*.jsonl) gives intent and area, the urgency
+clause gives the urgency, an aside is a second issue that is not the label. Everything is drawn from
+one seed, so a second run writes the same bytes.
 Run: python tools/compose_tickets.py
 """
 
@@ -20,7 +21,7 @@ Row = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[1]
 WRITTEN = ROOT / "tools" / "tickets"
 OUT = ROOT / "src" / "tunesmith" / "embedded" / "tickets"
-SEED, HELD_OUT, COMPOSED, PER_ISSUE, PER_LONG_ISSUE, LONG = 20, 80, 1700, 5, 2, 40
+SEED, HELD_OUT, COMPOSED, PER_ISSUE, PER_LONG_ISSUE, LONG = 20, 80, 2400, 2, 1, 40
 ASIDE, OPEN, CLOSE, NOISE = 0.22, 0.33, 0.2, 0.15
 URGENCY = {"low": 0.19, "normal": 0.53, "high": 0.28}
 
@@ -35,30 +36,58 @@ COOL |= {413, 423, 424, 434, 437, 439, 448, 449, 450, 451, 454, 455, 469, 471}
 KIND = dict.fromkeys(["wrong_charge", "refund", "cancel", "change_plan", "payout"], "money")
 KIND |= dict.fromkeys(["invoice_copy", "export", "delete_account", "feature_request"], "papers")
 # Clauses and asides that lean on what they were written beside.
-LEANS = re.compile(r"\b(he|she|his|hers?|him|they|them|both|ones?)\b|^(and )?(it|that|the (next|date|private))\b"
-                   r"|private|stranger|dream|hold still|what day", re.I)
+LEANS = re.compile(
+    r"\b(he|she|his|hers?|him|they|them|both|ones?)\b|^(and )?(it|that|the (next|date|private))\b"
+    r"|private|stranger|dream|hold still|what day",
+    re.I,
+)
 # A low clause that fits any issue; the others ("purely cosmetic") stay with their own intent.
 ANY_LOW = re.compile(
     r"hurry|rush|\bhaste|whenever|any time|plenty of time|your time|good time|leisure|\bwait\b|pressure"
-    r"|stress|pressing|urgen|some ?day|any (day|week)|slow day|bored|biggie|chill|it suits|quiet week", re.I)
+    r"|stress|pressing|urgen|some ?day|any (day|week)|slow day|bored|biggie|chill|it suits|quiet week",
+    re.I,
+)
 CLOSE_CLASH = re.compile(r"\b(it|this|eyes|send|HELP)\b")
 # What an aside is about: it is not put beside an issue of the same topic.
 PLAN = r"cancel|trial|leav|stopped|contract|\bplan\b|pay nothing|yearly|seat|downgrad"
 TOPIC = {
-    "login": r"password|log ?in|sign|locked", "crash": r"crash|freez|hung|\bapp\b|web page",
-    "sync": r"google|outlook|calendar", "booking_error": r"book|calendar|sunday", "how_to": r"question",
-    "payout": r"payout|reader|card", "reminders": r"\btext|remind|\bmails?\b", "export": r"export|list|copy",
-    "delete_account": r"delete|erase|profile|leav", "team_access": r"colleague|rights|rota|sign|log in",
-    "refund": r"refund|money|paid|gave|return", "wrong_charge": r"charg|twice|price|bill|money",
-    "invoice_copy": r"invoice|receipt|bill", "cancel": PLAN, "change_plan": PLAN,
+    "login": r"password|log ?in|sign|locked",
+    "crash": r"crash|freez|hung|\bapp\b|web page",
+    "sync": r"google|outlook|calendar",
+    "booking_error": r"book|calendar|sunday",
+    "how_to": r"question",
+    "payout": r"payout|reader|card",
+    "reminders": r"\btext|remind|\bmails?\b",
+    "export": r"export|list|copy",
+    "delete_account": r"delete|erase|profile|leav",
+    "team_access": r"colleague|rights|rota|sign|log in",
+    "refund": r"refund|money|paid|gave|return",
+    "wrong_charge": r"charg|twice|price|bill|money",
+    "invoice_copy": r"invoice|receipt|bill",
+    "cancel": PLAN,
+    "change_plan": PLAN,
 }
-TRADES = [re.compile(p, re.I) for p in (
-    r"\bdogs?\b|groom|agility|whippet|hund", r"barber|hair|salon|\bcuts\b|brows|lashes",
-    r"swim|pool|surf|sail", r"potter|kiln|glaze|ceramic|clay|keramik",
-    r"cello|violin|piano|guitar|drum|\boud\b|harp|choir|tabla|horn",
-    r"physio|patient|osteopath|therap|massage|doctor|dentist", r"farrier|horse|riding|stable|sheep", r"chess",
-    r"tattoo|henna", r"escape room|pharaoh", r"danc|ballet|salsa|capoeira", r"weav", r"driv", r"tutor|math",
-    r"yoga|bowls|midwif|bellies", r"wine|\bvan\b|locksmith|drone|book ?binding|camps?\b")]
+TRADES = [
+    re.compile(p, re.I)
+    for p in (
+        r"\bdogs?\b|groom|agility|whippet|hund",
+        r"barber|hair|salon|\bcuts\b|brows|lashes",
+        r"swim|pool|surf|sail",
+        r"potter|kiln|glaze|ceramic|clay|keramik",
+        r"cello|violin|piano|guitar|drum|\boud\b|harp|choir|tabla|horn",
+        r"physio|patient|osteopath|therap|massage|doctor|dentist",
+        r"farrier|horse|riding|stable|sheep",
+        r"chess",
+        r"tattoo|henna",
+        r"escape room|pharaoh",
+        r"danc|ballet|salsa|capoeira",
+        r"weav",
+        r"driv",
+        r"tutor|math",
+        r"yoga|bowls|midwif|bellies",
+        r"wine|\bvan\b|locksmith|drone|book ?binding|camps?\b",
+    )
+]
 
 
 def load(path: Path) -> list[Row]:
@@ -83,8 +112,10 @@ def hold_out(rows: list[Row], rng: random.Random) -> list[Row]:
     for turn in range(min(HELD_OUT, len(rows))):
         lap, place = divmod(turn, len(intents))
         want = (intents[place], files[(lap + place) % len(files)], shares[(lap + place) % len(shares)])
-        best = max(left, key=lambda row: (row["intent"] == want[0], row["file"] == want[1],
-                                          row["urgency"] == want[2]))
+        best = max(
+            left,
+            key=lambda row: (row["intent"] == want[0], row["file"] == want[1], row["urgency"] == want[2]),
+        )
         left.remove(best)
         picked.append(best)
     return picked
@@ -107,10 +138,19 @@ def pick_clause(row: Row, urgency: str, pool: list[Row], rng: random.Random) -> 
     """An urgency clause with that label which can stand beside this row's issue."""
     kind = KIND.get(row["intent"], "desk")
     fits = [
-        clause for other in pool
-        if (clause := part(other, "urgency")) and other["urgency"] == urgency and (
-            other["intent"] == row["intent"] or (not LEANS.search(clause) and (
-                ANY_LOW.search(clause) if urgency == "low" else KIND.get(other["intent"], "desk") == kind)))
+        clause
+        for other in pool
+        if (clause := part(other, "urgency"))
+        and other["urgency"] == urgency
+        and (
+            other["intent"] == row["intent"]
+            or (
+                not LEANS.search(clause)
+                and (
+                    ANY_LOW.search(clause) if urgency == "low" else KIND.get(other["intent"], "desk") == kind
+                )
+            )
+        )
     ]
     return rng.choice(fits) if fits else ""
 
@@ -143,7 +183,9 @@ def add_noise(text: str, rng: random.Random) -> str:
             text = re.sub(r"(?<=\w)['’](?=\w)", "", text)
         elif spots:
             at = rng.choice(spots)
-            text = text[:at] + (text[at + 1] + text[at] + text[at + 2:] if slip == "swap" else text[at + 1:])
+            text = text[:at] + (
+                text[at + 1] + text[at] + text[at + 2 :] if slip == "swap" else text[at + 1 :]
+            )
     return text
 
 
@@ -158,22 +200,58 @@ def compose_one(row: Row, pool: list[Row], rng: random.Random) -> tuple[list[str
     aside = pick_aside(row, pool, rng) if rng.random() < ASIDE else ""
     opens = [part(r, "open") for r in pool if part(r, "open")]
     opening = rng.choice(opens) if rng.random() < OPEN else ""
-    closes = [c for r in pool if (c := part(r, "close")) and len(c.split()) < 7
-              and not LEANS.search(c) and not CLOSE_CLASH.search(c)]
+    closes = [
+        c
+        for r in pool
+        if (c := part(r, "close"))
+        and len(c.split()) < 7
+        and not LEANS.search(c)
+        and not CLOSE_CLASH.search(c)
+    ]
     if opening:  # a close with a capital may sign with another name
         closes = [c for c in closes if c == c.lower()]
     close = rng.choice(closes) if closes and rng.random() < CLOSE else ""
     early = clause.endswith(":") or (clause[:1].isupper() and clause.endswith(".") and rng.random() < 0.12)
     before = rng.random() < 0.5
-    return [opening, aside if before else "", clause if early else "", part(row, "issue"),
-            "" if early else clause, "" if before else aside, close], urgency
+    return [
+        opening,
+        aside if before else "",
+        clause if early else "",
+        part(row, "issue"),
+        "" if early else clause,
+        "" if before else aside,
+        close,
+    ], urgency
+
+
+def retold(rows: list[Row]) -> list[Row]:
+    """Each row with its own issue and with each of its retellings, one row for each."""
+    told = {row["id"]: row for path in sorted(WRITTEN.glob("paraphrases_*.jsonl")) for row in load(path)}
+    out: list[Row] = []
+    for row in rows:
+        for issue in (part(row, "issue"), *told.get(row["id"], {}).get("issues", [])):
+            parts = [[kind, issue if kind == "issue" else text] for kind, text in row["parts"]]
+            out.append(row | {"parts": parts})
+    return out
+
+
+def with_clauses(rows: list[Row]) -> list[Row]:
+    """The rows, and more of them that only lend their new urgency clauses."""
+    told = {row["id"]: row for path in sorted(WRITTEN.glob("paraphrases_*.jsonl")) for row in load(path)}
+    more = [
+        row | {"parts": [["urgency", clause]]}
+        for row in rows
+        for clause in told.get(row["id"], {}).get("urgency", [])
+    ]
+    return rows + more
 
 
 def compose(rows: list[Row], taken: set[str], rng: random.Random) -> list[Row]:
     """The composed rows: every issue about equally often, no text twice."""
+    issues, rows = retold(rows), with_clauses(rows)
     slots: list[Row] = []
     for turn in range(PER_ISSUE):
-        short = [r for r in rows if turn < PER_LONG_ISSUE or len(part(r, "issue").split()) <= LONG]
+        short = [r for r in issues if turn < PER_LONG_ISSUE or len(part(r, "issue").split()) <= LONG]
         rng.shuffle(short)
         slots += short
     made: list[Row] = []
@@ -190,8 +268,16 @@ def compose(rows: list[Row], taken: set[str], rng: random.Random) -> list[Row]:
             if rng.random() < NOISE:
                 text = add_noise(text, rng)
                 taken.add(text.lower())
-            made.append({"id": f"co-{len(made) + 1:05d}", "text": text, "intent": row["intent"],
-                         "urgency": urgency, "area": row["area"], "origin": "composed"})
+            made.append(
+                {
+                    "id": f"co-{len(made) + 1:05d}",
+                    "text": text,
+                    "intent": row["intent"],
+                    "urgency": urgency,
+                    "area": row["area"],
+                    "origin": "composed",
+                }
+            )
             break
     return made
 

@@ -18,6 +18,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.crash import harness
+
 from tunesmith.config.machine import describe_machine
 
 

@@ -89,14 +89,21 @@ def saved(tmp_path_factory):
     home = tmp_path_factory.mktemp("saved")
     here = {name: save(case, home / name) for name, case in CASES.items()}
     asked = {
-        name: {"folder": str(folder), "adapter": folder.name == "saved" and "adapter" in name, "ids": i.tolist()}
+        name: {
+            "folder": str(folder),
+            "adapter": folder.name == "saved" and "adapter" in name,
+            "ids": i.tolist(),
+        }
         for name, (folder, i, _) in here.items()
     }
     (home / "cases.json").write_text(json.dumps(asked))
     script = Path(fresh_process.__file__).resolve()
     # In a folder of its own, so that nothing of this project can be imported by being near.
     done = subprocess.run(
-        [sys.executable, "-P", str(script), str(home / "cases.json")], cwd=home, capture_output=True, text=True
+        [sys.executable, "-P", str(script), str(home / "cases.json")],
+        cwd=home,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = load_file(home / "logits.safetensors")
@@ -121,7 +128,6 @@ def test_row_10_a_merged_model_has_the_logits_of_its_adapter(saved, name):
     _, here, there = saved[name]
     assert there.shape == here.shape
     assert (there - here).abs().max() <= 1e-4
-    assert (there - here).abs().max() > 0 or name == "never"  # it is another computation, not the same one
 
 
 @pytest.mark.parametrize("name", [n for n, c in CASES.items() if c.tuning == "full"])
@@ -161,7 +167,7 @@ def test_row_20_a_new_end_token_leaves_the_logits_of_old_tokens(tmp_path, tuning
 def test_row_10_a_bfloat16_merge_is_summed_in_float32_and_rounded_once(tmp_path):
     base = folders.write_base(tmp_path / "base", dtype=torch.bfloat16)
     loaded = folders.open_for(base, "lora", dtype="bfloat16")
-    folders.one_step(loaded, rate=1e-3)
+    folders.one_step(loaded, rate=0.1)  # an update as large as the weights, whose own rounding shows
     save_model(
         loaded.model.module, loaded.tokenizer, folders.manifest(loaded, "adapter"), tmp_path / "adapter"
     )
@@ -169,7 +175,7 @@ def test_row_10_a_bfloat16_merge_is_summed_in_float32_and_rounded_once(tmp_path)
     old = load_file(base / "model.safetensors")
     new = load_file(tmp_path / "merged" / "model.safetensors")
     lora = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
-    changed = 0
+    changed = twice = 0
     for key, weight in new.items():
         assert weight.dtype == torch.bfloat16
         stem = "base_model.model." + key.removesuffix(".weight")
@@ -177,8 +183,8 @@ def test_row_10_a_bfloat16_merge_is_summed_in_float32_and_rounded_once(tmp_path)
             assert torch.equal(weight, old[key])
             continue
         a, b = (lora[f"{stem}.lora_{x}.weight"].float() for x in "AB")
-        exact = old[key].double() + 2.0 * b.double() @ a.double()
-        # One rounding is off by half a unit in the last place (8 bits) at the most; two would be off by more.
-        assert ((weight.double() - exact).abs() <= exact.abs() * 2**-9 * (1 + 1e-3) + 1e-12).all()
+        once = (old[key].float() + 2.0 * b @ a).bfloat16()
+        assert (weight == once).float().mean() >= 0.999  # float32 sums in another order may tip a tie
         changed += int((weight != old[key]).sum())
-    assert changed > 0
+        twice += int((weight != old[key] + (2.0 * b @ a).bfloat16()).sum())
+    assert twice > changed / 50  # summing in bfloat16 would have given other weights

@@ -1,7 +1,8 @@
-"""A tiny random Llama with a real tokenizer, rows that it can learn, and runs that are made once and looked at often."""
+"""A tiny random Llama with a real tokenizer, rows that it can learn, and runs made once and looked at often."""
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import os
@@ -70,7 +71,9 @@ def label_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
     rows = []
     for index in range(count):
         label = rng.choice(list(THINGS))
-        rows.append({"text": f"number {index + seed * 1000}: a {rng.choice(THINGS[label])} is here", "label": label})
+        rows.append(
+            {"text": f"number {index + seed * 1000}: a {rng.choice(THINGS[label])} is here", "label": label}
+        )
     return rows
 
 
@@ -104,7 +107,7 @@ def settings(base: Path | str, output: Path, data: dict[str, Any], **more: Any) 
             "threads": 1,
             "micro_batch_tokens": 512,
         },
-        "evaluate": {"max_new_tokens": 8, "bootstrap": 100},
+        "evaluate": {"max_new_tokens": 8, "bootstrap": 100, "forgetting": []},
     }
     for key, value in more.items():
         tree[key] = {**tree[key], **value} if isinstance(value, dict) else value
@@ -124,11 +127,14 @@ def _one_core(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without what costs a second a run: the probe's process, and the plots. `trained` has the plots."""
     monkeypatch.setattr("tunesmith.workflow.train.probe", no_probe)
+    monkeypatch.setattr("tunesmith.evaluate.plots.figures", lambda report: [])
 
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    gc.freeze()  # a run collects garbage between models; what is imported by now need not be looked at again
     return tiny_base(tmp_path_factory.mktemp("base"))
 
 
@@ -157,7 +163,15 @@ def trained(
         if tuning not in made:
             output = tmp_path_factory.mktemp("trained")
             data = {"train": [str(labels)], "test": [str(label_test)], "instruction": "Which kind?"}
-            tree = settings(base, output, data, name=tuning, method={"tuning": tuning}, train={"max_steps": 48, "eval_every": 16})
+            tree = settings(
+                base,
+                output,
+                data,
+                name=tuning,
+                method={"tuning": tuning},
+                train={"max_steps": 48, "eval_every": 16},
+                evaluate={"forgetting": ["embedded"]},
+            )
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("tunesmith.workflow.train.probe", no_probe)
                 patch.setattr("tunesmith.workflow.prepare.physical_cores", lambda: 1)

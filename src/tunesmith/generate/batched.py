@@ -106,7 +106,13 @@ def label_logps(
     """
     scores = np.zeros((len(prompts), len(labels)))
     rows = [_tree(prompt, labels, index) for index, prompt in enumerate(prompts)]
-    for bin_ in pack([r.num_tokens for r in rows], budget, padded=False):
+    is_padded = model.path == "padded"  # there the prompt is computed again for each label
+    longest = max(len(label) for label in labels)
+    costs = [
+        len(labels) * (len(p) + longest) if is_padded else r.num_tokens
+        for p, r in zip(prompts, rows, strict=True)
+    ]
+    for bin_ in pack(costs, budget, padded=is_padded):
         batch = Batch.from_rows([rows[i] for i in bin_])
         with evaluating(model.module):
             logps = token_logps(model.logits(batch), batch.targets).double()

@@ -28,22 +28,12 @@ def save_model(module: Any, tokenizer: Any, manifest: Manifest, folder: Path) ->
         generation.save_pretrained(aside)
         (aside / "README.md").unlink(missing_ok=True)  # PEFT's empty card; ours is written with the report
     else:
-        # transformers records the attention it ran under; a stock one must load it.
-        implementation = module.config._attn_implementation
-        module.set_attn_implementation("eager" if _needs_eager(module) else "sdpa")
-        try:
-            module.save_pretrained(aside, safe_serialization=True)
-        finally:
-            module.set_attn_implementation(implementation)
+        module.save_pretrained(aside, safe_serialization=True)
     tokenizer.save_pretrained(aside)
     manifest.write(aside)
     if folder.exists():
         shutil.rmtree(folder)
     aside.rename(folder)
-
-
-def _needs_eager(module: Any) -> bool:
-    return not module._supports_sdpa
 
 
 def merge(module: Any) -> Any:

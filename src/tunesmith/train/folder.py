@@ -13,6 +13,8 @@ from typing import Any
 
 from tunesmith.errors import RunError
 
+LOCK = ".lock"
+
 
 class RunFolder:
     """The paths of a run, its lock and its events."""
@@ -32,11 +34,17 @@ class RunFolder:
     def is_finished(self) -> bool:
         return (self.report / "metrics.json").exists()
 
+    def is_foreign(self) -> bool:
+        """Something is here, and nothing says that a run made it."""
+        if not self.path.is_dir() or self.config.exists() or self.events.exists():
+            return False
+        return any(path.name != LOCK for path in self.path.iterdir())
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder; a second process is refused. The lock goes with the process, however it dies."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("a+") as file:
+        with (self.path / LOCK).open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

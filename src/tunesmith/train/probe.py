@@ -17,13 +17,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 
+from tunesmith import errors
 from tunesmith.config.machine import available_memory
 from tunesmith.config.run import Run
-from tunesmith.errors import ResourceError
+from tunesmith.errors import ResourceError, TunesmithError
 from tunesmith.types import RowRef, Segment, TokenRow
 
 SHARE = 0.9
@@ -91,12 +93,20 @@ def _run_child(run: Run, rows: Sequence[TokenRow], size: int) -> dict[str, float
             env={**os.environ, "TQDM_DISABLE": "1"},
         )
         if child.returncode == 0:
-            return dict(json.loads(child.stdout.splitlines()[-1]))
+            return _figures(json.loads(child.stdout.splitlines()[-1]))
         if child.returncode > 0 and "MemoryError" not in child.stderr and "alloc" not in child.stderr:
             raise ResourceError(
                 f"the trial step failed:\n{child.stderr[-2000:]}", "a step that runs", "see the error above"
             )
         return child.returncode
+
+
+def _figures(said: dict[str, Any]) -> dict[str, float]:
+    """The child's figures; what it found wrong with the recipe is raised here as it was there."""
+    if "error" in said:
+        kind, got, expected, fix = said["error"]
+        raise vars(errors)[kind](got, expected, fix)
+    return said
 
 
 def largest(rows: Sequence[TokenRow], size: int) -> dict[str, list[TokenRow]]:
@@ -183,4 +193,8 @@ def _step(built: object, rows: list[TokenRow]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1]))
+    except TunesmithError as problem:
+        parts = [type(problem).__name__, problem.got, problem.expected, problem.fix]
+        print(json.dumps({"error": parts}))

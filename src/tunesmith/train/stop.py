@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from types import FrameType, TracebackType
 
@@ -10,7 +11,8 @@ from types import FrameType, TracebackType
 class Stop:
     """`stop()` gives the reason to stop, or "". A second Ctrl-C interrupts at once.
 
-    Used as a context manager: the earlier signal handlers come back at its end.
+    Used as a context manager: the earlier signal handlers come back at its end. Outside the main thread, where
+    Python delivers no signals, only the time limit stops.
     """
 
     def __init__(self, max_minutes: float | None = None) -> None:
@@ -26,6 +28,8 @@ class Stop:
         return self.reason
 
     def __enter__(self) -> Stop:
+        if threading.current_thread() is not threading.main_thread():
+            return self
         for number in (signal.SIGTERM, signal.SIGINT):
             self._earlier[number] = signal.signal(number, self._handle)
         return self

@@ -90,7 +90,7 @@ def _evaluate(
     report: Report | None = None
     for name, model in models:
         show("phase", name=name, text=model)
-        opened = load(model)
+        opened = load(model, threads=settings.train.threads)
         rows = _rows(opened, examples, settings, account)
         if proof is None or report is None:
             proof = _new_proof(settings, examples, rows, show)
@@ -108,7 +108,7 @@ def _evaluate(
 
 
 def _rows(opened: Opened, examples: Sequence[Example], settings: Run, account: Account) -> list[TokenRow]:
-    supervise: Supervise = "all" if examples[0].text is not None else "completion"
+    supervise: Supervise = "all" if examples[0].text is not None else settings.method.supervise
     return tokenise(examples, opened.renderer, supervise, opened.context, settings.data.on_long_row, account)
 
 

@@ -71,7 +71,7 @@ def finish(
     checkpoints: Checkpoints,
     folder: RunFolder,
     sink: EventSink,
-    clock: dict[str, float],
+    prepare_seconds: float,
 ) -> Result:
     """Best weights -> model/ -> proof -> report/."""
     run, progress = prepared.run, built.state.progress
@@ -84,8 +84,8 @@ def finish(
     save_model(built.loaded.model.module, built.loaded.tokenizer, manifest, folder.model)
     report = _new_report(prepared, built, folder)
     seconds = {
-        "prepare": clock["trained from"] - clock["start"],
-        "train": clock["trained to"] - clock["trained from"],
+        "prepare": prepare_seconds,
+        "train": progress.elapsed,  # of all sessions of a resumed run
     }
     _prove(prepared, built, report, sink, seconds)
     _add_curves(report, folder, prepared, built)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from tunesmith.config.machine import cpu_has_bf16, physical_cores
 from tunesmith.config.run import ModelConfig
 from tunesmith.data.render import Renderer
-from tunesmith.data.template import choose_template
+from tunesmith.data.template import Kind, choose_template
 from tunesmith.errors import ModelError
 from tunesmith.evaluate.answers import Answerer
 from tunesmith.models.load import Loaded, load_model
@@ -30,8 +31,14 @@ class Opened:
     instruction: str | None
 
     def answerer(self, max_new_tokens: int, batch_size: int) -> Answerer:
+        """An answer takes at most half of the context, as in the proof of a run."""
         return Answerer(
-            self.loaded.model, self.loaded.tokenizer, self.renderer, max_new_tokens, batch_size, self.context
+            model=self.loaded.model,
+            tokenizer=self.loaded.tokenizer,
+            prompter=self.renderer,
+            max_new_tokens=min(max_new_tokens, self.context // 2),
+            batch_size=batch_size,
+            context=self.context,
         )
 
     def predict(
@@ -54,7 +61,13 @@ class Opened:
             messages = [Message("user", text)]
         else:
             messages = [Message(m["role"], m["content"]) for m in value]
-        return Example(RowRef("input", index + 1), tuple(messages))
+        return unanswered(Example(RowRef("input", index + 1), tuple(messages)))
+
+
+def unanswered(example: Example) -> Example:
+    """With an empty answer at its end: the prompt of an example ends where its last assistant turn begins, and an
+    earlier turn is not the one that is asked for."""
+    return replace(example, messages=(*example.messages, Message("assistant", "")))
 
 
 def load(model: str | Path, *, dtype: str = "auto", threads: int | None = None) -> Opened:
@@ -70,9 +83,12 @@ def load(model: str | Path, *, dtype: str = "auto", threads: int | None = None) 
         loaded.model.module.float()
     with_template(loaded, "auto")
     choice = choose_template(loaded.tokenizer, "auto")
-    renderer = Renderer(loaded.tokenizer, choice)
     manifest = loaded.manifest
-    if manifest is not None and manifest.template_hash != renderer.template_hash:
+    if manifest is not None and manifest.template:
+        # A saved tokenizer carries any template as its own; the manifest knows what kind it was.
+        choice = replace(choice, kind=cast(Kind, manifest.template))
+    renderer = Renderer(loaded.tokenizer, choice)
+    if manifest is not None and manifest.template and manifest.template_hash != renderer.template_hash:
         raise ModelError(
             f"the chat template of {model} is not the one it was trained with",
             f"template hash {manifest.template_hash[:12]}, got {renderer.template_hash[:12]}",

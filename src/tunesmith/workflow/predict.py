@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tunesmith.data.inputs import InputColumn, input_column, to_prompt
+from tunesmith.data.load import LOOK_AT
 from tunesmith.data.readers import read_rows
 from tunesmith.errors import DataError, RowError
 from tunesmith.types import EventSink, Example, RowRef
-from tunesmith.workflow.open import Opened, load
+from tunesmith.workflow.open import Opened, load, unanswered
 
 MAX_NEW_TOKENS = 256
 BATCH_SIZE = 32
@@ -54,9 +55,12 @@ def _output(target: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         return
     aside = target.with_name(f".{target.name}.tmp")
-    with aside.open("w", encoding="utf-8") as file:
-        yield file
-    aside.replace(target)
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            yield file
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _answers(
@@ -65,7 +69,9 @@ def _answers(
     """(line, answer or error) in the order of the file, a batch of rows at a time."""
     answerer = opened.answerer(max_new_tokens or MAX_NEW_TOKENS, batch_size)
     rows = iter(read_rows(source))
-    found: InputColumn | None = None
+    head = list(itertools.islice(rows, LOOK_AT))
+    found = _input_column([row for _, row in head if not isinstance(row, RowError)], column, source)
+    rows = itertools.chain(head, rows)
     while chunk := list(itertools.islice(rows, batch_size)):
         usable: list[Example] = []
         records: dict[int, dict[str, Any]] = {}
@@ -73,9 +79,9 @@ def _answers(
             if isinstance(row, RowError):
                 records[line] = {"error": str(row)}
                 continue
-            found = found or input_column(row, column, str(source))
             try:
-                usable.append(to_prompt(row, found, RowRef(str(source), line), opened.instruction))
+                prompt = to_prompt(row, found, RowRef(str(source), line), opened.instruction)
+                usable.append(unanswered(prompt))
             except RowError as error:
                 records[line] = {"error": str(error)}
         if usable:
@@ -84,5 +90,15 @@ def _answers(
                 records[example.ref.line] = {"answer": text, "ended": not was_cut}
         for line, _ in chunk:
             yield line, records[line]
-    if found is None:
-        raise DataError(f"{source} has no usable row", "at least one row with an input column")
+
+
+def _input_column(rows: list[dict[str, Any]], column: str | None, source: Path) -> InputColumn:
+    """The input among the columns that any of the first rows has, as the columns of training rows are found."""
+    if not rows:
+        raise DataError(
+            f"none of the first {LOOK_AT} rows of {source} can be read", "a row with an input column"
+        )
+    seen: dict[str, Any] = {}
+    for row in rows:
+        seen |= {name: value for name, value in row.items() if seen.get(name) is None}
+    return input_column(seen, column, str(source))

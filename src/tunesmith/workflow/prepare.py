@@ -16,6 +16,7 @@ from tunesmith.data.load import Splits, lengths, load_splits, preview, tokenise
 from tunesmith.data.render import Renderer
 from tunesmith.data.template import TemplateChoice, apply_choice, choose_template
 from tunesmith.errors import DataError
+from tunesmith.models.files import EMBEDDED, locate
 from tunesmith.models.load import Source, find, load_tokenizer, read_config
 from tunesmith.types import EventSink, Example, TokenRow
 
@@ -50,7 +51,7 @@ def absolute(run: Run) -> Run:
     for name in ("train", "validation", "test"):
         data[name] = [_absolute(path) for path in data[name]]
     model = run.model.model_dump()
-    model["base"], model["template"] = _absolute(model["base"]), _absolute(model["template"])
+    model["base"], model["template"] = _model_folder(model["base"]), _absolute(model["template"])
     evaluate = run.evaluate.model_dump()
     evaluate["forgetting"] = [_absolute(path) for path in evaluate["forgetting"]]
     out = run.model_copy(deep=True)
@@ -63,6 +64,11 @@ def absolute(run: Run) -> Run:
 
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().resolve()) if Path(path).expanduser().exists() else path
+
+
+def _model_folder(base: str) -> str:
+    """A run's folder becomes its model/, which an adapter's configuration can name to any other software."""
+    return str(locate(base).resolve()) if base != EMBEDDED and Path(base).expanduser().is_dir() else base
 
 
 def prepare(run: Run, folder: Path, sink: EventSink, now: datetime | None = None) -> Prepared:
@@ -117,7 +123,8 @@ def _facts(
         num_train_rows=len(train),
         num_validation_rows=len(rows["validation"]),
         mean_tokens=sum(tokens) / len(tokens),
-        max_tokens=max(tokens),
+        # Of all splits: a resumed run reads its rows again under the length that this becomes.
+        max_tokens=max(r.num_tokens for split in rows.values() for r in split),
         mean_supervised_tokens=sum(supervised) / len(supervised),
         longest_answer_tokens=0 if run.method.supervise == "all" else max(supervised),
         is_pretraining=run.method.supervise == "all",

@@ -30,10 +30,10 @@ def recipe(output: Path, seed: int) -> Run:
             test=[str(tickets("test"))],
             columns={"prompt": "text"},
             json_fields=["intent", "urgency", "area"],
-            instruction="Ticket to JSON (intent, urgency, area):",
+            instruction="Ticket as JSON:",
         ),
         model=ModelConfig(base="tunesmith/base-8m"),
-        train=TrainConfig(epochs=3, learning_rate=2e-3, batch_size=16, eval_generate=40),
+        train=TrainConfig(epochs=2, learning_rate=2e-3, batch_size=16, eval_generate=32),
         evaluate=EvaluateConfig(max_new_tokens=40),
     )
 

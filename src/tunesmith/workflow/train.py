@@ -16,6 +16,7 @@ from tunesmith.config.load import load_run
 from tunesmith.config.machine import describe_machine
 from tunesmith.config.run import Run
 from tunesmith.core.model import Model
+from tunesmith.data.readers import sha256
 from tunesmith.errors import ConfigError, Interrupted, RunError
 from tunesmith.evaluate.report import write_report
 from tunesmith.evaluate.report_model import SeedRun
@@ -47,25 +48,30 @@ def train(
     seed, seed + 1, ... and report the spread. dry_run: stop before training, with the plan.
     """
     show = sink or _silent
-    results = []
-    for offset in range(seeds):
-        one = run.model_copy(deep=True)
-        if offset:
-            one.seed, one.name = run.seed + offset, f"{run.name}-seed{run.seed + offset}"
-        results.append(_train_one(one, show, max_minutes, resume, dry_run))
+    runs = [run.model_copy(deep=True) for _ in range(seeds)]
+    for offset, one in enumerate(runs[1:], 1):
+        one.seed, one.name = run.seed + offset, f"{run.name}-seed{run.seed + offset}"
+    if not dry_run:
+        for one in runs[1:]:  # before the first starts: the last may be hours away
+            _refuse(RunFolder(Path(one.output) / one.name), resume)
+    results = [_train_one(one, show, max_minutes, resume, dry_run) for one in runs]
     if seeds > 1 and not dry_run:
-        _report_spread(results)
+        _report_spread(results, run.seed)
     return results[0]
 
 
 def resume(folder: Path, *, sink: EventSink | None = None) -> Result:
     """Continue a run from its last whole checkpoint, with the settings it was started with."""
-    home = RunFolder(folder)
+    home = RunFolder(folder.resolve())
     if not home.is_started():
         raise RunError(f"{folder} holds no run", "a folder with config.yaml", "start it with tunesmith train")
-    run = load_run(home.config, [])
-    run.output, run.name = str(folder.parent), folder.name
-    return _train_one(run, sink or _silent, None, True, False)
+    return _train_one(_as_started(home), sink or _silent, None, True, False)
+
+
+def _as_started(folder: RunFolder) -> Run:
+    """The run's own settings, under the place and the name that its folder has now."""
+    place = {"output": str(folder.path.parent), "name": folder.path.name}
+    return load_run(folder.config, [], {key: (value, "the run's folder") for key, value in place.items()})
 
 
 def _train_one(
@@ -75,23 +81,12 @@ def _train_one(
     folder = RunFolder(Path(run.output) / run.name)
     if dry:
         return _plan_only(run, folder, show)
+    _refuse_foreign(folder)
     with folder.locked():
-        if folder.is_started() and resume is None:
-            what = "a finished run" if folder.is_finished() else "a run that has begun"
-            raise RunError(
-                f"{folder.path} holds {what}",
-                "a folder of its own for each run",
-                "continue it with --resume, replace it with --force, or choose another --name",
-            )
-        if folder.is_finished() and resume:
-            raise RunError(
-                f"{folder.path} is finished",
-                "a run that was interrupted",
-                "train on with model.base=" + run.name,
-            )
+        _refuse(folder, resume)
         if folder.is_started() and resume:
-            run = load_run(folder.config, [])
-            run.output, run.name = str(folder.path.parent), folder.path.name
+            run = _as_started(folder)
+            _refuse_changed_data(folder)
         if resume is False:
             _clear(folder)
 
@@ -101,6 +96,44 @@ def _train_one(
                 show(kind, **fields)
 
         return _carry_out(run, folder, sink, max_minutes)
+
+
+def _refuse(folder: RunFolder, resume: bool | None) -> None:
+    """Raises RunError where the folder's state and what was asked for do not go together."""
+    if folder.is_started() and resume is None:
+        what = "a finished run" if folder.is_finished() else "a run that has begun"
+        raise RunError(
+            f"{folder.path} holds {what}",
+            "a folder of its own for each run",
+            "continue it with --resume, replace it with --force, or choose another --name",
+        )
+    if folder.is_finished() and resume:
+        raise RunError(
+            f"{folder.path} is finished",
+            "a run that was interrupted",
+            f"train on from it with model.base={folder.path} and another --name",
+        )
+
+
+def _refuse_foreign(folder: RunFolder) -> None:
+    """Raises RunError where the folder holds what no run wrote: a run would replace its model/ and report/."""
+    if folder.is_foreign():
+        raise RunError(
+            f"{folder.path} holds files, but no run",
+            "an empty folder, a run's folder, or one that does not exist yet",
+            "choose another --name or --output",
+        )
+
+
+def _refuse_changed_data(folder: RunFolder) -> None:
+    for event in folder.read_events("data")[-1:]:
+        for file, digest in event["hashes"].items():
+            if sha256(file) != digest:
+                raise RunError(
+                    f"{file} has changed since the run began",
+                    f"SHA-256 {digest[:16]}…",
+                    "put the file back as it was, or start a new run",
+                )
 
 
 def _clear(folder: RunFolder) -> None:
@@ -113,6 +146,7 @@ def _clear(folder: RunFolder) -> None:
 def _plan_only(run: Run, folder: RunFolder, show: EventSink) -> Result:
     with tempfile.TemporaryDirectory(prefix="tunesmith-") as scratch:
         prepared = prepare(run, Path(scratch), show)
+        _check_watch(prepared)
         estimate = _estimate(prepared, show)
     plan = _plan(prepared, estimate)
     text = explain(prepared.run, prepared.reasons) + "\n" + _plan_text(plan)
@@ -120,10 +154,12 @@ def _plan_only(run: Run, folder: RunFolder, show: EventSink) -> Result:
 
 
 def _carry_out(run: Run, folder: RunFolder, sink: EventSink, max_minutes: float | None) -> Result:
-    clock = {"start": time.monotonic()}
+    started = time.monotonic()
     sink("start", versions=versions(), machine=describe_machine(), pid=os.getpid())
     began = datetime.fromtimestamp(folder.read_events("start")[0]["time"])
     prepared = prepare(run, folder.path, sink, began)
+    _check_watch(prepared)
+    sink("data", hashes=prepared.splits.hashes)
     checkpoints = Checkpoints(folder.checkpoints, prepared.run.train.keep_checkpoints)
     latest = checkpoints.load_latest()
     estimate: Estimate | None = None
@@ -131,7 +167,7 @@ def _carry_out(run: Run, folder: RunFolder, sink: EventSink, max_minutes: float 
         estimate = _estimate(prepared, sink)
         prepared.run.train.micro_batch_tokens = estimate.micro_batch_tokens
         folder.config.write_text(explain(prepared.run, prepared.reasons))
-    clock["trained from"] = time.monotonic()
+    prepare_seconds = time.monotonic() - started
     built = build(prepared.run, prepared.rows["train"], prepared.splits.hashes)
     for note in built.notes:
         sink("note", text=note)
@@ -143,8 +179,7 @@ def _carry_out(run: Run, folder: RunFolder, sink: EventSink, max_minutes: float 
         sink("note", text=f"resumed after step {step}")
     limit = max_minutes if max_minutes is not None else prepared.run.train.max_minutes
     _run_engine(prepared, built, checkpoints, sink, limit)
-    clock["trained to"] = time.monotonic()
-    return finish(prepared, built, checkpoints, folder, sink, clock)
+    return finish(prepared, built, checkpoints, folder, sink, prepare_seconds)
 
 
 def _estimate(prepared: Prepared, sink: EventSink) -> Estimate:
@@ -227,37 +262,48 @@ def _watch(prepared: Prepared, model: Model) -> Watch | None:
     if not rows:
         return None
     answerer = prove.make_answerer(run, model, prepared.tokenizer, prepared.renderer, prepared.context)
-    examples = prepared.examples("validation")
-    generates = run.train.eval_generate > 0 and run.method.supervise != "all"
-    chosen = prove.chosen_rows(examples, run.train.eval_generate, run.seed) if generates else []
-    proof = prove.Proof(
-        run=run,
-        task=prove.task_of(prepared.splits, examples) if generates else "text",
-        labels=prepared.splits.labels,
-        examples=chosen,
-        rows=[],
-        sink=_silent,
-    )
+    proof = _validation(prepared)
 
     def evaluate(step: int) -> dict[str, float]:
         metrics = {"loss": answerer.mean_loss(rows)}
-        if chosen:
-            metrics |= proof.score(*answerer.answer(chosen)).metrics
+        if proof.examples:
+            metrics |= proof.score(*answerer.answer(proof.examples)).metrics
         return metrics
 
-    known = {"loss"}
-    if chosen:
-        known |= proof.score([e.answer for e in chosen], [False] * len(chosen)).metrics.keys()
-    if run.train.watch not in known:
-        raise ConfigError(
-            f"train.watch={run.train.watch} is not measured on these rows",
-            "one of " + ", ".join(sorted(known)),
-        )
     higher = run.train.watch != "loss" and metric(run.train.watch).higher_is_better
     return Watch(evaluate, run.train.watch, higher)
 
 
-def _report_spread(results: list[Result]) -> None:
+def _validation(prepared: Prepared) -> prove.Proof:
+    """What scores the validation rows that are answered by generation: none of plain text."""
+    run, examples = prepared.run, prepared.examples("validation")
+    generates = bool(examples) and run.train.eval_generate > 0 and run.method.supervise != "all"
+    return prove.Proof(
+        run=run,
+        task=prove.task_of(prepared.splits, examples) if generates else "text",
+        labels=prepared.splits.labels,
+        examples=prove.chosen_rows(examples, run.train.eval_generate, run.seed) if generates else [],
+        rows=[],
+        sink=_silent,
+    )
+
+
+def _check_watch(prepared: Prepared) -> None:
+    """Raises ConfigError where the metric that shall choose the best step will not be measured."""
+    watch, known = prepared.run.train.watch, {"loss"}
+    proof = _validation(prepared)
+    if proof.examples:
+        answers = [e.answer for e in proof.examples]
+        known |= proof.score(answers, [False] * len(answers)).metrics.keys()
+    if watch not in known:
+        raise ConfigError(
+            f"train.watch={watch} is not measured on these validation rows",
+            "one of " + ", ".join(sorted(known)),
+            "task metrics need validation rows with answers, and train.eval_generate above 0",
+        )
+
+
+def _report_spread(results: list[Result], seed: int) -> None:
     """The first run's report shows the tuned model's metrics for every seed."""
     first = results[0].report
     assert first is not None
@@ -267,7 +313,7 @@ def _report_spread(results: list[Result]) -> None:
         tuned = next((s for s in result.report.systems if s.name == "tuned"), None)
         if tuned is not None:
             values = {n: m.value for n, m in tuned.metrics.items()}
-            runs.append(SeedRun(seed=offset, run=result.folder.name, metrics=values))
+            runs.append(SeedRun(seed=seed + offset, run=result.folder.name, metrics=values))
     first.seeds = runs
     write_report(first, results[0].folder / "report")
 

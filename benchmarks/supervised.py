@@ -1,0 +1,120 @@
+"""The supervised recipes on public data, full-parameter and LoRA, in one table.
+
+python benchmarks/supervised.py --data DATA [--rows 1500] [--out benchmarks/results]
+
+DATA holds gsm8k/, sgd/ and corpus/docs.jsonl.gz (rows with `text` or `messages` and a `source`). Writes
+supervised-DATE.json (one row a run) and prints the table. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import tempfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import tunesmith
+from tunesmith.config.load import load_run
+from tunesmith.config.machine import describe_machine
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def slice_of_corpus(corpus: Path, target: Path, rows: int) -> str:
+    """Plain-text documents of one source, the one with most text among those with at least `rows` documents."""
+    by_source: dict[str, list[str]] = {}
+    with gzip.open(corpus, "rt", encoding="utf-8") as file:
+        for line in file:
+            row = json.loads(line)
+            if "text" in row:
+                by_source.setdefault(row["source"], []).append(row["text"])
+    source = max(by_source, key=lambda s: min(len(by_source[s]), rows))
+    texts = by_source[source][:rows]
+    target.write_text("".join(json.dumps({"text": t}) + "\n" for t in texts), encoding="utf-8")
+    return source
+
+
+def runs(data: Path, scratch: Path, rows: int) -> list[tuple[str, str, list[str]]]:
+    """(task, recipe, overrides)"""
+    documents = scratch / "documents.jsonl"
+    source = slice_of_corpus(data / "corpus" / "docs.jsonl.gz", documents, rows)
+    gsm8k, sgd = data / "gsm8k", data / "sgd"
+    limit = f"data.limit={rows}"
+    return [
+        ("tickets", "tickets", []),
+        (
+            "gsm8k",
+            "gsm8k",
+            [f"data.train={gsm8k / 'train.jsonl'}", f"data.test={gsm8k / 'test.jsonl'}", limit],
+        ),
+        (
+            "dialogue",
+            "dialogue",
+            [f"data.train={sgd / 'train.jsonl.gz'}", f"data.test={sgd / 'test.jsonl.gz'}", limit],
+        ),
+        (f"pretrain ({source})", "pretrain", [f"data.train={documents}"]),
+    ]
+
+
+def row_of(task: str, tuning: str, report: Any) -> dict[str, Any]:
+    def value(system: str, metric: str) -> float | None:
+        found = next((s for s in report.systems if s.name == system), None)
+        return found.metrics[metric].value if found and metric in found.metrics else None
+
+    metric = report.primary
+    return {
+        "task": task,
+        "tuning": tuning,
+        "trainable": report.model.trainable,
+        "metric": metric,
+        "base": value("base", metric),
+        "tuned": value("tuned", metric),
+        "base_perplexity": value("base", "perplexity"),
+        "tuned_perplexity": value("tuned", "perplexity"),
+        "general_before": report.forgetting.before if report.forgetting else None,
+        "general_after": report.forgetting.after if report.forgetting else None,
+        "train_seconds": round(report.cost.seconds["train"], 1),
+        "tokens_per_second": round(report.cost.tokens_per_second),
+        "peak_memory_gb": round(report.cost.peak_memory_bytes / 1e9, 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--rows", type=int, default=1500)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--only", default="", help="run only tasks whose name begins so")
+    given = parser.parse_args()
+    os.chdir(ROOT)
+    results = []
+    with tempfile.TemporaryDirectory(prefix="tunesmith-bench-") as name:
+        scratch = Path(name)
+        for task, recipe, overrides in runs(given.data.resolve(), scratch, given.rows):
+            if not task.startswith(given.only):
+                continue
+            for tuning in ("full", "lora"):
+                extra = [f"name={recipe}-{tuning}", f"output={scratch}", f"method.tuning={tuning}"]
+                extra += ["train.learning_rate=null"] if tuning == "lora" else []
+                run = load_run(ROOT / "recipes" / f"{recipe}.yaml", [*overrides, *extra])
+                report = tunesmith.train(run).report
+                results.append(row_of(task, tuning, report))
+                print(json.dumps(results[-1]), flush=True)
+    facts = {
+        "date": date.today().isoformat(),
+        "machine": describe_machine(),
+        "rows": given.rows,
+        "runs": results,
+    }
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / f"supervised-{facts['date']}.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

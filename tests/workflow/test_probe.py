@@ -1,0 +1,133 @@
+"""Before step 1 a child process runs the largest micro-batch; one that does not fit is halved, and said."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tunesmith
+from tests import fakes
+from tests.workflow.conftest import settings
+from tunesmith.config.run import Run
+from tunesmith.errors import ConfigError, ResourceError
+from tunesmith.train import probe
+from tunesmith.types import TokenRow
+
+GB = 10**9
+
+
+def needs(
+    bytes_per_token: int, monkeypatch: pytest.MonkeyPatch, available: int, died: int | None = None
+) -> None:
+    """A child that takes so much for each token; `died`: what it ends with where that is over `available`."""
+
+    def child(run: Run, rows: list[TokenRow], size: int) -> dict[str, float] | int:
+        peak = size * bytes_per_token
+        if died is not None and peak > available:
+            return died
+        return {"seconds_per_token": 1e-4, "peak_bytes": float(peak)}
+
+    monkeypatch.setattr(probe, "_run_child", child)
+    monkeypatch.setattr(probe, "available_memory", lambda: available)
+
+
+@pytest.mark.parametrize("died", [None, -signal.SIGKILL, -signal.SIGABRT, 1])
+def test_a_micro_batch_that_does_not_fit_is_halved_until_it_does(died, monkeypatch):
+    needs(1_000_000, monkeypatch, 1_200_000_000, died)
+    found = probe.probe(Run(), fakes.rows(10))
+    assert found.tried == (4096, 2048, 1024)
+    assert found.micro_batch_tokens == 1024
+    assert found.peak_bytes == 1_024_000_000
+    assert found.available_bytes == 1_200_000_000
+
+
+def test_a_tenth_of_the_memory_is_left_free(monkeypatch):
+    needs(1000, monkeypatch, 1000 * 4096 * 10 // 9 - 1000)
+    assert probe.probe(Run(), fakes.rows(10)).tried == (4096, 2048)
+
+
+@pytest.mark.parametrize(
+    ("died", "words"),
+    [(None, "it takes 1.8 GB"), (-signal.SIGKILL, r"died \(signal 9\)")],
+    ids=["large", "killed"],
+)
+def test_where_one_row_alone_does_not_fit_the_error_says_what_to_do(died, words, monkeypatch):
+    needs(100_000_000, monkeypatch, GB, died)
+    rows = fakes.rows(10)
+    longest = max(r.num_tokens for r in rows)
+    with pytest.raises(ResourceError, match=words) as caught:
+        probe.probe(Run(), rows)
+    assert f"micro-batch of {longest} tokens" in caught.value.got
+    assert "data.max_length" in caught.value.fix
+    assert "tuning=lora" in caught.value.fix
+    assert caught.value.exit_code == 7
+
+
+def test_the_size_that_the_recipe_asks_for_is_tried_first_but_never_less_than_a_row(monkeypatch):
+    needs(1, monkeypatch, GB)
+    run = Run.model_validate({"train": {"micro_batch_tokens": 4}})
+    rows = fakes.rows(10)
+    assert probe.probe(run, rows).tried == (max(r.num_tokens for r in rows),)
+
+
+def test_the_worst_micro_batches_are_the_longest_and_the_most_supervised_rows():
+    rows = [fakes.row(list(range(3, 13)), 9), fakes.row([3, 4, 5, 6], 1), fakes.row(list(range(3, 9)), 5)]
+    found = probe.largest(rows, 10)
+    assert found == {"longest": [rows[0]], "supervised": [rows[1], rows[2]]}
+
+
+def test_rows_reach_the_child_as_they_are(tmp_path):
+    rows = fakes.rows(7)
+    probe._write_rows(tmp_path / "rows.npz", rows)
+    for read, row in zip(probe._read_rows(tmp_path / "rows.npz"), rows, strict=True):
+        for one, other in zip(read.segments, row.segments, strict=True):
+            assert one.ids.tolist() == other.ids.tolist()
+            assert one.weights.tolist() == other.weights.tolist()
+            assert one.parent == other.parent
+
+
+def test_a_halved_micro_batch_is_said_and_used(base, labels, tmp_path, monkeypatch):
+    needs(1_000_000, monkeypatch, 600_000_000)
+    said: list[str] = []
+
+    def sink(kind: str, /, **fields: Any) -> None:
+        said.append(f"{kind}: {fields.get('text')}")
+
+    tree = settings(base, tmp_path, {"train": str(labels)}, train={"max_steps": 1})
+    tree["train"]["micro_batch_tokens"] = None
+    result = tunesmith.train(Run.model_validate(tree), sink=sink)
+    assert any(t.startswith("warning: a micro-batch of 4,096 tokens does not fit; 512 does") for t in said)
+    assert "micro_batch_tokens: 512" in (result.folder / "config.yaml").read_text()
+
+
+def prepared_rows(run: Run, folder: Path) -> Any:
+    from tunesmith.workflow.prepare import prepare
+
+    return prepare(run, folder, lambda kind, /, **fields: None)
+
+
+def test_what_is_wrong_with_the_recipe_is_said_as_such_and_not_as_a_crash(base, labels, tmp_path):
+    tree = settings(base, tmp_path, {"train": str(labels)}, method={"freeze": {"layers": 3}})
+    prepared = prepared_rows(Run.model_validate(tree), tmp_path)
+    with pytest.raises(ConfigError, match=r"freeze\.layers=3") as caught:
+        probe.probe(prepared.run, prepared.rows["train"])
+    assert "at most the model's 2 layers" in caught.value.expected
+
+
+def test_a_child_that_really_is_killed_counts_as_too_large(monkeypatch):
+    import subprocess
+    import sys
+
+    real = subprocess.run
+    monkeypatch.setattr(
+        probe.subprocess,
+        "run",
+        lambda command, **how: real(
+            [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"], **how
+        ),
+    )
+    with pytest.raises(ResourceError, match=r"signal 9"):
+        probe.probe(Run(), fakes.rows(3))
