@@ -74,6 +74,13 @@ class Optimizer:
         for parameter in self.parameters.values():
             parameter.grad = None
 
+    def release(self) -> None:
+        """Let go of weights, masters and moments, when training is over and another model needs the memory."""
+        self.parameters.clear()
+        self.masters.clear()
+        self.adamw.state.clear()
+        self.adamw.param_groups.clear()
+
     def _write_back(self) -> None:
         for name, parameter in self.parameters.items():
             if parameter is not self.masters[name]:

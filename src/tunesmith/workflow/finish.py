@@ -147,12 +147,13 @@ def _prove(
         sink=sink,
     )
     general = prove.general_rows(run, prepared.renderer, prepared.context)
-    answers = bool(examples) and run.method.supervise != "all"
+    answers = prove.have_answers(examples)
     tuned = _look(prepared, proof, built.loaded.model, "tuned", general)
     with proof.timed("hard training rows"):
         report.suspects = prove.suspects(
             _answerer(prepared, built.loaded.model), prepared.splits.train, prepared.rows["train"], run.seed
         )
+    built.state.optimizer.release()
     prove.free(built.loaded.model)
     base_model = load_base(prepared).model
     base = _look(prepared, proof, base_model, "base", general)
@@ -186,7 +187,7 @@ def _look(
 ) -> _General:
     """Everything that is measured of one model."""
     run, answerer = prepared.run, _answerer(prepared, model)
-    answers = bool(proof.examples) and run.method.supervise != "all"
+    answers = prove.have_answers(proof.examples)
     if answers:
         proof.measure(name, "free generation, greedy", answerer)
         if proof.task == "label" and run.evaluate.label_scoring:
@@ -207,13 +208,13 @@ def _new_report(prepared: Prepared, built: Built, folder: RunFolder) -> Report:
     run, source = prepared.run, prepared.source
     module = built.loaded.model.module
     examples = prepared.examples("test") or prepared.examples("train")
-    task = prove.task_of(prepared.splits, examples) if run.method.supervise != "all" else "text"
+    task = prove.task_of(prepared.splits, examples) if prove.have_answers(examples) else "text"
     return Report(
         name=run.name,
         created=datetime.now().astimezone().isoformat(timespec="seconds"),
         software=versions(),
         task=task,
-        primary=PRIMARY[task] if run.method.supervise != "all" else "perplexity",
+        primary=PRIMARY[task] if prove.have_answers(examples) else "perplexity",
         confidence=run.evaluate.confidence,
         model=Lineage(
             base=source.base,

@@ -97,7 +97,7 @@ def prepare(run: Run, folder: Path, sink: EventSink, now: datetime | None = None
         raise DataError(
             "no training row is left", "at least one usable row", f"see {folder / 'dropped.jsonl'}"
         )
-    facts = _facts(run, source, config, tokenizer, rows, context)
+    facts = _facts(run, source, config, tokenizer, rows, splits.train, context)
     resolved, reasons = resolve(run, facts)
     prepared = Prepared(resolved, reasons, source, tokenizer, choice, renderer, splits, rows, context)
     _say(prepared, sink)
@@ -110,10 +110,15 @@ def _facts(
     config: Any,
     tokenizer: Any,
     rows: dict[str, list[TokenRow]],
+    examples: Sequence[Example],
     context: int,
 ) -> Facts:
     train = rows["train"]
     tokens, supervised = [r.num_tokens for r in train], [r.num_supervised for r in train]
+    plain = examples[0].text is not None
+    longest_answer = 0 if plain else max(supervised)
+    if run.method.supervise == "all" and not plain:  # prompts are supervised too: measure the answers themselves
+        longest_answer = max(len(tokenizer(e.answer)["input_ids"]) for e in examples[:2000])
     text = config.get_text_config()
     return Facts(
         num_parameters=known_parameters(source.base_folder),
@@ -126,8 +131,8 @@ def _facts(
         # Of all splits: a resumed run reads its rows again under the length that this becomes.
         max_tokens=max(r.num_tokens for split in rows.values() for r in split),
         mean_supervised_tokens=sum(supervised) / len(supervised),
-        longest_answer_tokens=0 if run.method.supervise == "all" else max(supervised),
-        is_pretraining=run.method.supervise == "all",
+        longest_answer_tokens=longest_answer,
+        is_pretraining=plain,
         available_memory_bytes=available_memory(),
         physical_cores=physical_cores(),
         has_bf16=cpu_has_bf16(),

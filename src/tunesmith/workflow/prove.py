@@ -210,6 +210,11 @@ def task_of(splits: Splits, examples: Sequence[Example]) -> Task:
     return detect_task([e.answer for e in known], [e.label for e in known])
 
 
+def have_answers(examples: Sequence[Example]) -> bool:
+    """Conversations are answered; plain text is only read."""
+    return bool(examples) and examples[0].text is None
+
+
 def chosen_rows(examples: Sequence[Example], limit: int | None, seed: int) -> list[Example]:
     """All, or a seeded choice of `limit`, in file order."""
     if limit is None or limit >= len(examples):

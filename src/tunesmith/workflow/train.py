@@ -277,7 +277,7 @@ def _watch(prepared: Prepared, model: Model) -> Watch | None:
 def _validation(prepared: Prepared) -> prove.Proof:
     """What scores the validation rows that are answered by generation: none of plain text."""
     run, examples = prepared.run, prepared.examples("validation")
-    generates = bool(examples) and run.train.eval_generate > 0 and run.method.supervise != "all"
+    generates = run.train.eval_generate > 0 and prove.have_answers(examples)
     return prove.Proof(
         run=run,
         task=prove.task_of(prepared.splits, examples) if generates else "text",
