@@ -215,5 +215,3 @@ def corruptions(folder: Path, count: int, seed: int) -> dict[str, int]:
         file.write_bytes(whole)
     checkpoints.load(checkpoints.steps()[-1])
     return {"corruptions": count, "detected": detected}
-
-

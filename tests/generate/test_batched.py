@@ -16,14 +16,7 @@ from tunesmith.train.optim import Optimizer
 
 PATHS = ("layout", "padded")
 EOS, PAD = 2, 0
-SOFTCAP_PADDED = pytest.mark.xfail(
-    reason="core/attention.py: a padded query that sees no key becomes NaN where the scores are written out"
-)
-MODELS = [
-    pytest.param(family, path, marks=[SOFTCAP_PADDED] if (family, path) == ("gemma2", "layout") else [])
-    for family in fakes.FAMILIES
-    for path in PATHS
-]
+MODELS = [(family, path) for family in fakes.FAMILIES for path in PATHS]
 
 
 def prompts(count=7, seed=0):
@@ -77,7 +70,6 @@ def test_a_batch_answers_as_one_at_a_time_and_as_stock_transformers(family, path
     assert len({tuple(a.ids) for a in alone}) > 1  # the answers do depend on the prompts
 
 
-@SOFTCAP_PADDED
 def test_a_prompt_beyond_the_sliding_window_is_answered_alike():
     model = fakes.model("gemma2", dtype=torch.float32)
     given = [list(range(3, 40)), [5, 6], list(range(40, 60))]

@@ -19,7 +19,9 @@ from tunesmith.train.source import StaticSource
 from tunesmith.train.state import Progress, TrainState
 
 
-def engine(tmp_path, *, rows=None, objective=None, watch=None, stop=lambda: "", budget=60, sink=None, **settings):
+def engine(
+    tmp_path, *, rows=None, objective=None, watch=None, stop=lambda: "", budget=60, sink=None, **settings
+):
     config = TrainConfig(
         **{
             "learning_rate": 1e-2,
@@ -156,7 +158,9 @@ def test_a_metric_of_which_more_is_better(tmp_path):
 
 
 def test_a_reason_to_stop_saves_and_returns(tmp_path):
-    loop = engine(tmp_path, rows=fakes.rows(40), stop=lambda: "SIGTERM" if loop.state.progress.step == 3 else "")
+    loop = engine(
+        tmp_path, rows=fakes.rows(40), stop=lambda: "SIGTERM" if loop.state.progress.step == 3 else ""
+    )
     loop.run()
     assert loop.state.progress.step == 3
     assert loop.checkpoints.steps() == [3]

@@ -116,9 +116,9 @@ def _dense(
         scores = softcap * torch.tanh(scores / softcap)
     if mask is None and causal and num_queries > 1:
         mask = torch.ones(num_queries, num_keys, dtype=torch.bool, device=query.device).tril()
-    if mask is not None:
+    if mask is not None:  # not -inf: a padded query of a batch may see no key at all
         scores = (
-            scores.masked_fill(~mask, float("-inf"))
+            scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
             if mask.dtype == torch.bool
             else scores + mask[..., :num_keys]
         )

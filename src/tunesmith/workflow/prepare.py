@@ -117,7 +117,9 @@ def _facts(
     tokens, supervised = [r.num_tokens for r in train], [r.num_supervised for r in train]
     plain = examples[0].text is not None
     longest_answer = 0 if plain else max(supervised)
-    if run.method.supervise == "all" and not plain:  # prompts are supervised too: measure the answers themselves
+    if (
+        run.method.supervise == "all" and not plain
+    ):  # prompts are supervised too: measure the answers themselves
         longest_answer = max(len(tokenizer(e.answer)["input_ids"]) for e in examples[:2000])
     text = config.get_text_config()
     return Facts(
