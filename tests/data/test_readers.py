@@ -138,7 +138,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
     write(tmp_path, "tickets.jsonl", GOOD)
-    with pytest.raises(DataError, match=r"near it: tickets\.jsonl"):
+    with pytest.raises(DataError, match=r"did you mean tickets\.jsonl"):
         read(tmp_path / "ticket.jsonl")
     with pytest.raises(DataError, match=r"folder .* does not exist"):
         read(tmp_path / "nowhere" / "rows.jsonl")

@@ -146,21 +146,7 @@ ROWS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
 }
 
 
-NOT_YET = pytest.mark.xfail(
-    reason="data.inputs reads one column: no system, no input, no tools, no CSV conversation"
-)
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "label",
-        "prompt",
-        "messages",
-        pytest.param("label with a system column", marks=NOT_YET),
-        pytest.param("instruction and input", marks=NOT_YET),
-    ],
-)
+@pytest.mark.parametrize("kind", ROWS)
 def test_a_prompt_has_the_very_ids_that_it_had_in_training(kind, trained, tmp_path, monkeypatch):
     rows, config = ROWS[kind]
     source = write_jsonl(tmp_path / "in.jsonl", rows)
@@ -173,7 +159,6 @@ def test_a_prompt_has_the_very_ids_that_it_had_in_training(kind, trained, tmp_pa
     assert prompts == expected
 
 
-@NOT_YET
 def test_tools_are_part_of_the_prompt_as_in_training(base, tmp_path, monkeypatch, quick):
     template = tmp_path / "tools.jinja"
     template.write_text(TOOLS_TEMPLATE)
@@ -189,7 +174,6 @@ def test_tools_are_part_of_the_prompt_as_in_training(base, tmp_path, monkeypatch
     assert prompts == expected
 
 
-@NOT_YET
 def test_messages_in_a_csv_cell_are_a_conversation(trained, tmp_path, monkeypatch):
     source = tmp_path / "in.csv"
     cell = json.dumps(MESSAGES[0]["messages"][:2]).replace('"', '""')

@@ -1,210 +1,18 @@
-"""What the columns of a file mean: rows -> Examples.
-
-Four kinds of rows: `messages` (a conversation), `prompt` (prompt and completion), `label` (a text and its
-class, answered by generation) and `text` (plain text).
-"""
+"""Rows -> Examples, by what their columns mean (`columns`, whose names are offered here too)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from collections.abc import Mapping as AbstractMapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from tunesmith.config.run import DataConfig
+from tunesmith.data.columns import Mapping, detect
 from tunesmith.data.conversations import check_order, messages_of, tools_of
 from tunesmith.data.sources import located
-from tunesmith.errors import DataError, RowError, near_miss
+from tunesmith.errors import RowError
 from tunesmith.types import Example, Message, RowRef
 
-Kind = Literal["messages", "prompt", "label", "text"]
-
-# The part a column plays -> names it goes by, compared in lower case. The first is the part's own, and wins.
-SYNONYMS: dict[str, tuple[str, ...]] = {
-    "messages": ("messages", "conversations", "conversation", "dialogue"),
-    "tools": ("tools", "functions"),
-    "prompt": ("prompt", "question", "instruction", "input", "query"),
-    "completion": ("completion", "response", "answer", "output"),
-    "system": ("system", "system_prompt"),
-    "text": ("text", "sentence", "ticket", "query"),
-    "label": ("label", "intent", "category", "class"),
-}
-PARTS = (*SYNONYMS, "input")
-NEEDED: dict[Kind, tuple[str, ...]] = {
-    "messages": ("messages",),
-    "prompt": ("prompt", "completion"),
-    "label": ("text", "label"),
-    "text": ("text",),
-}
-OPTIONAL: dict[Kind, tuple[str, ...]] = {
-    "messages": ("tools",),
-    "prompt": ("input", "system", "tools"),
-    "label": ("system",),
-    "text": (),
-}
-
-
-@dataclass(frozen=True)
-class Mapping:
-    """The kind of the rows, and which column plays which part.
-
-    columns: part -> column; parts are `messages, tools, prompt, input, completion, system, text, label`.
-    `input` is text that follows the prompt after a blank line (instruction + input + output rows).
-    json_fields: the columns that make up the answer as a JSON object, in place of a completion column.
-    """
-
-    kind: Kind
-    columns: AbstractMapping[str, str]
-    json_fields: tuple[str, ...] = ()
-
-    def describe(self) -> str:
-        """One printable line: 'prompt rows: prompt = question, completion = answer'."""
-        parts = ", ".join(f"{part} = {column}" for part, column in self.columns.items())
-        if self.json_fields:
-            parts += f", completion = JSON of {', '.join(self.json_fields)}"
-        return f"{self.kind} rows: {parts}"
-
-
-def detect(rows: Iterable[AbstractMapping[str, Any]], config: DataConfig, file: str = "") -> Mapping:
-    """The mapping for rows like these (the first up to 100 of a file), honouring `format` and `columns`.
-
-    Raises DataError where the columns fit no kind or more than one; it names the setting that decides.
-    """
-    seen = list(dict.fromkeys(column for row in rows for column in row))
-    given = _given(config, seen, file)
-    if config.json_fields:
-        return _with_json_fields(given, seen, config, file)
-    if config.format != "auto":
-        return _finish(config.format, given, seen, config, file)
-    kinds: tuple[Kind, ...] = ("messages", "prompt", "label")
-    fitting = [kind for kind in kinds if _fits(kind, given, seen)]
-    if len(fitting) > 1:
-        raise DataError(
-            f"{file}: the columns fit {' and '.join(fitting)} rows ({_show(seen)})",
-            "columns of one kind of row",
-            "write one of " + ", ".join(f"data.format={kind}" for kind in fitting),
-        )
-    if not fitting and not _fits("text", given, seen):
-        raise _no_fit(seen, file)
-    return _finish(fitting[0] if fitting else "text", given, seen, config, file)
-
-
-def _with_json_fields(given: dict[str, str], seen: list[str], config: DataConfig, file: str) -> Mapping:
-    """Prompt rows whose answer is made of several columns."""
-    if config.format not in ("auto", "prompt") or "completion" in given:
-        raise DataError(
-            "data.json_fields makes the answer of prompt rows",
-            "data.format=prompt or auto, and no data.columns.completion",
-            "leave one of them out",
-        )
-    for column in config.json_fields:
-        if column not in seen:
-            raise DataError(f"{file}: no column '{column}' (data.json_fields)", near_miss(column, seen))
-    # Any of its columns can stand for the completion while the others are looked for.
-    stand_in = {**given, "completion": config.json_fields[0]}
-    found = _finish("prompt", stand_in, seen, config, file)
-    columns = {part: column for part, column in found.columns.items() if part != "completion"}
-    return Mapping("prompt", columns, tuple(config.json_fields))
-
-
-def _given(config: DataConfig, seen: list[str], file: str) -> dict[str, str]:
-    for part, column in config.columns.items():
-        if part not in PARTS:
-            raise DataError(f"data.columns.{part}: no such part", near_miss(part, PARTS))
-        if column not in seen:
-            raise DataError(
-                f"{file}: no column '{column}' (data.columns.{part})",
-                near_miss(column, seen),
-                "correct data.columns, or the header of the file",
-            )
-    return dict(config.columns)
-
-
-def _candidates(part: str, given: dict[str, str], seen: list[str]) -> list[str]:
-    """The columns that may play this part: the given one, else the part's own name, else every synonym."""
-    if part in given:
-        return [given[part]]
-    free = [column for column in seen if column not in given.values()]
-    own = [column for column in free if column.strip().lower() == part]
-    if own:
-        return own[:1]
-    return [column for column in free if column.strip().lower() in SYNONYMS.get(part, ())]
-
-
-def _fits(kind: Kind, given: dict[str, str], seen: list[str]) -> bool:
-    return all(_candidates(part, given, seen) for part in NEEDED[kind])
-
-
-def _finish(kind: Kind, given: dict[str, str], seen: list[str], config: DataConfig, file: str) -> Mapping:
-    idle = [part for part in given if part not in NEEDED[kind] + OPTIONAL[kind]]
-    if idle:
-        raise DataError(
-            f"data.columns.{idle[0]} has no meaning for {kind} rows",
-            f"parts of {kind} rows: {', '.join(NEEDED[kind] + OPTIONAL[kind])}",
-            "leave it out, or set data.format",
-        )
-    if config.instruction is not None and kind not in ("prompt", "label"):
-        raise DataError(
-            f"data.instruction is set, but these are {kind} rows",
-            "prompt or label rows",
-            "leave it out; in conversations write a system message",
-        )
-    columns = dict(given)
-    if kind == "prompt" and "prompt" not in given:
-        columns |= _instruction_and_input(seen, columns)
-    for part in NEEDED[kind]:
-        found = _candidates(part, columns, seen)
-        if len(found) > 1:
-            raise DataError(
-                f"{file}: more than one column may be the {part}: {', '.join(found)}",
-                f"one {part} column",
-                "write one of " + ", ".join(f"data.columns.{part}={column}" for column in found),
-            )
-        if not found:
-            raise DataError(
-                f"{file}: {kind} rows need a {part} column; the columns are {_show(seen)}",
-                f"a column called {' or '.join(SYNONYMS[part])}",
-                f"write data.columns.{part}=<column>" + _header_hint(file),
-            )
-        columns[part] = found[0]
-    for part in OPTIONAL[kind]:
-        if part != "input" and len(found := _candidates(part, columns, seen)) == 1:
-            columns[part] = found[0]
-    return Mapping(kind, {part: columns[part] for part in NEEDED[kind] + OPTIONAL[kind] if part in columns})
-
-
-def _instruction_and_input(seen: list[str], columns: dict[str, str]) -> dict[str, str]:
-    """instruction + input + output rows: the input follows the instruction."""
-    names = {column.strip().lower(): column for column in seen if column not in columns.values()}
-    if "instruction" in names and "input" in names and "prompt" not in names:
-        return {"prompt": names["instruction"], "input": columns.get("input", names["input"])}
-    return {}
-
-
-def _show(seen: list[str]) -> str:
-    shown = ", ".join(column[:60] for column in seen[:20])
-    return (shown or "none") + (", …" if len(seen) > 20 else "")
-
-
-def _header_hint(file: str) -> str:
-    csv = file.lower().removesuffix(".gz").endswith(".csv")
-    return "; a CSV file needs a header line" if csv else ""
-
-
-def _no_fit(seen: list[str], file: str) -> DataError:
-    names = {column.strip().lower() for column in seen}
-    if {"chosen", "rejected"} <= names or "preferred_output" in names:
-        return DataError(
-            f"{file}: these are preference rows ({_show(seen)})",
-            "messages, prompt + completion, text + label, or text",
-            "supervised fine-tuning learns from one answer: write data.columns.completion=chosen",
-        )
-    return DataError(
-        f"{file}: the columns {_show(seen)} are none that are known",
-        "messages | prompt + completion | text + label | text",
-        "name them, for example data.columns.text=<column> data.columns.label=<column>" + _header_hint(file),
-    )
+__all__ = ["Mapping", "detect", "to_example", "to_prompt"]
 
 
 def to_example(
@@ -219,6 +27,34 @@ def to_example(
         return _CONVERT[mapping.kind](mapping, row, ref, instruction)
     except RowError as error:
         raise located(error, ref) from None
+
+
+def to_prompt(
+    mapping: Mapping, row: AbstractMapping[str, Any], ref: RowRef, instruction: str | None = None
+) -> Example:
+    """What the row asks: the messages before its answer, as `to_example` makes them; an answer is not looked at.
+
+    Raises RowError as `to_example` does, but for what concerns the answer.
+    """
+    try:
+        if mapping.kind == "messages":
+            messages = _asked_by(messages_of(_value(mapping, row, "messages")))
+        else:
+            ask = _asked_by_prompt if mapping.kind == "prompt" else _asked_by_text
+            turns = ask(mapping, row, instruction)
+            messages = (*_system(mapping, row, turns), *turns)
+        check_order(messages)
+        return Example(ref, messages, tools_of(_optional(mapping, row, "tools")))
+    except RowError as error:
+        raise located(error, ref) from None
+
+
+def _asked_by(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Without the answer that a conversation ends on."""
+    asked = messages[:-1] if messages[-1].role == "assistant" else messages
+    if all(message.role != "user" for message in asked):
+        raise RowError("no_user", "no user turn, so nothing is asked", field="messages")
+    return asked
 
 
 def _messages_row(mapping: Mapping, row: AbstractMapping[str, Any], ref: RowRef, _: str | None) -> Example:
@@ -241,16 +77,8 @@ def _check_ends(messages: tuple[Message, ...]) -> None:
 def _prompt_row(
     mapping: Mapping, row: AbstractMapping[str, Any], ref: RowRef, instruction: str | None
 ) -> Example:
-    prompt = _value(mapping, row, "prompt")
+    turns = _asked_by_prompt(mapping, row, instruction)
     completion = _json_answer(mapping, row) if mapping.json_fields else _value(mapping, row, "completion")
-    context = _optional(mapping, row, "input") or ""
-    if not isinstance(context, str) or (context and isinstance(prompt, list)):
-        raise _not_a_string(context, "input")
-    if isinstance(prompt, list):
-        turns = _with_instruction(messages_of(prompt), instruction)
-    else:
-        parts = (instruction, _text(prompt, "prompt", "empty_prompt"), context if context.strip() else None)
-        turns = (Message("user", "\n\n".join(part for part in parts if part)),)
     if isinstance(completion, list):
         turns += messages_of(completion)
     else:
@@ -259,6 +87,20 @@ def _prompt_row(
     check_order(messages)
     _check_ends(messages)
     return Example(ref, messages, tools_of(_optional(mapping, row, "tools")))
+
+
+def _asked_by_prompt(
+    mapping: Mapping, row: AbstractMapping[str, Any], instruction: str | None
+) -> tuple[Message, ...]:
+    """The turns of a prompt row before its answer, without the system's."""
+    prompt = _value(mapping, row, "prompt")
+    context = _optional(mapping, row, "input") or ""
+    if not isinstance(context, str) or (context and isinstance(prompt, list)):
+        raise _not_a_string(context, "input")
+    if isinstance(prompt, list):
+        return _with_instruction(messages_of(prompt), instruction)
+    parts = (instruction, _text(prompt, "prompt", "empty_prompt"), context if context.strip() else None)
+    return (Message("user", "\n\n".join(part for part in parts if part)),)
 
 
 def _json_answer(mapping: Mapping, row: AbstractMapping[str, Any]) -> str:
@@ -286,11 +128,17 @@ def _with_instruction(turns: tuple[Message, ...], instruction: str | None) -> tu
 def _label_row(
     mapping: Mapping, row: AbstractMapping[str, Any], ref: RowRef, instruction: str | None
 ) -> Example:
-    text = _text(_value(mapping, row, "text"), "text", "empty_text")
+    turns = _asked_by_text(mapping, row, instruction)
     label = _label(_value(mapping, row, "label"))
-    user = Message("user", f"{instruction}\n\n{text}" if instruction else text)
-    turns = (user, Message("assistant", label))
-    return Example(ref, (*_system(mapping, row, turns), *turns), label=label)
+    messages = (*_system(mapping, row, turns), *turns, Message("assistant", label))
+    return Example(ref, messages, label=label)
+
+
+def _asked_by_text(
+    mapping: Mapping, row: AbstractMapping[str, Any], instruction: str | None
+) -> tuple[Message, ...]:
+    text = _text(_value(mapping, row, "text"), "text", "empty_text")
+    return (Message("user", f"{instruction}\n\n{text}" if instruction else text),)
 
 
 def _label(value: object) -> str:

@@ -88,12 +88,12 @@ def open_regular(path: Path) -> Iterator[IO[bytes]]:
 def _names_near(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
-        return f"the folder {folder} does not exist either"
+        return f"a file that exists; the folder {folder} does not exist either"
     names = sorted(entry.name for entry in folder.iterdir())
     close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
     if close:
-        return "near it: " + ", ".join(close)
-    return f"in {folder}: " + (", ".join(names[:8]) or "nothing")
+        return f"a file that exists; did you mean {' or '.join(close)}?"
+    return f"a file that exists; {folder} holds " + (", ".join(names[:8]) or "nothing")
 
 
 def byte_chunks(path: Path, stream: IO[bytes], zipped: bool) -> Iterator[bytes]:

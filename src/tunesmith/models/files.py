@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tunesmith.embedded import base_model_path
 from tunesmith.errors import ModelError, near_miss
@@ -21,7 +21,11 @@ EMBEDDED = "tunesmith/base-8m"
 
 @dataclass
 class Manifest:
-    """What a saved model is. base_hash: `weights_hash` of the base that an adapter or a tuned model started from."""
+    """What a saved model is.
+
+    base_hash: `weights_hash` of the base that an adapter or a tuned model started from. format, columns: of the
+    rows it was trained on, as in `DataConfig`; labels: their classes, empty where they have none.
+    """
 
     kind: str
     base: str
@@ -34,6 +38,9 @@ class Manifest:
     parent: str | None
     versions: dict[str, str]
     instruction: str | None = None
+    format: Literal["auto", "messages", "prompt", "label", "text"] = "auto"
+    columns: dict[str, str] = field(default_factory=dict)
+    labels: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -46,8 +53,8 @@ class Manifest:
         (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
-    def read(cls, folder: Path) -> Manifest | None:
-        """None where there is none (a model that Tunesmith did not save)."""
+    def read(cls, folder: Path, *, verify: bool = True) -> Manifest | None:
+        """None where there is none (a model that Tunesmith did not save). verify: hash the weight files, too."""
         path = folder / MANIFEST
         if not path.exists():
             return None
@@ -57,7 +64,7 @@ class Manifest:
             raise ModelError(
                 f"{path} cannot be read: {error}", "the manifest as it was saved", "save it again"
             ) from error
-        for name, expected in manifest.files.items():
+        for name, expected in manifest.files.items() if verify else ():
             if not (folder / name).exists() or sha256(folder / name) != expected:
                 raise ModelError(
                     f"{folder / name} differs from its manifest",

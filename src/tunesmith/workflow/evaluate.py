@@ -15,6 +15,7 @@ from tunesmith.data.render import Supervise
 from tunesmith.errors import DataError
 from tunesmith.evaluate.report import write_report
 from tunesmith.evaluate.report_model import DataAccount, Lineage, Report
+from tunesmith.models.files import Manifest, locate
 from tunesmith.scoring import PRIMARY, detect_task
 from tunesmith.types import EventSink, Example, TokenRow
 from tunesmith.workflow import prove
@@ -93,7 +94,7 @@ def _evaluate(
         opened = load(model, threads=settings.train.threads)
         rows = _rows(opened, examples, settings, account)
         if proof is None or report is None:
-            proof = _new_proof(settings, examples, rows, show)
+            proof = _new_proof(settings, examples, rows, [model for _, model in models], show)
             report = _new_report(settings, proof, opened, account, models)
             report.data.mapping = "; ".join(m.describe() for m in mappings.values())
         _measure(proof, opened, name, rows)
@@ -112,13 +113,22 @@ def _rows(opened: Opened, examples: Sequence[Example], settings: Run, account: A
     return tokenise(examples, opened.renderer, supervise, opened.context, settings.data.on_long_row, account)
 
 
-def _new_proof(settings: Run, examples: list[Example], rows: list[TokenRow], show: EventSink) -> prove.Proof:
+def _new_proof(
+    settings: Run, examples: list[Example], rows: list[TokenRow], models: list[str], show: EventSink
+) -> prove.Proof:
     kept = {row.ref for row in rows}
     examples = [e for e in examples if e.ref in kept]
     labels = [e.label for e in examples]
     task = detect_task([e.answer for e in examples], labels)
-    known = tuple(sorted({label for label in labels if label is not None}))
-    return prove.Proof(settings, task, known, examples, rows, show)
+    known = {label for label in labels if label is not None}
+    if known:
+        known |= {label for model in models for label in _trained_labels(model)}
+    return prove.Proof(settings, task, tuple(sorted(known)), examples, rows, show)
+
+
+def _trained_labels(model: str) -> list[str]:
+    manifest = Manifest.read(locate(model), verify=False)
+    return manifest.labels if manifest else []
 
 
 def _new_report(

@@ -119,6 +119,9 @@ def _manifest(prepared: Prepared, loaded: Loaded) -> Manifest:
         parent=source.manifest.run if source.manifest else None,
         versions=versions(),
         instruction=run.data.instruction,
+        format=prepared.splits.mapping.kind,
+        columns=run.data.columns,
+        labels=list(prepared.splits.labels),
     )
 
 

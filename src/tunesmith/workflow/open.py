@@ -11,11 +11,12 @@ from typing import cast
 import torch
 
 from tunesmith.config.machine import cpu_has_bf16, physical_cores
-from tunesmith.config.run import ModelConfig
+from tunesmith.config.run import DataConfig, ModelConfig
 from tunesmith.data.render import Renderer
 from tunesmith.data.template import Kind, choose_template
 from tunesmith.errors import ModelError
 from tunesmith.evaluate.answers import Answerer
+from tunesmith.models.files import Manifest, locate
 from tunesmith.models.load import Loaded, load_model
 from tunesmith.train.build import with_template
 from tunesmith.types import Example, Message, RowRef
@@ -29,6 +30,12 @@ class Opened:
     renderer: Renderer
     context: int
     instruction: str | None
+
+    @property
+    def trained_on(self) -> DataConfig:
+        """The format and the columns of the rows that the model was trained on, as far as they are known."""
+        manifest = self.loaded.manifest
+        return DataConfig(format=manifest.format, columns=manifest.columns) if manifest else DataConfig()
 
     def answerer(self, max_new_tokens: int, batch_size: int) -> Answerer:
         """An answer takes at most half of the context, as in the proof of a run."""
@@ -73,11 +80,14 @@ def unanswered(example: Example) -> Example:
 def load(model: str | Path, *, dtype: str = "auto", threads: int | None = None) -> Opened:
     """Open a run's folder, a model, an adapter or a hub id for `predict`.
 
-    dtype `auto` keeps the weights' own numbers, or float32 where the processor would emulate bfloat16.
+    dtype `auto`: the numbers that a run trained the model in, else the weights' own; float32 where the processor
+    would emulate bfloat16.
     Raises ModelError where the template is not the one that the model was trained with.
     """
     torch.set_num_threads(threads or physical_cores())
-    config = ModelConfig.model_validate({"base": str(model), "dtype": dtype})
+    known = Manifest.read(locate(str(model)), verify=False)  # `load_model` verifies
+    own = known.dtype if known and dtype == "auto" else dtype
+    config = ModelConfig.model_validate({"base": str(model), "dtype": own})
     loaded = load_model(config)
     if dtype == "auto" and loaded.model.module.dtype == torch.bfloat16 and not cpu_has_bf16():
         loaded.model.module.float()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from tunesmith.data.inputs import InputColumn, input_column, to_prompt
+from tunesmith.data.inputs import input_mapping, to_prompt
 from tunesmith.data.load import LOOK_AT
 from tunesmith.data.readers import read_rows
 from tunesmith.errors import DataError, RowError
@@ -33,7 +33,7 @@ def predict(
 ) -> None:
     """Write {"line", "answer", "ended"} for each row of `source`, or {"line", "error"} for one that cannot be used.
 
-    column: the column of the input; else it is found as in training. The target is written aside and renamed, so
+    column: the column of the input; else the columns are read as those of the training rows. The target is written aside and renamed, so
     that a file with its name is whole.
     """
     opened = load(model)
@@ -70,7 +70,12 @@ def _answers(
     answerer = opened.answerer(max_new_tokens or MAX_NEW_TOKENS, batch_size)
     rows = iter(read_rows(source))
     head = list(itertools.islice(rows, LOOK_AT))
-    found = _input_column([row for _, row in head if not isinstance(row, RowError)], column, source)
+    readable = [row for _, row in head if not isinstance(row, RowError)]
+    if not readable:
+        raise DataError(
+            f"none of the first {LOOK_AT} rows of {source} can be read", "a row with an input column"
+        )
+    mapping = input_mapping(readable, opened.trained_on, str(source), column)
     rows = itertools.chain(head, rows)
     while chunk := list(itertools.islice(rows, batch_size)):
         usable: list[Example] = []
@@ -80,7 +85,7 @@ def _answers(
                 records[line] = {"error": str(row)}
                 continue
             try:
-                prompt = to_prompt(row, found, RowRef(str(source), line), opened.instruction)
+                prompt = to_prompt(mapping, row, RowRef(str(source), line), opened.instruction)
                 usable.append(unanswered(prompt))
             except RowError as error:
                 records[line] = {"error": str(error)}
@@ -90,15 +95,3 @@ def _answers(
                 records[example.ref.line] = {"answer": text, "ended": not was_cut}
         for line, _ in chunk:
             yield line, records[line]
-
-
-def _input_column(rows: list[dict[str, Any]], column: str | None, source: Path) -> InputColumn:
-    """The input among the columns that any of the first rows has, as the columns of training rows are found."""
-    if not rows:
-        raise DataError(
-            f"none of the first {LOOK_AT} rows of {source} can be read", "a row with an input column"
-        )
-    seen: dict[str, Any] = {}
-    for row in rows:
-        seen |= {name: value for name, value in row.items() if seen.get(name) is None}
-    return input_column(seen, column, str(source))
