@@ -28,7 +28,8 @@ links: $(VENV)/.dev
 	$(BIN)/python tools/check_links.py README.md CONTRIBUTING.md CHANGELOG.md docs recipes
 
 unit: $(VENV)/.dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --ignore=tests/crash
+	$(BIN)/pytest tests/crash
 
 # Slower campaigns: not part of `make test`.
 crash: $(VENV)/.dev

@@ -21,8 +21,8 @@ Row = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[1]
 WRITTEN = ROOT / "tools" / "tickets"
 OUT = ROOT / "src" / "tunesmith" / "embedded" / "tickets"
-SEED, HELD_OUT, COMPOSED, PER_ISSUE, PER_LONG_ISSUE, LONG = 20, 80, 2400, 2, 1, 40
-ASIDE, OPEN, CLOSE, NOISE = 0.22, 0.33, 0.2, 0.15
+SEED, HELD_OUT, COMPOSED, PER_ISSUE, PER_LONG_ISSUE, LONG = 20, 80, 4000, 2, 1, 40
+ASIDE, OPEN, CLOSE, NOISE = 0.18, 0.2, 0.12, 0.15
 URGENCY = {"low": 0.19, "normal": 0.53, "high": 0.28}
 
 # Issues (by ticket number) whose own words are already high or low: no clause may contradict them.
@@ -226,10 +226,13 @@ def compose_one(row: Row, pool: list[Row], rng: random.Random) -> tuple[list[str
 
 def retold(rows: list[Row]) -> list[Row]:
     """Each row with its own issue and with each of its retellings, one row for each."""
-    told = {row["id"]: row for path in sorted(WRITTEN.glob("paraphrases_*.jsonl")) for row in load(path)}
+    told: dict[str, list[str]] = {}
+    for path in sorted(WRITTEN.glob("paraphrases_*.jsonl")):
+        for row in load(path):
+            told.setdefault(row["id"], []).extend(row["issues"])
     out: list[Row] = []
     for row in rows:
-        for issue in (part(row, "issue"), *told.get(row["id"], {}).get("issues", [])):
+        for issue in (part(row, "issue"), *told.get(row["id"], [])):
             parts = [[kind, issue if kind == "issue" else text] for kind, text in row["parts"]]
             out.append(row | {"parts": parts})
     return out
@@ -237,12 +240,13 @@ def retold(rows: list[Row]) -> list[Row]:
 
 def with_clauses(rows: list[Row]) -> list[Row]:
     """The rows, and more of them that only lend their new urgency clauses."""
-    told = {row["id"]: row for path in sorted(WRITTEN.glob("paraphrases_*.jsonl")) for row in load(path)}
-    more = [
-        row | {"parts": [["urgency", clause]]}
-        for row in rows
-        for clause in told.get(row["id"], {}).get("urgency", [])
-    ]
+    told = {
+        row["id"]: row["urgency"]
+        for path in sorted(WRITTEN.glob("paraphrases_*.jsonl"))
+        for row in load(path)
+        if "urgency" in row
+    }
+    more = [row | {"parts": [["urgency", clause]]} for row in rows for clause in told.get(row["id"], [])]
     return rows + more
 
 

@@ -20,7 +20,7 @@ from tunesmith.config.machine import cpu_has_bf16, physical_cores
 from tunesmith.config.run import Run
 from tunesmith.config.weights import known_parameters
 from tunesmith.embedded import base_model_path
-from tunesmith.errors import ConfigError, ModelError
+from tunesmith.errors import ModelError
 
 FACTS = Facts(
     num_parameters=8_392_960,
@@ -152,14 +152,14 @@ def test_a_long_run_warms_up_over_100_steps_and_evaluates_every_epoch() -> None:
     assert run.train.eval_every == run.train.save_every == 94
 
 
-def test_max_steps_decides_the_epochs() -> None:
-    run, reasons = resolve(load_run(None, ["train.max_steps=30", "train.batch_size=10"]), FACTS)
-    assert run.train.epochs == 0.2  # 300 of 1,500 rows
-    assert run.train.eval_every == 3
-    assert "30 steps x 10 / 1,500 rows" in reasons["train.epochs"]
-    assert resolve(run, FACTS)[0] == run
-    with pytest.raises(ConfigError, match="leave one"):
-        resolve(load_run(None, ["train.max_steps=30", "train.epochs=3"]), FACTS)
+def test_max_steps_wins_over_epochs() -> None:
+    for more in ([], ["train.epochs=3"]):
+        run, reasons = resolve(load_run(None, ["train.max_steps=30", "train.batch_size=10", *more]), FACTS)
+        assert run.train.epochs is None
+        assert run.train.eval_every == 3
+        assert reasons["train.epochs"] == "not used: max_steps says how long"
+        again, _ = resolve(run, replace(FACTS, num_train_rows=700))  # its config.yaml on other rows
+        assert again.train == run.train
 
 
 def test_lengths() -> None:

@@ -66,7 +66,7 @@ def train(folder: Path) -> None:
     Engine(
         model=model,
         objective=Sft(SftConfig()),
-        source=StaticSource(rows, 4, 2, seed=7, padded=False),
+        source=StaticSource(rows, 4, 2 * len(rows), seed=7, padded=False),
         state=state,
         config=config,
         seed=7,

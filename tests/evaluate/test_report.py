@@ -13,6 +13,7 @@ import pytest
 from tests.evaluate.samples import ATTACK, LABELS, QUICK, answers, bare_report, full_report
 from tunesmith.errors import DataError, RunError
 from tunesmith.evaluate import report as build
+from tunesmith.evaluate.card import model_card
 from tunesmith.evaluate.report_html import (
     ABSENT,
     cell,
@@ -248,3 +249,14 @@ def test_units() -> None:
     ]
     assert [size(b) for b in (412 * 2**20, 3.2 * 2**30)] == ["412 MiB", "3.2 GiB"]
     assert short("a  b\nc" * 40, 10) == "a b ca b…"
+
+
+def test_only_the_page_draws_the_plots(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("tunesmith.evaluate.plots.figures", lambda report: drawn.append(report) or [])
+    report = full_report("label")
+    to_markdown(report)
+    model_card(report)
+    assert drawn == []
+    to_html(report)
+    assert len(drawn) == 1

@@ -61,6 +61,31 @@ def test_row_9_a_continued_adapter_starts_where_it_ended(tmp_path, family):
     assert moved(before, second.model.module) == {n for n in before if "lora_" in n}
 
 
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        ({"rank": 8}, "rank is 4 there, 8 here"),
+        ({"rank": 4, "alpha": 3}, "alpha is 8 there, 3.0 here"),
+        ({"dropout": 0.5}, "dropout is 0.0 there, 0.5 here"),
+        ({"modules": ["q_proj"]}, r"modules is \['k_proj', 'v_proj'\] there, \['q_proj'\] here"),
+        ({"rank": 4, "alpha": 8, "modules": ["[kv]_proj"]}, None),  # its own
+        ({}, None),
+        ({"alpha": 32}, None),  # 2 x rank, as `config.defaults` fills in
+    ],
+)
+def test_what_a_recipe_says_of_an_adapter_that_it_goes_on_with_must_be_so(tmp_path, lora, message):
+    base = folders.write_base(tmp_path / "base")
+    first = folders.open_for(base, "lora", lora=LoraConfig(rank=4, modules=["k_proj", "v_proj"]))
+    save_model(first.model.module, first.tokenizer, folders.manifest(first, "adapter"), tmp_path / "adapter")
+    loaded = load_model(ModelConfig(base=str(tmp_path / "adapter"), dtype="float32"), train=True)
+    method = SftConfig(tuning="lora", lora=LoraConfig(**lora))
+    if message is None:
+        assert "goes on with the adapter" in prepare(loaded, method, [])[0]
+    else:
+        with pytest.raises(ConfigError, match=message):
+            prepare(loaded, method, [])
+
+
 def test_full_training_on_an_adapter_merges_it_first(tmp_path):
     base = folders.write_base(tmp_path / "base")
     first = folders.open_for(base, "lora")

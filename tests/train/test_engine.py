@@ -15,7 +15,7 @@ from tunesmith.objectives.sft import Sft
 from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.engine import Engine, Watch
 from tunesmith.train.optim import Optimizer
-from tunesmith.train.source import StaticSource
+from tunesmith.train.source import StaticSource, rows_taken
 from tunesmith.train.state import Progress, TrainState
 
 
@@ -38,7 +38,7 @@ def engine(
     return Engine(
         model=model,
         objective=objective or Sft(SftConfig()),
-        source=StaticSource(rows or fakes.rows(8), 4, 2, seed=3, padded=False),
+        source=StaticSource(rows or fakes.rows(8), 4, 2 * len(rows or fakes.rows(8)), seed=3, padded=False),
         state=state,
         config=config,
         seed=3,
@@ -76,20 +76,26 @@ def test_each_term_is_divided_once_by_its_own_weight(tmp_path, budget):
 
 
 def test_the_last_step_of_a_run_may_be_short():
-    source = StaticSource(fakes.rows(10), 4, 1, seed=0, padded=False)
+    source = StaticSource(fakes.rows(10), 4, 10, seed=0, padded=False)
     assert source.total_steps == 3
     assert [len(source.indices(s)) for s in range(3)] == [4, 4, 2]
     assert sorted(i for s in range(3) for i in source.indices(s)) == list(range(10))
 
 
+def test_max_steps_or_else_epochs_say_how_many_rows_are_taken():
+    assert rows_taken(TrainConfig(batch_size=4, epochs=2.5), 10) == 25
+    assert rows_taken(TrainConfig(batch_size=4, epochs=0.01), 10) == 1
+    assert rows_taken(TrainConfig(batch_size=4, max_steps=7), 10) == 28
+
+
 def test_every_epoch_sees_each_row_once_in_an_order_of_its_own():
-    source = StaticSource(fakes.rows(10), 5, 3, seed=0, padded=False)
+    source = StaticSource(fakes.rows(10), 5, 30, seed=0, padded=False)
     epochs = [[*source.indices(2 * e), *source.indices(2 * e + 1)] for e in range(3)]
     assert all(sorted(e) == list(range(10)) for e in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
-    again = StaticSource(fakes.rows(10), 5, 3, seed=0, padded=False)
+    again = StaticSource(fakes.rows(10), 5, 30, seed=0, padded=False)
     assert again.indices(4) == source.indices(4)  # a function of the step alone
-    other = StaticSource(fakes.rows(10), 5, 3, seed=1, padded=False)
+    other = StaticSource(fakes.rows(10), 5, 30, seed=1, padded=False)
     assert other.indices(0) != source.indices(0)
 
 

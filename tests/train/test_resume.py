@@ -46,7 +46,7 @@ class Run:
         self.engine = Engine(
             model=model,
             objective=self.objective,
-            source=StaticSource(fakes.rows(12), 3, 2, seed=3, padded=False),
+            source=StaticSource(fakes.rows(12), 3, 24, seed=3, padded=False),
             state=TrainState(
                 Progress(micro_batch_tokens=10_000, threads=1), Optimizer(model.module, config), config_hash
             ),

@@ -13,6 +13,7 @@ from tests.workflow.conftest import label_rows, settings, write_jsonl
 from tunesmith.config.load import load_run
 from tunesmith.config.run import Run
 from tunesmith.errors import DataError
+from tunesmith.evaluate.answers import Answerer
 from tunesmith.evaluate.report_model import Report
 
 
@@ -123,3 +124,23 @@ def test_a_limit_scores_that_many_rows(base, label_test):
     config: dict[str, Any] = {"evaluate": {"limit": 5, "max_new_tokens": 4, "bootstrap": 50}}
     found = tunesmith.evaluate(str(base), [label_test], settings=Run.model_validate(config))
     assert {m.n for s in found.report.systems for m in s.metrics.values() if m.n} == {5}
+
+
+def test_a_label_is_chosen_among_those_of_training_too(trained, base, tmp_path, monkeypatch):
+    """A file of one class would otherwise leave no choice: every model would be right."""
+    folder = trained("full").folder
+    config = load_run(folder / "config.yaml")
+    asked = []
+    real = Answerer.choose
+
+    def choose(self: Answerer, examples: Any, labels: Any) -> list[str]:
+        asked.append(tuple(labels))
+        return real(self, examples, labels)
+
+    monkeypatch.setattr(Answerer, "choose", choose)
+    rows = [r for r in label_rows(20) if r["label"] == "fruit"] + [{"text": "a fern", "label": "plant"}]
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    tunesmith.evaluate(str(folder), [source], settings=config)
+    tunesmith.compare(str(base), str(folder), [source], settings=config)
+    tunesmith.evaluate(str(base), [source], settings=config)
+    assert asked == [("animal", "fruit", "metal", "plant")] * 3 + [("fruit", "plant")]

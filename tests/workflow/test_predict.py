@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import tunesmith
 from tests.workflow.conftest import TOOLS_TEMPLATE, label_rows, read_jsonl, settings, write_jsonl
@@ -227,3 +228,42 @@ def test_a_changed_template_is_refused(trained, tmp_path):
     template.write_text(template.read_text().replace("<|im_end|>\n", "<|im_end|>\n\n"))
     with pytest.raises(ModelError, match="not the one it was trained with"):
         load(folder)
+
+
+def test_the_columns_are_those_of_the_recipe_unless_one_is_named(base, tmp_path, monkeypatch, quick):
+    """Training read `body`; without its label a file would otherwise be read by the usual names."""
+    rows = [{"text": "no", "question": "no", "body": r["text"], "kind": r["label"]} for r in label_rows(40)]
+    data = {
+        "train": str(write_jsonl(tmp_path / "rows.jsonl", rows)),
+        "columns": {"text": "body", "label": "kind"},
+        "validation_fraction": 0,
+        "test_fraction": 0,
+    }
+    folder = tunesmith.train(
+        Run.model_validate(settings(base, tmp_path, data, train={"max_steps": 1}))
+    ).folder
+    source = write_jsonl(tmp_path / "in.jsonl", [{k: v for k, v in rows[0].items() if k != "kind"}])
+    decode = load(folder).loaded.tokenizer.decode
+    for model, column, expected in (
+        (folder, None, rows[0]["body"]),
+        (folder / "model", None, rows[0]["body"]),
+        (folder, "question", "no"),
+    ):
+        prompts = seen_prompts(monkeypatch)
+        answers(model, source, column=column)
+        assert f"user\n{expected}<" in decode(prompts[0])
+
+
+def test_an_adapter_answers_in_the_numbers_that_it_was_trained_in(base, labels, tmp_path, quick):
+    tree = settings(
+        base,
+        tmp_path,
+        {"train": str(labels)},
+        model={"dtype": "float64"},
+        method={"tuning": "lora"},
+        train={"max_steps": 1},
+    )
+    folder = tunesmith.train(Run.model_validate(tree)).folder
+    assert load(folder).loaded.model.module.dtype == torch.float64
+    assert load(folder, dtype="float32").loaded.model.module.dtype == torch.float32
+    assert load(base).loaded.model.module.dtype == torch.float32

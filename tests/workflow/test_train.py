@@ -449,3 +449,16 @@ def test_a_base_without_template_padding_and_end_gets_them_and_keeps_them(tuning
         model = AutoModelForCausalLM.from_pretrained(result.folder / "model")
         assert model.get_input_embeddings().num_embeddings > tokenizer.eos_token_id
         assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+
+
+def test_a_runs_config_is_a_recipe_for_other_rows(base, labels, tmp_path, quick):
+    """Of the same number of steps, whatever the number of rows."""
+    tree = settings(base, tmp_path, {"train": str(labels)}, train={"max_steps": 2})
+    first = tunesmith.train(Run.model_validate(tree))
+    other = write_jsonl(tmp_path / "other.jsonl", label_rows(47, seed=5))
+    second = load_run(first.folder / "config.yaml", ["name=second", f"data.train={other}"])
+    plans = []
+    tunesmith.train(second, sink=lambda kind, /, **fields: plans.append(fields) if kind == "plan" else None)
+    (plan,) = plans
+    assert plan["total_steps"] == 2
+    assert plan["epochs"] == 16 / plan["rows"]

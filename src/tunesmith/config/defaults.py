@@ -16,8 +16,8 @@
 | method.lora.alpha | 2 x rank | common practice; the update is scaled by 2 |
 
 `model.template`, `model.path` and `data.format` stay `auto`, and `train.micro_batch_tokens` null: they are decided
-by looking at the model, the rows and the memory themselves. `train.max_steps` stays null where epochs say how long,
-and `method.lora.alpha` where there is no LoRA.
+by looking at the model, the rows and the memory themselves. One of `train.epochs` and `train.max_steps` is null: max_steps
+wins where it is set. `method.lora.alpha` stays null where there is no LoRA.
 """  # noqa: E501 (a table)
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from typing import Any
 
 from tunesmith.config.fields import keys
 from tunesmith.config.run import FreezeConfig, LoraConfig, Run, Section
-from tunesmith.errors import ConfigError
 
 FULL_AT_MOST = 200_000_000
 TRAINING_BYTES = 16
@@ -206,7 +205,7 @@ def _choose_loop(train: dict[str, Any], facts: Facts, tuning: str, reasons: dict
         total = max(1, math.ceil(round(train["epochs"] * rows) / train["batch_size"]))
     else:
         total = train["max_steps"]
-        _epochs_of_steps(train, rows, reasons)
+        train["epochs"], reasons["train.epochs"] = None, f"{NOT_USED}: max_steps says how long"
     per_epoch = max(1, math.ceil(rows / train["batch_size"]))
     choose("warmup_fraction", round(min(0.1, 100 / total), 4), f"min(10 %, 100 steps) of {total:,} steps")
     choose(
@@ -215,20 +214,6 @@ def _choose_loop(train: dict[str, Any], facts: Facts, tuning: str, reasons: dict
         f"min(a tenth of {total:,} steps, an epoch of {per_epoch:,})",
     )
     choose("save_every", train["eval_every"], "as eval_every")
-
-
-def _epochs_of_steps(train: dict[str, Any], rows: int, reasons: dict[str, str]) -> None:
-    passes = train["max_steps"] * train["batch_size"] / max(rows, 1)
-    if train["epochs"] is None:
-        train["epochs"] = float(f"{passes:.6g}")
-        reasons["train.epochs"] = f"{train['max_steps']:,} steps x {train['batch_size']} / {rows:,} rows"
-    elif not math.isclose(train["epochs"], passes, rel_tol=1e-4):
-        raise ConfigError(
-            f"train.epochs is {train['epochs']:g}, but train.max_steps {train['max_steps']:,} x "
-            f"{train['batch_size']} rows a step of {rows:,} rows is {passes:.4g} epochs",
-            "one of epochs and max_steps",
-            "leave one of them out",
-        )
 
 
 def _choose_machine(tree: dict[str, Any], facts: Facts, reasons: dict[str, str]) -> None:

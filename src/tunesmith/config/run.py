@@ -211,10 +211,10 @@ class TrainConfig(Section):
     """Where cosine and linear end, as a share of the peak."""
 
     epochs: Annotated[float, Field(gt=0)] | None = None
-    """Passes over the training rows. Null: from their number, or `max_steps`."""
+    """Passes over the training rows. Null: from their number, unless `max_steps` is set."""
 
     max_steps: Positive | None = None
-    """Optimizer steps, instead of `epochs`, which then follows from it; give one of the two."""
+    """Optimizer steps, instead of `epochs`, which is then not used."""
 
     batch_size: Positive | None = None
     """Rows in each optimizer step. Null: from the number of rows. How many run at once is

@@ -100,9 +100,9 @@ def detect_input(rows: Iterable[AbstractMapping[str, Any]], config: DataConfig, 
     """
     seen = columns_of(rows)
     given = _given({p: c for p, c in config.columns.items() if p not in ANSWERS}, seen, file)
-    asked = {kind: tuple(p for p in NEEDED[kind] if p not in ANSWERS) for kind in CHATS}
+    asked: dict[Kind, tuple[str, ...]] = {k: tuple(p for p in NEEDED[k] if p not in ANSWERS) for k in CHATS}
     can = [k for k in CHATS if _fits(asked[k], given, seen) and not _idle(k, given)]
-    trained = [k for k in can if k == ("label" if config.format == "text" else config.format)]
+    trained: list[Kind] = [k for k in can if k == ("label" if config.format == "text" else config.format)]
     fitting = trained or [k for k in can if _fits(NEEDED[k], given, seen)] or can
     if not fitting:
         raise DataError(

@@ -34,9 +34,7 @@ def _with_column(rows: Sequence[AbstractMapping[str, Any]], trained: DataConfig,
     kind = _kind_of(rows, trained, column)
     part = {"messages": "messages", "prompt": "prompt", "label": "text"}[kind]
     seen = columns_of(rows)
-    kept = {
-        p: c for p, c in trained.columns.items() if p in OPTIONAL[kind] and p != "input" and c in seen
-    }
+    kept = {p: c for p, c in trained.columns.items() if p in OPTIONAL[kind] and p != "input" and c in seen}
     return DataConfig(format=kind, columns={**kept, part: column})
 
 

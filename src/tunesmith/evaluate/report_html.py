@@ -61,7 +61,8 @@ class Bar:
 
 def to_html(report: Report) -> str:
     """The page: one file, no script, nothing loaded from anywhere."""
-    return environment(True).get_template("report.html.j2").render(view(report))
+    figures = [(caption, Markup(svg)) for caption, svg in plots.figures(report)]
+    return environment(True).get_template("report.html.j2").render(view(report), figures=figures)
 
 
 def to_markdown(report: Report) -> str:
@@ -182,7 +183,7 @@ def _spread(report: Report) -> list[tuple[str, float, float, float, float]]:
 
 
 def view(report: Report) -> dict[str, Any]:
-    """What the templates read."""
+    """What every template reads; the page has figures besides."""
     rows = _metric_rows(report)
     return {
         "report": report,
@@ -191,7 +192,6 @@ def view(report: Report) -> dict[str, Any]:
         "metric_rows": [row for row in rows if _has_interval(row)],
         "other_rows": [row for row in rows if not _has_interval(row)],
         "system_title": system_title,
-        "figures": [(caption, Markup(svg)) for caption, svg in plots.figures(report)],
         "spread": _spread(report),
         "absent": ABSENT | report.absent,
         "matrix_labels": MATRIX_LABELS,

@@ -38,10 +38,7 @@ def prepare(loaded: Loaded, method: SftConfig, new_token_ids: list[int]) -> list
             "choose another model.template, or write tuning: full, which merges the adapter first",
         )
     else:
-        own = loaded.model.module.peft_config["default"]
-        notes.append(
-            f"training goes on with the adapter {loaded.adapter} (rank {own.r}, alpha {own.lora_alpha})"
-        )
+        notes.append(_go_on(loaded, method.lora))
     module = loaded.model.module
     trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
     total = sum(p.numel() for p in module.parameters())
@@ -106,6 +103,52 @@ def _lora(loaded: Loaded, config: LoraConfig, new_token_ids: list[int]) -> list[
     return notes
 
 
+def _go_on(loaded: Loaded, config: LoraConfig) -> str:
+    """Raises ConfigError where the recipe asks for another adapter than the one that is trained on."""
+    own = loaded.model.module.peft_config["default"]
+    adapted = _linear(loaded.model.module.get_base_model(), adapted=True)
+    default = LoraConfig()
+    asked: dict[str, tuple[object, object]] = {}  # what the recipe says, what the adapter has
+    if config.rank not in (default.rank, own.r):
+        asked["rank"] = (config.rank, own.r)
+    # `tunesmith.config.defaults` makes 2 x rank of an alpha that nobody set.
+    if config.alpha not in (None, 2 * config.rank, own.lora_alpha):
+        asked["alpha"] = (config.alpha, own.lora_alpha)
+    if config.dropout not in (default.dropout, own.lora_dropout):
+        asked["dropout"] = (config.dropout, own.lora_dropout)
+    if config.modules != default.modules:
+        wanted = target_modules(loaded.model.module.get_base_model(), config.modules)
+        if set(wanted) != set(adapted):
+            asked["modules"] = (config.modules, sorted({name.split(".")[-1] for name in adapted}))
+    if asked:
+        raise ConfigError(
+            f"the adapter {loaded.adapter} has other settings than the recipe: "
+            + ", ".join(f"method.lora.{k} is {own_} there, {said} here" for k, (said, own_) in asked.items()),
+            "training that goes on with an adapter keeps its rank, alpha, dropout and layers",
+            "leave them out; or export the adapter merged and train a new one on that model",
+        )
+    return f"training goes on with the adapter {loaded.adapter} (rank {own.r}, alpha {own.lora_alpha:g})"
+
+
+def _linear(module: nn.Module, *, adapted: bool = False) -> list[str]:
+    """Full names of the linear layers, the head excepted; `adapted`: only those that wear an adapter."""
+    from peft.tuners.lora import LoraLayer
+
+    head = module.get_output_embeddings()  # type: ignore[operator]
+    names: list[str] = []
+    inside: tuple[str, ...] = ()  # of an adapted layer or of the head: parts, and no layers of the model
+    for name, part in module.named_modules():
+        if name.startswith(inside):
+            continue
+        wears = isinstance(part, LoraLayer)
+        if wears or part is head:
+            inside += (f"{name}.",)
+        plain = isinstance(part, nn.Linear) or type(part).__name__ == "Conv1D"
+        if part is not head and (wears or (plain and not adapted)):
+            names.append(name)
+    return names
+
+
 def _token_rows(module: nn.Module, ids: list[int]) -> dict[str, list[int]]:
     """Which rows are trained in which layers: those of the embeddings and, where it is not tied to them, of the head.
 
@@ -127,12 +170,7 @@ def _token_rows(module: nn.Module, ids: list[int]) -> dict[str, list[int]]:
 
 def target_modules(module: nn.Module, patterns: list[str]) -> list[str]:
     """Full names of the linear layers that the patterns choose, the head excepted."""
-    head = module.get_output_embeddings()  # type: ignore[operator]
-    linear = [
-        name
-        for name, part in module.named_modules()
-        if (isinstance(part, nn.Linear) or type(part).__name__ == "Conv1D") and part is not head
-    ]
+    linear = _linear(module)
     if "all-linear" in patterns:
         return linear
     chosen: list[str] = []

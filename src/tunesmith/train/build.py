@@ -17,7 +17,7 @@ from tunesmith.models.tune import grow_embeddings, prepare
 from tunesmith.objectives.sft import Sft
 from tunesmith.registry import Registry
 from tunesmith.train.optim import Optimizer
-from tunesmith.train.source import StaticSource
+from tunesmith.train.source import StaticSource, rows_taken
 from tunesmith.train.state import Progress, TrainState
 from tunesmith.types import TokenRow
 
@@ -64,15 +64,13 @@ def build(run: Run, rows: Sequence[TokenRow], data_hashes: dict[str, str]) -> Bu
     notes = loaded.notes + prepare(loaded, run.method, with_template(loaded, run.model.template))
     train = run.train
     assert train.batch_size is not None
-    assert train.epochs is not None
     assert train.threads is not None
     source = StaticSource(
         rows=rows,
         batch_size=train.batch_size,
-        epochs=train.epochs,
+        num_rows=rows_taken(train, len(rows)),
         seed=run.seed,
         padded=loaded.model.path == "padded",
-        max_steps=train.max_steps,
     )
     progress = Progress(micro_batch_tokens=train.micro_batch_tokens or 0, threads=train.threads)
     state = TrainState(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,24 @@ from typing import Any
 from tunesmith.errors import RunError
 
 LOCK = ".lock"
+
+
+def _strict(value: Any) -> Any:
+    """The value with texts for numbers that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _numbers(value: Any) -> Any:
+    """The inverse of `_strict`."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    return float(value) if value in ("NaN", "Infinity", "-Infinity") else value
 
 
 class RunFolder:
@@ -60,8 +79,12 @@ class RunFolder:
             yield
 
     def emit(self, kind: str, /, **fields: Any) -> None:
-        """Append one event: `kind`, `time` (seconds since 1970) and its fields."""
-        line = json.dumps({"kind": kind, "time": round(time.time(), 3), **fields}, default=str)
+        """Append one event: `kind`, `time` (seconds since 1970) and its fields.
+
+        A number that is not finite is written as the text "NaN", "Infinity" or "-Infinity", as in metrics.json.
+        """
+        event = _strict({"kind": kind, "time": round(time.time(), 3), **fields})
+        line = json.dumps(event, default=str, allow_nan=False)
         with self.events.open("a") as file:
             file.write(line + "\n")
 
@@ -80,6 +103,7 @@ class RunFolder:
         return events
 
     def curve(self, kind: str) -> list[dict[str, Any]]:
-        """Events that carry a step, one a step: where a resumed run took a step again, the later one."""
-        by_step = {event["step"]: event for event in self.read_events(kind)}
+        """Events that carry a step, one a step: where a resumed run took a step again, the later one. Numbers
+        that are not finite are numbers again."""
+        by_step = {event["step"]: _numbers(event) for event in self.read_events(kind)}
         return [by_step[step] for step in sorted(by_step)]

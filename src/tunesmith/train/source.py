@@ -8,9 +8,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tunesmith.config.run import TrainConfig
 from tunesmith.core.batch import Batch
 from tunesmith.data.pack import pack
 from tunesmith.types import TokenRow
+
+
+def rows_taken(train: TrainConfig, num_rows: int) -> int:
+    """Rows that a whole run takes of a data set of `num_rows`, repeats counted. `train` must be resolved."""
+    assert train.batch_size is not None
+    if train.max_steps is not None:
+        return train.max_steps * train.batch_size
+    assert train.epochs is not None
+    return max(1, round(train.epochs * num_rows))
 
 
 @dataclass
@@ -18,23 +28,15 @@ class StaticSource:
     """Rows of a data set, in an order drawn anew for each epoch from (seed, epoch).
 
     The rows form one endless stream of epochs; step s takes rows s * batch_size up to (s + 1) * batch_size,
-    and the last step takes what is left of `epochs` passes.
+    and the last step takes what is left of `num_rows`, the rows that a whole run takes, repeats counted.
     """
 
     rows: Sequence[TokenRow]
     batch_size: int
-    epochs: float
+    num_rows: int
     seed: int
     padded: bool
-    max_steps: int | None = None
     _orders: dict[int, np.ndarray] = field(default_factory=dict)
-
-    @property
-    def num_rows(self) -> int:
-        """Rows that a whole run takes, repeats counted."""
-        if self.max_steps is not None:
-            return self.max_steps * self.batch_size
-        return max(1, round(self.epochs * len(self.rows)))
 
     @property
     def total_steps(self) -> int:

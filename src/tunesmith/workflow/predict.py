@@ -33,8 +33,8 @@ def predict(
 ) -> None:
     """Write {"line", "answer", "ended"} for each row of `source`, or {"line", "error"} for one that cannot be used.
 
-    column: the column of the input; else the columns are read as those of the training rows. The target is written aside and renamed, so
-    that a file with its name is whole.
+    column: the column of the input; else the columns are read as those of the training rows were. The target is
+    written aside and renamed, so that a file with its name is whole.
     """
     opened = load(model)
     sink("note", text=opened.renderer.describe())

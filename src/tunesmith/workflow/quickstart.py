@@ -32,8 +32,8 @@ def recipe(output: Path, seed: int) -> Run:
             json_fields=["intent", "urgency", "area"],
             instruction="Ticket as JSON:",
         ),
-        model=ModelConfig(base="tunesmith/base-8m"),
-        train=TrainConfig(epochs=2, learning_rate=2e-3, batch_size=16, eval_generate=32),
+        model=ModelConfig(base="tunesmith/base-8m", dropout=0.1),
+        train=TrainConfig(epochs=1, learning_rate=1e-3, batch_size=16, eval_every=69, eval_generate=32),
         evaluate=EvaluateConfig(max_new_tokens=40),
     )
 

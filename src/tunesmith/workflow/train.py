@@ -26,6 +26,7 @@ from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.engine import Engine, Watch
 from tunesmith.train.folder import RunFolder
 from tunesmith.train.probe import Estimate, probe
+from tunesmith.train.source import rows_taken
 from tunesmith.train.stop import Stop
 from tunesmith.types import EventSink
 from tunesmith.workflow import prove
@@ -201,11 +202,10 @@ def _plan(prepared: Prepared, estimate: Estimate) -> dict[str, Any]:
     """Estimated cost. Evaluations cost about a third of a training token for each token (no backward)."""
     train, rows = prepared.run.train, prepared.rows["train"]
     assert train.batch_size is not None
-    assert train.epochs is not None
-    count = train.max_steps * train.batch_size if train.max_steps else train.epochs * len(rows)
+    count = rows_taken(train, len(rows))
     tokens = count * sum(r.num_tokens for r in rows) / len(rows)
     return {
-        "steps": -(-int(count) // train.batch_size),
+        "steps": -(-count // train.batch_size),
         "tokens": int(tokens),
         "train_seconds": tokens * estimate.seconds_per_token,
         "tokens_per_second": 1 / estimate.seconds_per_token,
@@ -230,8 +230,8 @@ def _run_engine(
     sink(
         "plan",
         total_steps=built.source.total_steps,
-        epochs=run.train.epochs,
-        rows=len(prepared.rows["train"]),
+        epochs=built.source.num_rows / len(built.source.rows),
+        rows=len(built.source.rows),
     )
     sink("phase", name="train", text="")
     with Stop(max_minutes) as stop:
