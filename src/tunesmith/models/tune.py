@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 from torch import nn
 
@@ -83,19 +84,19 @@ def _lora(loaded: Loaded, config: LoraConfig, new_token_ids: list[int]) -> list[
 
     module = loaded.model.module
     targets = target_modules(module, config.modules)
-    loaded.model.module = get_peft_model(
-        module,
-        PeftLora(
-            r=config.rank,
-            lora_alpha=config.alpha if config.alpha is not None else 2 * config.rank,
-            lora_dropout=config.dropout,
-            target_modules=targets,
-            task_type=TaskType.CAUSAL_LM,
-            trainable_token_indices=_token_rows(module, new_token_ids) if new_token_ids else None,
-            # GPT-2's Conv1D keeps its weight transposed; PEFT wants to be told.
-            fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in module.modules()),
-        ),
+    adapter = PeftLora(
+        r=config.rank,
+        lora_alpha=config.alpha if config.alpha is not None else 2 * config.rank,
+        lora_dropout=config.dropout,
+        target_modules=targets,
+        task_type=TaskType.CAUSAL_LM,
+        trainable_token_indices=_token_rows(module, new_token_ids) if new_token_ids else None,
+        # GPT-2's Conv1D keeps its weight transposed; PEFT wants to be told.
+        fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in module.modules()),
     )
+    with warnings.catch_warnings():  # PEFT asks transformers under a name that is going away
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        loaded.model.module = get_peft_model(module, adapter)
     loaded.model.module.peft_config["default"].base_model_name_or_path = loaded.base
     notes = [f"LoRA of rank {config.rank} on {len(targets)} linear layers"]
     if new_token_ids:
