@@ -227,6 +227,20 @@ def test_config_show_is_a_recipe_again(run: Callable[..., Answer], tmp_path: Pat
     assert again["train"]["epochs"] == 2.0
 
 
+def test_config_show_works_defaults_out_where_the_rows_are_there(
+    run: Callable[..., Answer], tmp_path: Path
+) -> None:
+    rows = [f'{{"text": "row {i} of some", "label": "{"ab"[i % 2]}"}}' for i in range(40)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    shown = run("config", "show", f"data.train={tmp_path / 'rows.jsonl'}").out
+    assert "null" not in next(line for line in shown.splitlines() if "learning_rate" in line)
+    assert "tuning: full" in shown
+    assert "epochs: 4.0" in shown
+    absent = run("config", "show", "data.train=absent.jsonl")
+    assert "absent.jsonl is not here" in absent.err
+    assert "learning_rate: null" in absent.out
+
+
 def test_config_schema_and_docs(run: Callable[..., Answer]) -> None:
     assert "train" in json.loads(run("config", "schema").out)["properties"]
     assert run("config", "docs").out.startswith("# Configuration\n")

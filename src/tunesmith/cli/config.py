@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 from tunesmith.cli.options import Json, RecipeAndOverrides
@@ -28,14 +30,25 @@ def docs() -> None:
 
 @app.command()
 def show(arguments: RecipeAndOverrides = None, as_json: Json = False) -> None:
-    """Check a recipe and print every key, and where its value is from. `train --dry-run` also fills the nulls."""
+    """Check a recipe and print every key, its value and why. Where the rows can be read, defaults are worked out
+    from them and from the model; else the rule stands in the value's place."""
+    from pathlib import Path
+
+    from tunesmith.cli import work
     from tunesmith.cli.arguments import run_from
     from tunesmith.cli.output import show_json
     from tunesmith.config.defaults import given
     from tunesmith.config.explain import explain
 
     run = run_from(arguments or [], {})
+    missing = [path for path in run.data.train if not Path(path).is_file()]
+    if run.data.train and not missing:
+        run, reasons = work.resolved(run)
+    else:
+        reasons = given(run)
+        why = f"{missing[0]} is not here" if missing else "data.train names no file"
+        print(f"{why}: rules are shown where defaults depend on the rows", file=sys.stderr)
     if as_json:
         show_json(run.model_dump(mode="json"))
     else:
-        print(explain(run, given(run)), end="")
+        print(explain(run, reasons), end="")

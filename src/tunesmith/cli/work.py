@@ -18,6 +18,12 @@ def quickstart(output: Path, seed: int, sink: EventSink) -> Result:
     return work(output, seed=seed, sink=sink)
 
 
+def resolved(run: Run) -> tuple[Run, dict[str, str]]:
+    from tunesmith.workflow.prepare import resolved as work
+
+    return work(run)
+
+
 def train(
     run: Run, *, sink: EventSink, max_minutes: float | None, seeds: int, resume: bool | None, dry_run: bool
 ) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -104,6 +105,13 @@ def prepare(run: Run, folder: Path, sink: EventSink, now: datetime | None = None
     return prepared
 
 
+def resolved(run: Run) -> tuple[Run, dict[str, str]]:
+    """The recipe with every default worked out from its rows and its model, and why; nothing is kept on disk."""
+    with tempfile.TemporaryDirectory(prefix="tunesmith-") as scratch:
+        prepared = prepare(run, Path(scratch), _silent)
+    return prepared.run, prepared.reasons
+
+
 def _facts(
     run: Run,
     source: Source,
@@ -181,3 +189,7 @@ def _length_cells(rows: Sequence[TokenRow]) -> list[str]:
         f"{found['max']:,}",
         f"{found['supervised']:.0%}",
     ]
+
+
+def _silent(kind: str, /, **fields: Any) -> None:
+    """Only the result is wanted."""
