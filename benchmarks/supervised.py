@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def slice_of_corpus(corpus: Path, target: Path, rows: int) -> str:
-    """Plain-text documents of one source, the one with most text among those with at least `rows` documents."""
+    """The first `rows` plain-text documents of one source: of the first that has so many, or else of the largest."""
     by_source: dict[str, list[str]] = {}
     with gzip.open(corpus, "rt", encoding="utf-8") as file:
         for line in file:

@@ -15,9 +15,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that these tests start
 
 import pytest
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaForCausalLM
 
 import tunesmith
+from tests import fakes
 from tunesmith.config.run import Run
 from tunesmith.embedded import base_model_path
 from tunesmith.train.probe import Estimate
@@ -43,15 +44,10 @@ def tiny_base(folder: Path, *, template: bool = True, max_length: int = 192) -> 
     tokenizer = AutoTokenizer.from_pretrained(source)
     torch.manual_seed(0)
     model = LlamaForCausalLM(
-        LlamaConfig(
+        fakes.config(
+            "llama",
             vocab_size=8192,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
             max_position_embeddings=max_length,
-            tie_word_embeddings=True,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id if template else None,
             pad_token_id=tokenizer.pad_token_id if template else None,

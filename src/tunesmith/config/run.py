@@ -287,8 +287,8 @@ class EvaluateConfig(Section):
     """Level of every interval."""
 
     forgetting: list[str] = ["embedded"]
-    """Plain-text rows whose perplexity is measured before and after: files, or `embedded` for the built-in
-    general sample. Empty: not measured."""
+    """Texts whose perplexity is measured before and after: .txt files (one text a line), files of rows with a
+    `text` column, or `embedded` for the built-in general sample. Empty: not measured."""
 
     limit: Positive | None = None
     """Score at most this many test rows (a seeded choice)."""

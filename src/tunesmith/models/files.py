@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -134,3 +135,11 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ModelError(f"{path} holds a {type(value).__name__}", "a JSON object")
     return value
+
+
+def licence_of(folder: Path) -> str:
+    """The licence that the base's card names in its front matter, or in a table row, else nothing."""
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.exists() else ""
+    found = re.search(r"^(?:license:|\| *licen[cs]e *\|)\s*([^|\n]+)", text, re.MULTILINE | re.IGNORECASE)
+    return found[1].strip() if found else ""

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -27,6 +27,9 @@ from tunesmith.config.machine import available_memory
 from tunesmith.config.run import Run
 from tunesmith.errors import ResourceError, TunesmithError
 from tunesmith.types import RowRef, Segment, TokenRow
+
+if TYPE_CHECKING:
+    from tunesmith.train.build import Built
 
 SHARE = 0.9
 """Share of the available memory that a run may take."""
@@ -178,11 +181,9 @@ def main(folder: Path) -> None:
     print(json.dumps({"seconds_per_token": seconds / tokens, "peak_bytes": peak}))
 
 
-def _step(built: object, rows: list[TokenRow]) -> None:
+def _step(built: Built, rows: list[TokenRow]) -> None:
     from tunesmith.core.batch import Batch
-    from tunesmith.train.build import Built
 
-    assert isinstance(built, Built)
     batch = Batch.from_rows(rows)
     weights = built.objective.weights(batch)
     out = built.objective.loss(built.loaded.model, batch)

@@ -17,7 +17,7 @@ from tunesmith.evaluate.report import write_report
 from tunesmith.evaluate.report_model import DataAccount, Lineage, Report
 from tunesmith.models.files import Manifest, locate
 from tunesmith.scoring import PRIMARY, detect_task
-from tunesmith.types import EventSink, Example, TokenRow
+from tunesmith.types import EventSink, Example, TokenRow, silent
 from tunesmith.workflow import prove
 from tunesmith.workflow.finish import table_of, versions
 from tunesmith.workflow.open import Opened, load
@@ -81,7 +81,7 @@ def _evaluate(
     output: Path | None,
     sink: EventSink | None,
 ) -> Evaluated:
-    show = sink or _silent
+    show = sink or silent
     account = Account(settings.data.on_bad_row)
     examples, mappings = read_examples([str(p) for p in data], settings.data, account)
     examples = prove.chosen_rows(examples, settings.evaluate.limit, settings.seed)
@@ -179,7 +179,3 @@ def _fill(report: Report, proof: prove.Proof, names: list[str]) -> None:
         report.systems = proof.report_systems()
     else:
         proof.fill(report, first, last)
-
-
-def _silent(kind: str, /, **fields: Any) -> None:
-    """No one watches."""

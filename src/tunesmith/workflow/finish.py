@@ -28,7 +28,7 @@ from tunesmith.evaluate.report_model import (
     Span,
 )
 from tunesmith.evaluate.words import describe_fit
-from tunesmith.models.files import Manifest
+from tunesmith.models.files import Manifest, licence_of
 from tunesmith.models.load import Loaded, load_model
 from tunesmith.models.save import save_model
 from tunesmith.scoring import PRIMARY, metric, show
@@ -230,7 +230,7 @@ def _new_report(prepared: Prepared, built: Built, folder: RunFolder) -> Report:
             template_hash=prepared.renderer.template_hash,
             parent_run=source.manifest.run if source.manifest else "",
             path="; ".join(built.loaded.notes),
-            base_licence=prove.licence_of(source.base_folder),
+            base_licence=licence_of(source.base_folder),
         ),
         data=_account(prepared),
         config=explain(run, {}),
@@ -290,10 +290,10 @@ def _cost(folder: RunFolder, built: Built, seconds: dict[str, float]) -> Cost:
     if plan:
         estimates = [
             Estimate(
-                what="training and its evaluations",
+                what="training steps, without evaluations",
                 unit="s",
                 estimate=plan["train_seconds"],
-                measured=progress.elapsed,
+                measured=sum(s["tokens"] / s["tokens_per_second"] for s in steps),
             ),
             Estimate(
                 what="peak memory while training",

@@ -19,7 +19,7 @@ from tunesmith.data.template import TemplateChoice, apply_choice, choose_templat
 from tunesmith.errors import DataError
 from tunesmith.models.files import EMBEDDED, locate
 from tunesmith.models.load import Source, find, load_tokenizer, read_config
-from tunesmith.types import EventSink, Example, TokenRow
+from tunesmith.types import EventSink, Example, TokenRow, silent
 
 
 @dataclass
@@ -108,7 +108,7 @@ def prepare(run: Run, folder: Path, sink: EventSink, now: datetime | None = None
 def resolved(run: Run) -> tuple[Run, dict[str, str]]:
     """The recipe with every default worked out from its rows and its model, and why; nothing is kept on disk."""
     with tempfile.TemporaryDirectory(prefix="tunesmith-") as scratch:
-        prepared = prepare(run, Path(scratch), _silent)
+        prepared = prepare(run, Path(scratch), silent)
     return prepared.run, prepared.reasons
 
 
@@ -189,7 +189,3 @@ def _length_cells(rows: Sequence[TokenRow]) -> list[str]:
         f"{found['max']:,}",
         f"{found['supervised']:.0%}",
     ]
-
-
-def _silent(kind: str, /, **fields: Any) -> None:
-    """Only the result is wanted."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
-import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tunesmith.config.run import Run
+from tunesmith.config.run import DataConfig, Run
 from tunesmith.core.model import Model
-from tunesmith.data.load import Splits
+from tunesmith.data.account import Account
+from tunesmith.data.load import Splits, read_examples
 from tunesmith.data.render import Renderer
+from tunesmith.data.tokens import windows
 from tunesmith.embedded import general_text
 from tunesmith.evaluate.answers import Answerer, pick_shots
 from tunesmith.evaluate.baselines import TFIDF_NOTE, majority, tfidf
@@ -262,22 +262,23 @@ def suspects(
 
 
 def general_rows(run: Run, renderer: Renderer, context: int) -> list[TokenRow]:
-    """Token rows of the general sample, one a line of text; cut at the context."""
-    rows: list[TokenRow] = []
+    """Token rows of the general sample: the lines of a .txt file, or the `text` column of a file of rows; a text
+    longer than the context becomes several windows. Raises DataError for rows without text."""
+    examples: list[Example] = []
     for path in run.evaluate.forgetting:
         file = general_text() if path == "embedded" else Path(path)
-        for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1):
-            if line.strip():
-                example = Example(RowRef(file.name, number), text=_plain(file, line))
-                rows += renderer.rows(example, "all")
-    return [r for r in rows if r.num_tokens <= context]
+        examples += _lines(file) if file.suffix == ".txt" else _texts(file)
+    rows = [row for example in examples for row in renderer.rows(example, "all")]
+    return [window for row in rows for window in windows(row, context)]
 
 
-def _plain(file: Path, line: str) -> str:
-    if file.suffix != ".jsonl":
-        return line
-    row = json.loads(line)
-    return str(row["text"])
+def _lines(file: Path) -> list[Example]:
+    lines = file.read_text(encoding="utf-8").split("\n")
+    return [Example(RowRef(file.name, n), text=line) for n, line in enumerate(lines, 1) if line.strip()]
+
+
+def _texts(file: Path) -> list[Example]:
+    return read_examples([str(file)], DataConfig(format="text"), Account("stop"))[0]
 
 
 def forgetting(before: Losses, after: Losses, run: Run) -> Forgetting:
@@ -307,14 +308,6 @@ def fill_perplexity(
         return
     found, test = perplexity_difference(base.nll, tuned.nll, base.tokens, settings)
     report.comparisons.append(comparison("perplexity", names[0], names[1], found, test, settings))
-
-
-def licence_of(folder: Path) -> str:
-    """The licence that the base's card names in its front matter, or in a table row, else nothing."""
-    card = folder / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.exists() else ""
-    found = re.search(r"^(?:license:|\| *licen[cs]e *\|)\s*([^|\n]+)", text, re.MULTILINE | re.IGNORECASE)
-    return found[1].strip() if found else ""
 
 
 def free(*models: Model) -> None:

@@ -28,7 +28,7 @@ from tunesmith.train.folder import RunFolder
 from tunesmith.train.probe import Estimate, probe
 from tunesmith.train.source import rows_taken
 from tunesmith.train.stop import Stop
-from tunesmith.types import EventSink
+from tunesmith.types import EventSink, silent
 from tunesmith.workflow import prove
 from tunesmith.workflow.finish import Result, finish, versions
 from tunesmith.workflow.prepare import Prepared, absolute, prepare
@@ -48,7 +48,7 @@ def train(
     resume: True continues the run's folder, False replaces it, None refuses one that exists. seeds: train with
     seed, seed + 1, ... and report the spread. dry_run: stop before training, with the plan.
     """
-    show = sink or _silent
+    show = sink or silent
     runs = [run.model_copy(deep=True) for _ in range(seeds)]
     for offset, one in enumerate(runs[1:], 1):
         one.seed, one.name = run.seed + offset, f"{run.name}-seed{run.seed + offset}"
@@ -66,7 +66,7 @@ def resume(folder: Path, *, sink: EventSink | None = None) -> Result:
     home = RunFolder(folder.resolve())
     if not home.is_started():
         raise RunError(f"{folder} holds no run", "a folder with config.yaml", "start it with tunesmith train")
-    return _train_one(_as_started(home), sink or _silent, None, True, False)
+    return _train_one(_as_started(home), sink or silent, None, True, False)
 
 
 def _as_started(folder: RunFolder) -> Run:
@@ -199,7 +199,7 @@ def _estimate(prepared: Prepared, sink: EventSink) -> Estimate:
 
 
 def _plan(prepared: Prepared, estimate: Estimate) -> dict[str, Any]:
-    """Estimated cost. Evaluations cost about a third of a training token for each token (no backward)."""
+    """The estimated cost of the training steps; evaluations come on top."""
     train, rows = prepared.run.train, prepared.rows["train"]
     assert train.batch_size is not None
     count = rows_taken(train, len(rows))
@@ -284,7 +284,7 @@ def _validation(prepared: Prepared) -> prove.Proof:
         labels=prepared.splits.labels,
         examples=prove.chosen_rows(examples, run.train.eval_generate, run.seed) if generates else [],
         rows=[],
-        sink=_silent,
+        sink=silent,
     )
 
 
@@ -316,7 +316,3 @@ def _report_spread(results: list[Result], seed: int) -> None:
             runs.append(SeedRun(seed=seed + offset, run=result.folder.name, metrics=values))
     first.seeds = runs
     write_report(first, results[0].folder / "report")
-
-
-def _silent(kind: str, /, **fields: Any) -> None:
-    """No one watches; the run's events.jsonl still has everything."""
