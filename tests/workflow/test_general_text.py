@@ -29,7 +29,9 @@ def rows(renderer, *paths, context=40):
 def test_a_long_text_becomes_windows_and_loses_nothing(renderer, tmp_path):
     text = " ".join(f"word{i}" for i in range(60))
     (tmp_path / "a.txt").write_text(f"{text}\n\nshort\n")
-    (tmp_path / "a.jsonl").write_text(json.dumps({"text": text}) + "\n" + json.dumps({"text": "short"}) + "\n")
+    (tmp_path / "a.jsonl").write_text(
+        json.dumps({"text": text}) + "\n" + json.dumps({"text": "short"}) + "\n"
+    )
     lines, table = rows(renderer, tmp_path / "a.txt"), rows(renderer, tmp_path / "a.jsonl")
     whole = rows(renderer, tmp_path / "a.txt", context=4000)
     assert len(whole) == 2
