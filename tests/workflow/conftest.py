@@ -47,6 +47,7 @@ def tiny_base(folder: Path, *, template: bool = True, max_length: int = 192) -> 
         fakes.config(
             "llama",
             vocab_size=8192,
+            intermediate_size=64,
             max_position_embeddings=max_length,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id if template else None,
