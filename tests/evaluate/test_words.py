@@ -86,6 +86,12 @@ def test_a_best_step_by_another_metric_is_said() -> None:
     assert describe_fit(TRAIN, val, 200).endswith("step 200 is kept, which was best by the watched metric.")
 
 
+def test_the_base_as_the_best_step_is_said() -> None:
+    words = describe_fit(TRAIN, [(0, 1.0), (100, 1.2), (200, 1.5)], 0)
+    assert "did not help on unseen rows" in words
+    assert words.endswith("the base's own weights are kept, no step was better by the watched metric.")
+
+
 @pytest.mark.parametrize(
     ("after", "words"),
     [(9.9, "fell"), (10.1, "no forgetting"), (10.5, "slight"), (12, "clear"), (20, "severe")],

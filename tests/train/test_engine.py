@@ -141,7 +141,7 @@ def test_row_24_a_non_finite_number_stops_before_the_step_and_names_the_row(tmp_
 
 
 def test_early_stopping_keeps_the_best_step_on_disk(tmp_path):
-    losses = iter([3.0, 2.0, 1.0, 2.0, 2.0, math.nan, 1.0, 1.0, 1.0])
+    losses = iter([4.0, 3.0, 2.0, 1.0, 2.0, 2.0, math.nan, 1.0, 1.0, 1.0])
     loop = engine(
         tmp_path,
         rows=fakes.rows(40),
@@ -156,8 +156,21 @@ def test_early_stopping_keeps_the_best_step_on_disk(tmp_path):
     assert loop.checkpoints.steps() == [3, 6, 7]
 
 
+def test_the_base_itself_is_a_candidate_for_the_best_step(tmp_path):
+    losses = iter([1.0, 3.0, 2.0, 1.0, 4.0])
+    loop = engine(
+        tmp_path, watch=Watch(lambda step: {"loss": next(losses)}, "loss", higher=False), save_every=1
+    )
+    before = {n: w.clone() for n, w in loop.state.optimizer.weights().items()}
+    loop.run()
+    assert loop.state.progress.best_step == 0
+    kept = loop.checkpoints.load(0).groups["weights"]
+    assert all(torch.equal(before[n], kept[n]) for n in before)
+    assert not all(torch.equal(before[n], w) for n, w in loop.state.optimizer.weights().items())
+
+
 def test_a_metric_of_which_more_is_better(tmp_path):
-    values = iter([0.1, 0.5, 0.4, 0.5])
+    values = iter([0.0, 0.1, 0.5, 0.4, 0.5])
     loop = engine(tmp_path, watch=Watch(lambda step: {"accuracy": next(values)}, "accuracy", higher=True))
     loop.run()
     assert loop.state.progress.best_step == 2
@@ -178,4 +191,4 @@ def test_row_12_evaluation_leaves_the_model_training(tmp_path):
     loop = engine(tmp_path, watch=Watch(lambda step: (seen.append(step), {"loss": 1.0})[1], "loss", False))
     loop.run()
     assert loop.model.module.training
-    assert seen == [1, 2, 3, 4]
+    assert seen == [0, 1, 2, 3, 4]

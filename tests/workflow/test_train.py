@@ -233,7 +233,7 @@ def test_the_training_lowers_the_loss_and_every_event_is_kept(trained):
     steps = [e for e in events if e["kind"] == "step"]
     assert [e["step"] for e in steps] == list(range(1, 49))
     assert steps[-1]["loss"] < 0.5 * steps[0]["loss"]
-    assert [e["step"] for e in events if e["kind"] == "evaluation"] == [16, 32, 48]
+    assert [e["step"] for e in events if e["kind"] == "evaluation"] == [0, 16, 32, 48]
     assert {"start", "phase", "note", "table", "estimate", "plan", "checkpoint", "done"} <= {
         e["kind"] for e in events
     }
@@ -248,6 +248,20 @@ def test_the_best_step_is_what_is_saved_and_scored(trained):
     saved = AutoModelForCausalLM.from_pretrained(result.folder / "model").state_dict()
     for name, weight in weights.items():
         assert torch.equal(saved[name], weight), name
+
+
+@pytest.mark.usefixtures("quick")
+def test_where_no_step_beats_the_base_its_own_weights_are_kept_and_it_is_said(base, labels, tmp_path):
+    wild = {"learning_rate": 10.0, "max_steps": 4, "eval_every": 2, "watch": "loss"}
+    tree = settings(base, tmp_path, {"train": str(labels)}, train=wild)
+    result = tunesmith.train(Run.model_validate(tree))
+    assert result.report.fit.best_step == 0
+    warnings = [e["text"] for e in read_jsonl(result.folder / "events.jsonl") if e["kind"] == "warning"]
+    assert "no step was better than the base by loss: its own weights are kept" in warnings
+    ids = torch.arange(5, 25)[None]
+    ours = AutoModelForCausalLM.from_pretrained(result.folder / "model")(input_ids=ids).logits
+    theirs = AutoModelForCausalLM.from_pretrained(base)(input_ids=ids).logits
+    assert torch.equal(ours, theirs)
 
 
 def test_the_reports_page_needs_nothing_else_and_names_what_was_asked_for(trained):

@@ -110,6 +110,8 @@ def describe_forgetting(before: float, after: float, ratio: Interval | None = No
 
 
 def _kept(best_step: int, lowest_step: int, last_step: int) -> str:
+    if best_step == 0:
+        return "; the base's own weights are kept, no step was better by the watched metric."
     if best_step == lowest_step:
         return "." if best_step == last_step else "; the best step is kept."
     return f"; step {best_step} is kept, which was best by the watched metric."

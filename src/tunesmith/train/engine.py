@@ -71,13 +71,19 @@ class Engine:
         progress, total = self.state.progress, self.source.total_steps
         started, before = time.monotonic(), progress.elapsed
         last_saved = progress.step
+        if progress.step == 0 and progress.best_step is None:
+            self._evaluate()  # what training must beat
+            if progress.best_step == 0:
+                self.save()
         self.model.module.train()
         while progress.step < total and not progress.stopped:
             step_started = time.monotonic()
             rate = learning_rate(progress.step, total, self.config)
             result = self.train_step(rate)
             self._report(result, rate, total, time.monotonic() - step_started)
-            evaluated = self._evaluate_if_due(total)
+            assert self.config.eval_every is not None
+            due = progress.step % self.config.eval_every == 0 or progress.step == total
+            evaluated = due and self._evaluate()
             progress.elapsed = before + time.monotonic() - started
             reason = self.stop()
             assert self.config.save_every is not None
@@ -137,10 +143,10 @@ class Engine:
         path = self.checkpoints.save(progress.step, self.state.snapshot(), progress.best_step)
         self.sink("checkpoint", step=progress.step, path=str(path), seconds=time.monotonic() - started)
 
-    def _evaluate_if_due(self, total: int) -> bool:
+    def _evaluate(self) -> bool:
+        """Evaluate where there is a watch; the step may be the best so far, or one too many without progress."""
         progress, watch = self.state.progress, self.watch
-        assert self.config.eval_every is not None
-        if watch is None or (progress.step % self.config.eval_every and progress.step != total):
+        if watch is None:
             return False
         metrics = watch.evaluate(progress.step)
         self.model.module.train()
@@ -151,7 +157,7 @@ class Engine:
         )
         if best:
             progress.best_step, progress.best_value, progress.bad_evaluations = progress.step, value, 0
-        else:
+        elif progress.step:
             progress.bad_evaluations += 1
         self.sink("evaluation", step=progress.step, metrics=metrics, best=best)
         if stopping is not None and progress.bad_evaluations >= stopping.patience:

@@ -78,7 +78,13 @@ def finish(
     best = progress.best_step
     if best is not None and best != progress.step:
         built.state.optimizer.restore(checkpoints.load(best).groups["weights"], None)
-        sink("note", text=f"the weights of the best step, {best}, are kept")
+        if best == 0:
+            sink(
+                "warning",
+                text=f"no step was better than the base by {run.train.watch}: its own weights are kept",
+            )
+        else:
+            sink("note", text=f"the weights of the best step, {best}, are kept")
     sink("phase", name="save", text=str(folder.model))
     manifest = _manifest(prepared, built.loaded)
     save_model(built.loaded.model.module, built.loaded.tokenizer, manifest, folder.model)
@@ -269,7 +275,7 @@ def _add_curves(report: Report, folder: RunFolder, prepared: Prepared, built: Bu
         grad_norm=[(s["step"], s["grad_norm"]) for s in steps],
     )
     progress = built.state.progress
-    best = progress.best_step or progress.step
+    best = progress.step if progress.best_step is None else progress.best_step
     if not evaluations:
         report.absent["fit"] = "there are no validation rows"
         return
