@@ -71,10 +71,8 @@ class Engine:
         progress, total = self.state.progress, self.source.total_steps
         started, before = time.monotonic(), progress.elapsed
         last_saved = progress.step
-        if progress.step == 0 and progress.best_step is None:
-            self._evaluate()  # what training must beat
-            if progress.best_step == 0:
-                self.save()
+        if progress.step == 0 and progress.best_step is None and self._evaluate():  # what training must beat
+            self.save()
         self.model.module.train()
         while progress.step < total and not progress.stopped:
             step_started = time.monotonic()
@@ -83,11 +81,10 @@ class Engine:
             self._report(result, rate, total, time.monotonic() - step_started)
             assert self.config.eval_every is not None
             due = progress.step % self.config.eval_every == 0 or progress.step == total
-            evaluated = due and self._evaluate()
+            best_now = due and self._evaluate()
             progress.elapsed = before + time.monotonic() - started
             reason = self.stop()
             assert self.config.save_every is not None
-            best_now = evaluated and progress.best_step == progress.step
             if best_now or reason or progress.step % self.config.save_every == 0 or progress.step == total:
                 self.save()
                 last_saved = progress.step
@@ -144,7 +141,7 @@ class Engine:
         self.sink("checkpoint", step=progress.step, path=str(path), seconds=time.monotonic() - started)
 
     def _evaluate(self) -> bool:
-        """Evaluate where there is a watch; the step may be the best so far, or one too many without progress."""
+        """Evaluate where there is a watch, stop early where it has not improved; is this step the best so far?"""
         progress, watch = self.state.progress, self.watch
         if watch is None:
             return False
@@ -166,7 +163,7 @@ class Engine:
                 f"best was step {progress.best_step}"
             )
             self.sink("note", text=f"early stop at step {progress.step}: {progress.stopped}")
-        return True
+        return best
 
     def _report(self, result: StepResult, rate: float, total: int, seconds: float) -> None:
         self.sink(
