@@ -109,12 +109,15 @@ def row(ids: Sequence[int], supervised_from: int, index: int = 0, weight: float 
     return TokenRow(RowRef("fake.jsonl", index + 1), (Segment(np.array(ids, dtype=np.int64), weights),))
 
 
-def rows(count: int, seed: int = 0, low: int = 4, high: int = 20) -> list[TokenRow]:
-    """Ragged rows, each with its own share of supervised tokens and, now and then, a weight of 0.5."""
+def rows(count: int, seed: int = 0, low: int = 4, high: int = 20, begin: int = 0) -> list[TokenRow]:
+    """Ragged rows, each with its own share of supervised tokens and, now and then, a weight of 0.5.
+
+    begin: this many tokens, the same and not supervised, stand before each row.
+    """
     rng = np.random.default_rng(seed)
     out = []
     for index in range(count):
         length = int(rng.integers(low, high))
-        ids = rng.integers(3, VOCAB, length)
-        out.append(row(ids.tolist(), int(rng.integers(1, length)), index, 0.5 if index % 5 == 4 else 1.0))
+        ids = [*range(3, 3 + begin), *rng.integers(3, VOCAB, length).tolist()]
+        out.append(row(ids, begin + int(rng.integers(1, length)), index, 0.5 if index % 5 == 4 else 1.0))
     return out

@@ -76,6 +76,36 @@ def test_an_unknown_keyword_raises_and_a_harmless_one_does_not():
         layout_attention(Module(), query, query, query, None, layout=layout, new_feature=1)
 
 
+def test_rows_that_begin_alike_compute_the_beginning_once():
+    rows = fakes.rows(4, begin=6)
+    batch = Batch.from_rows(rows)
+    assert batch.layout.num_tokens == sum(r.num_tokens for r in rows) - 3 * 6
+    assert batch.layout.parents == [-1, 0, 0, 0, 0]
+    assert batch.num_tokens == sum(r.num_tokens for r in rows)
+    for index, row in enumerate(rows):
+        path = batch.layout.path_tokens(index + 1)
+        assert batch.input_ids[path].tolist() == row.segments[0].ids.tolist()
+        assert batch.layout.positions[path].tolist() == list(range(row.num_tokens))
+        assert (
+            batch.targets[batch.row_of == index].tolist()
+            == row.segments[0].ids[row.segments[0].weights > 0].tolist()
+        )
+
+
+def test_a_beginning_is_shared_up_to_the_first_supervised_token_and_where_it_is_worth_it():
+    like = [fakes.row([5, 6, 7, 8, 9], start, i) for i, start in enumerate([3, 2, 4])]
+    assert Batch.from_rows(like).layout.offsets[1] == 2
+    same = [fakes.row([5, 6, 7, 8], 3, i) for i in range(3)]
+    assert Batch.from_rows(same).layout.offsets[1] == 3
+    assert Batch.from_rows(same[:1]).layout.parents == [-1]
+    prompts = [
+        TokenRow(RowRef("f", i), (Segment(np.array([4, 4, 4]), np.zeros(3, np.float32)),)) for i in range(2)
+    ]
+    assert Batch.from_rows(prompts).layout.offsets == [0, 2, 3, 4]
+    long = [fakes.row([5, 6, *range(10 + i, 50 + i)], 20, i) for i in range(3)]
+    assert Batch.from_rows(long).layout.parents == [-1, -1, -1]
+
+
 def test_positions_continue_from_the_parent():
     assert FOREST.positions.tolist() == [
         *range(6),

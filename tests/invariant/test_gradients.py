@@ -72,11 +72,11 @@ def ours(model: Model, rows, split):
     return loss, gradient(model.module)
 
 
+@pytest.mark.parametrize("rows", [fakes.rows(8), fakes.rows(8, begin=5)], ids=["unlike", "begin alike"])
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 @pytest.mark.parametrize("path", ["layout", "padded"])
 @pytest.mark.parametrize("family", fakes.FAMILIES)
-def test_row_1_every_split_gives_the_gradient_of_one_batch(family, path, tuning):
-    rows = fakes.rows(8)
+def test_row_1_every_split_gives_the_gradient_of_one_batch(family, path, tuning, rows):
     module = tuned_module(family, tuning)
     stock = "eager" if family == "gemma2" else "sdpa"
     module.set_attn_implementation(stock)

@@ -13,7 +13,11 @@ import torch
 from torch import Tensor
 
 from tunesmith.core.layout import Layout
-from tunesmith.types import RowRef, TokenRow
+from tunesmith.types import RowRef, Segment, TokenRow
+
+# Rows that begin alike (an instruction, a system prompt) share those tokens when they are this share of the rows:
+# less would not repay the masks that children need.
+MIN_SHARED = 0.1
 
 
 @dataclass
@@ -37,7 +41,8 @@ class Batch:
 
     @property
     def num_tokens(self) -> int:
-        return self.layout.num_tokens
+        """Of the rows, each counted whole; `layout.num_tokens` are computed, fewer where rows begin alike."""
+        return sum(row.num_tokens for row in self.rows)
 
     @property
     def num_rows(self) -> int:
@@ -49,12 +54,19 @@ class Batch:
         weights: list[np.ndarray] = []
         parents: list[int] = []
         row_of_segment: list[int] = []
+        shared = _num_shared(rows)
+        if shared:
+            ids.append(rows[0].segments[0].ids[:shared])
+            weights.append(rows[0].segments[0].weights[:shared])
+            parents.append(-1)
+            row_of_segment.append(0)
         for index, row in enumerate(rows):
             base = len(parents)
             for segment in row.segments:
-                ids.append(segment.ids)
-                weights.append(segment.weights)
-                parents.append(-1 if segment.parent < 0 else base + segment.parent)
+                start = shared if segment.parent < 0 else 0
+                ids.append(segment.ids[start:])
+                weights.append(segment.weights[start:])
+                parents.append(base + segment.parent if segment.parent >= 0 else 0 if shared else -1)
                 row_of_segment.append(index)
         layout = Layout.of([len(i) for i in ids], parents)
         flat_weights = torch.from_numpy(np.concatenate(weights).astype(np.float32))
@@ -74,6 +86,23 @@ class Batch:
             row_of=torch.tensor(row_of_segment)[segments],
             rows=tuple(rows),
         )
+
+
+def _num_shared(rows: Sequence[TokenRow]) -> int:
+    """Unsupervised tokens with which every row begins, if they are worth sharing; each root keeps one of its own."""
+    roots = [row.segments[0] for row in rows]
+    shortest = min(map(_bare, roots))
+    same = (np.stack([root.ids[:shortest] for root in roots]) == roots[0].ids[:shortest]).all(0)
+    shared = shortest if same.all() else int(same.argmin())
+    worth = len(rows) > 1 and shared * len(rows) >= MIN_SHARED * sum(row.num_tokens for row in rows)
+    return shared if worth else 0
+
+
+def _bare(root: Segment) -> int:
+    """Unsupervised tokens at its start, but never all of it."""
+    supervised = root.weights > 0
+    start = int(supervised.argmax()) if supervised.any() else len(root.ids)
+    return min(start, len(root.ids) - 1)
 
 
 def _predecessors(layout: Layout) -> Tensor:

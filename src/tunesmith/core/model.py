@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tunesmith.core.batch import Batch, PaddedBatch
+from tunesmith.core.loss import cross_entropy
 from tunesmith.errors import ModelError
 
 ROUND_TO = 64
@@ -77,5 +78,4 @@ def _no_mask() -> Tensor:
 
 def token_logps(logits: Tensor, targets: Tensor) -> Tensor:
     """(M, V), (M,) -> (M,) log-probability of each target, in float32 or better."""
-    high = torch.promote_types(logits.dtype, torch.float32)
-    return -torch.nn.functional.cross_entropy(logits.to(high), targets, reduction="none")
+    return -cross_entropy(logits, targets)[0]

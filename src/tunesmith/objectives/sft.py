@@ -6,12 +6,11 @@ loss = (1 - e) * -log p(target) + e / V * sum_v -log p(v).
 
 from __future__ import annotations
 
-from torch import Tensor, promote_types
-from torch import float32 as f32
-from torch.nn.functional import cross_entropy
+from torch import Tensor
 
 from tunesmith.config.run import SftConfig
 from tunesmith.core.batch import Batch
+from tunesmith.core.loss import cross_entropy
 from tunesmith.core.model import Model
 from tunesmith.core.objective import LossOutput
 
@@ -24,12 +23,8 @@ class Sft:
         return {"sft": batch.weights.sum()}
 
     def loss(self, model: Model, batch: Batch) -> LossOutput:
-        logits = model.logits(batch)  # (M, V)
-        logits = logits.to(promote_types(logits.dtype, f32))
-        losses = cross_entropy(
-            logits, batch.targets, reduction="none", label_smoothing=self.label_smoothing
-        )  # (M,)
-        correct = (logits.detach().argmax(-1) == batch.targets).to(batch.weights.dtype)
+        losses, best = cross_entropy(model.logits(batch), batch.targets, self.label_smoothing)
+        correct = (best == batch.targets).to(batch.weights.dtype)
         return LossOutput(
             terms={"sft": (losses * batch.weights).sum()},
             metrics={"token_accuracy": (correct * batch.weights).sum()},
