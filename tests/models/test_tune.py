@@ -61,6 +61,36 @@ def test_row_9_a_continued_adapter_starts_where_it_ended(tmp_path, family):
     assert moved(before, second.model.module) == {n for n in before if "lora_" in n}
 
 
+def test_row_9_no_weight_is_left_on_the_meta_device_that_loading_starts_from(tmp_path):
+    """A matrix left there, or filled with zeros from there, would never learn: A random, B zero, each of them."""
+    module = folders.open_for(folders.write_base(tmp_path / "base", "llama"), "lora").model.module
+    assert not any(p.is_meta for p in module.parameters())
+    for name, parameter in module.named_parameters():
+        if "lora_A" in name:
+            assert parameter.std() > 0, name
+        if "lora_B" in name:
+            assert not parameter.any(), name
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["dropped", "merged"])
+def test_row_9_a_new_adapter_in_a_used_slot_starts_from_nothing(tmp_path, keep):
+    loaded = folders.open_for(folders.write_base(tmp_path / "base", "llama"), "lora")
+    untouched = folders.logits(loaded.model.module)
+    folders.one_step(loaded)
+    old = loaded.model.module
+    assert not torch.equal(folders.logits(old), untouched)
+    loaded.model.module = old.merge_and_unload() if keep else old.unload()
+    start = folders.logits(loaded.model.module)
+    assert torch.equal(start, untouched) != keep
+
+    prepare(loaded, SftConfig(tuning="lora", lora=LoraConfig(rank=4)), [])
+    assert list(loaded.model.module.peft_config) == ["default"]
+    assert torch.equal(folders.logits(loaded.model.module), start)
+    before = weights(loaded.model.module)
+    folders.one_step(loaded)
+    assert moved(before, loaded.model.module) == {name for name in before if "lora_B" in name}
+
+
 @pytest.mark.parametrize(
     ("lora", "message"),
     [
