@@ -1,10 +1,10 @@
-"""Make the sample data's train.jsonl and validation.jsonl from the tickets written by hand.
+"""Make the sample data's train.jsonl from the tickets written by hand.
 
-The hand-written rows (tools/tickets/written_*.jsonl) are kept in parts. 80 of them, balanced by
-intent, are held out whole as validation. The parts of the others are recombined: the issue (the row's
-own, or one of its retellings in tools/tickets/paraphrases_*.jsonl) gives intent and area, the urgency
-clause gives the urgency, an aside is a second issue that is not the label. Everything is drawn from
-one seed, so a second run writes the same bytes.
+Each hand-written ticket (tools/tickets/train_*.jsonl) comes with its main issue and further wordings of such an issue.
+A composed ticket is one of these, with clauses of tools/tickets/phrases.yaml that make it urgent or not. In the
+second part of the file it often has a second matter, told alike, which is not the label: solved, denied or less
+important. The easier tickets come first, for training in that order. Everything is drawn from one seed, so a second
+run writes the same bytes.
 Run: python tools/compose_tickets.py
 """
 
@@ -17,307 +17,168 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 Row = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[1]
-WRITTEN = ROOT / "tools" / "tickets"
+PARTS = ROOT / "tools" / "tickets"
 OUT = ROOT / "src" / "tunesmith" / "embedded" / "tickets"
-SEED, HELD_OUT, COMPOSED, PER_ISSUE, PER_LONG_ISSUE, LONG = 20, 80, 4000, 2, 1, 40
-ASIDE, OPEN, CLOSE, NOISE = 0.18, 0.2, 0.12, 0.15
-URGENCY = {"low": 0.19, "normal": 0.53, "high": 0.28}
-
-# Issues (by ticket number) whose own words are already high or low: no clause may contradict them.
-HOT = {21, 24, 27, 91, 97, 108, 135, 139, 144, 148, 149, 152, 153, 172, 216, 219, 221, 253, 264, 297, 298}
-HOT |= {321, 335, 366, 369, 374, 402, 410, 433, 461, 463, 480}
-COOL = {36, 37, 39, 47, 48, 103, 112, 116, 158, 161, 173, 180, 181, 183, 184, 186, 192, 225, 227, 229, 231}
-COOL |= {232, 233, 234, 245, 252, 274, 288, 303, 313, 317, 326, 329, 356, 367, 377, 391, 396, 406, 408}
-COOL |= {413, 423, 424, 434, 437, 439, 448, 449, 450, 451, 454, 455, 469, 471}
-
-# A high clause ("the tax office closes at noon") only fits problems of its own kind.
-KIND = dict.fromkeys(["wrong_charge", "refund", "cancel", "change_plan", "payout"], "money")
-KIND |= dict.fromkeys(["invoice_copy", "export", "delete_account", "feature_request"], "papers")
-# Clauses and asides that lean on what they were written beside.
-LEANS = re.compile(
-    r"\b(he|she|his|hers?|him|they|them|both|ones?)\b|^(and )?(it|that|the (next|date|private))\b"
-    r"|private|stranger|dream|hold still|what day",
-    re.I,
+SEED, SINGLE, MIXED = 20, 3200, 1600
+URGENCY = {"low": 0.25, "normal": 0.45, "high": 0.3}
+# Shares of composed tickets: a second matter, urgency words of its own; a greeting, a close; words after a normal
+# issue, urgency before the issue; all lower case, one typo.
+SECOND, NAMED, OTHER_URGENCY, OPEN, CLOSE, TAIL, EARLY, LOWER, TYPO = (
+    0.6,
+    0.3,
+    0.65,
+    0.12,
+    0.12,
+    0.15,
+    0.25,
+    0.12,
+    0.08,
 )
-# A low clause that fits any issue; the others ("purely cosmetic") stay with their own intent.
-ANY_LOW = re.compile(
-    r"hurry|rush|\bhaste|whenever|any time|plenty of time|your time|good time|leisure|\bwait\b|pressure"
-    r"|stress|pressing|urgen|some ?day|any (day|week)|slow day|bored|biggie|chill|it suits|quiet week",
-    re.I,
-)
-CLOSE_CLASH = re.compile(r"\b(it|this|eyes|send|HELP)\b")
-# What an aside is about: it is not put beside an issue of the same topic.
-PLAN = r"cancel|trial|leav|stopped|contract|\bplan\b|pay nothing|yearly|seat|downgrad"
-TOPIC = {
-    "login": r"password|log ?in|sign|locked",
-    "crash": r"crash|freez|hung|\bapp\b|web page",
-    "sync": r"google|outlook|calendar",
-    "booking_error": r"book|calendar|sunday",
-    "how_to": r"question",
-    "payout": r"payout|reader|card",
-    "reminders": r"\btext|remind|\bmails?\b",
-    "export": r"export|list|copy",
-    "delete_account": r"delete|erase|profile|leav",
-    "team_access": r"colleague|rights|rota|sign|log in",
-    "refund": r"refund|money|paid|gave|return",
-    "wrong_charge": r"charg|twice|price|bill|money",
-    "invoice_copy": r"invoice|receipt|bill",
-    "cancel": PLAN,
-    "change_plan": PLAN,
-}
-TRADES = [
-    re.compile(p, re.I)
-    for p in (
-        r"\bdogs?\b|groom|agility|whippet|hund",
-        r"barber|hair|salon|\bcuts\b|brows|lashes",
-        r"swim|pool|surf|sail",
-        r"potter|kiln|glaze|ceramic|clay|keramik",
-        r"cello|violin|piano|guitar|drum|\boud\b|harp|choir|tabla|horn",
-        r"physio|patient|osteopath|therap|massage|doctor|dentist",
-        r"farrier|horse|riding|stable|sheep",
-        r"chess",
-        r"tattoo|henna",
-        r"escape room|pharaoh",
-        r"danc|ballet|salsa|capoeira",
-        r"weav",
-        r"driv",
-        r"tutor|math",
-        r"yoga|bowls|midwif|bellies",
-        r"wine|\bvan\b|locksmith|drone|book ?binding|camps?\b",
-    )
-]
 
 
 def load(path: Path) -> list[Row]:
-    """Read a JSON Lines file, or nothing where there is none."""
-    if not path.exists():
-        return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def part(row: Row, kind: str) -> str:
-    return next((text for name, text in row["parts"] if name == kind), "")
+def fill(text: str, phrases: Row, rng: random.Random) -> str:
+    """Replace {soon}, {later} and {name} by one of their words."""
+    return re.sub(r"\{(soon|later|name)\}", lambda match: rng.choice(phrases[match[1]]), text)
 
 
-def hold_out(rows: list[Row], rng: random.Random) -> list[Row]:
-    """The validation rows: as many of each intent, from the files in turn, urgencies near their shares."""
-    left = list(rows)
-    rng.shuffle(left)
-    intents = sorted({row["intent"] for row in rows})
-    files = sorted({row["file"] for row in rows})
-    shares = ("normal", "low", "high", "normal", "high", "low")
-    picked: list[Row] = []
-    for turn in range(min(HELD_OUT, len(rows))):
-        lap, place = divmod(turn, len(intents))
-        want = (intents[place], files[(lap + place) % len(files)], shares[(lap + place) % len(shares)])
-        best = max(
-            left,
-            key=lambda row: (row["intent"] == want[0], row["file"] == want[1], row["urgency"] == want[2]),
+def add_typo(text: str, rng: random.Random) -> str:
+    """One letter left out, or two swapped, inside a word."""
+    spots = [match.start() for match in re.finditer(r"(?<=[a-z])[a-z](?=[a-z])", text)]
+    if not spots:
+        return text
+    at = rng.choice(spots)
+    return text[:at] + (text[at + 1] + text[at] + text[at + 2 :] if rng.random() < 0.5 else text[at + 1 :])
+
+
+def with_urgency(issue: str, urgency: str, phrases: Row, rng: random.Random) -> str:
+    """The issue and the words that make it urgent or not; without such words it is `normal`."""
+    if urgency == "normal" and rng.random() > TAIL:
+        return issue
+    words = fill(rng.choice(phrases[urgency]), phrases, rng)
+    if urgency == "normal" or rng.random() > EARLY:
+        return f"{issue} {words}" if words[-1] in ".!?" else f"{issue} {words}."
+    return f"{words if words[-1] in '.!?' else words + ':'} {issue}"
+
+
+def sentence(text: str) -> str:
+    return text if text[-1] in ".!?:" else f"{text}."
+
+
+def with_second(main: str, intent: str, issues: list[Row], phrases: Row, rng: random.Random) -> str:
+    """The main matter and one of another intent, told alike; only the words around them say which is which."""
+    row = rng.choice([row for row in issues if row["intent"] != intent])
+    other = row["text"]
+    if rng.random() < OTHER_URGENCY:
+        other = with_urgency(other, rng.choice(["low", "high"]), phrases, rng)
+    main_first = rng.random() < 0.5
+
+    def words(kind: str) -> str:
+        """One of the phrases; {t} names the matter that the phrase is about, {nth} its place."""
+        is_main = kind.startswith("main")
+        topic = rng.choice(phrases["topic"][intent if is_main else row["intent"]])
+        text = fill(rng.choice(phrases[kind]), phrases, rng).replace("{t}", topic)
+        text = text.replace("{T}", topic[0].upper() + topic[1:])
+        return sentence(text.replace("{nth}", "first" if is_main == main_first else "second"))
+
+    if rng.random() < NAMED:
+        both = [main, other] if main_first else [other, main]
+        last = rng.choice(["other_named", "other_named", "main_named", "other_nth", "main_nth"])
+        return join([*both, words(last)])
+    if main_first:
+        parts = [main, words("main_after") if rng.random() < 0.25 else ""]
+        return join(
+            [
+                *parts,
+                *([words("other_before"), other] if rng.random() < 0.6 else [other, words("other_after")]),
+            ]
         )
-        left.remove(best)
-        picked.append(best)
-    return picked
-
-
-def temper(row: Row) -> tuple[str, bool]:
-    """The urgency that the issue itself fixes ('': a clause decides), and whether it needs no clause."""
-    number = int(row["id"].split("-")[1])
-    if row["urgency"] != "normal" and not part(row, "urgency"):
-        return str(row["urgency"]), True
-    return "high" if number in HOT else "low" if number in COOL else "", False
-
-
-def mixed_trades(parts: list[str]) -> bool:
-    """Whether the parts speak of more than one line of work ('chess coaching' and 'my dogs')."""
-    return sum(any(trade.search(p) for p in parts) for trade in TRADES) > 1
-
-
-def pick_clause(row: Row, urgency: str, pool: list[Row], rng: random.Random) -> str:
-    """An urgency clause with that label which can stand beside this row's issue."""
-    kind = KIND.get(row["intent"], "desk")
-    fits = [
-        clause
-        for other in pool
-        if (clause := part(other, "urgency"))
-        and other["urgency"] == urgency
-        and (
-            other["intent"] == row["intent"]
-            or (
-                not LEANS.search(clause)
-                and (
-                    ANY_LOW.search(clause) if urgency == "low" else KIND.get(other["intent"], "desk") == kind
-                )
-            )
-        )
-    ]
-    return rng.choice(fits) if fits else ""
-
-
-def pick_aside(row: Row, pool: list[Row], rng: random.Random) -> str:
-    topic = TOPIC.get(row["intent"], r"(?!)")
-    asides = [part(other, "aside") for other in pool if other["intent"] != row["intent"]]
-    fits = [a for a in asides if a and not LEANS.search(a) and not re.search(topic, a, re.I)]
-    return rng.choice(fits) if fits else ""
+    parts = [words("other_before"), other] if rng.random() < 0.3 else [other, words("other_after")]
+    return join([*parts, words("main_before") if rng.random() < 0.5 else "", main])
 
 
 def join(parts: list[str]) -> str:
-    """Join with one space; a full stop where a capital follows an open end."""
-    text = ""
-    for piece in (p for p in parts if p):
-        if text and text[-1].isalnum() and piece[0].isupper() and not piece.startswith("I "):
-            text += "."
-        text += (" " if text else "") + piece
-    return text
+    return " ".join(sentence(part) for part in parts[:-1] if part) + " " + parts[-1]
 
 
-def add_noise(text: str, rng: random.Random) -> str:
-    """One small slip of the keyboard, or two."""
-    for _ in range(rng.choice([1, 1, 2])):
-        slip = rng.choice(["drop", "swap", "lower", "apostrophe"])
-        spots = [m.start() for m in re.finditer(r"(?<=[a-z])[a-z](?=[a-z])", text)]
-        if slip == "lower":
-            text = text.lower()
-        elif slip == "apostrophe" and re.search(r"\w['’]\w", text):
-            text = re.sub(r"(?<=\w)['’](?=\w)", "", text)
-        elif spots:
-            at = rng.choice(spots)
-            text = text[:at] + (
-                text[at + 1] + text[at] + text[at + 2 :] if slip == "swap" else text[at + 1 :]
-            )
-    return text
-
-
-def compose_one(row: Row, pool: list[Row], rng: random.Random) -> tuple[list[str], str]:
-    """One new order of parts around this row's issue, and its urgency."""
-    fixed, carried = row["temper"]
-    urgency = fixed or rng.choices(list(URGENCY), list(URGENCY.values()))[0]
-    wants_clause = not carried and (urgency != "normal" or rng.random() < 0.2)
-    clause = pick_clause(row, urgency, pool, rng) if wants_clause else ""
-    if not carried and not clause:
-        urgency = "normal"
-    aside = pick_aside(row, pool, rng) if rng.random() < ASIDE else ""
-    opens = [part(r, "open") for r in pool if part(r, "open")]
-    opening = rng.choice(opens) if rng.random() < OPEN else ""
-    closes = [
-        c
-        for r in pool
-        if (c := part(r, "close"))
-        and len(c.split()) < 7
-        and not LEANS.search(c)
-        and not CLOSE_CLASH.search(c)
-    ]
-    if opening:  # a close with a capital may sign with another name
-        closes = [c for c in closes if c == c.lower()]
-    close = rng.choice(closes) if closes and rng.random() < CLOSE else ""
-    early = clause.endswith(":") or (clause[:1].isupper() and clause.endswith(".") and rng.random() < 0.12)
-    before = rng.random() < 0.5
-    return [
-        opening,
-        aside if before else "",
-        clause if early else "",
-        part(row, "issue"),
-        "" if early else clause,
-        "" if before else aside,
-        close,
-    ], urgency
-
-
-def retold(rows: list[Row]) -> list[Row]:
-    """Each row with its own issue and with each of its retellings, one row for each."""
-    told: dict[str, list[str]] = {}
-    for path in sorted(WRITTEN.glob("paraphrases_*.jsonl")):
-        for row in load(path):
-            told.setdefault(row["id"], []).extend(row["issues"])
-    out: list[Row] = []
-    for row in rows:
-        for issue in (part(row, "issue"), *told.get(row["id"], [])):
-            parts = [[kind, issue if kind == "issue" else text] for kind, text in row["parts"]]
-            out.append(row | {"parts": parts})
-    return out
-
-
-def with_clauses(rows: list[Row]) -> list[Row]:
-    """The rows, and more of them that only lend their new urgency clauses."""
-    told = {
-        row["id"]: row["urgency"]
-        for path in sorted(WRITTEN.glob("paraphrases_*.jsonl"))
-        for row in load(path)
-        if "urgency" in row
+def compose_one(row: Row, second: float, issues: list[Row], phrases: Row, rng: random.Random) -> Row:
+    urgency = rng.choices(list(URGENCY), list(URGENCY.values()))[0]
+    text = with_urgency(row["text"], urgency, phrases, rng)
+    if rng.random() < second:
+        text = with_second(text, row["intent"], issues, phrases, rng)
+    if rng.random() < OPEN:
+        text = fill(rng.choice(phrases["open"]), phrases, rng) + " " + text
+    if rng.random() < CLOSE:
+        text += " " + fill(rng.choice(phrases["close"]), phrases, rng)
+    if rng.random() < LOWER:
+        text = text.lower()
+    if rng.random() < TYPO:
+        text = add_typo(text, rng)
+    return {
+        "id": "",
+        "text": text,
+        "intent": row["intent"],
+        "urgency": urgency,
+        "area": row["area"],
+        "origin": "composed",
     }
-    more = [row | {"parts": [["urgency", clause]]} for row in rows for clause in told.get(row["id"], [])]
-    return rows + more
 
 
-def compose(rows: list[Row], taken: set[str], rng: random.Random) -> list[Row]:
-    """The composed rows: every issue about equally often, no text twice."""
-    issues, rows = retold(rows), with_clauses(rows)
-    slots: list[Row] = []
-    for turn in range(PER_ISSUE):
-        short = [r for r in issues if turn < PER_LONG_ISSUE or len(part(r, "issue").split()) <= LONG]
-        rng.shuffle(short)
-        slots += short
+def compose(
+    count: int, second: float, issues: list[Row], phrases: Row, taken: set[str], rng: random.Random
+) -> list[Row]:
+    """`count` rows, every issue about equally often, no text twice and none of `taken`, which grows."""
     made: list[Row] = []
-    seen: set[tuple[str, ...]] = set()
-    for row in slots[:COMPOSED]:
-        for _ in range(200):
-            parts, urgency = compose_one(row, rows, rng)
-            text = join(parts)
-            key = tuple(sorted(p for p in parts if p))
-            if key in seen or text.lower() in taken or (mixed_trades(parts) and len(key) > 1):
-                continue
-            seen.add(key)
-            taken.add(text.lower())
-            if rng.random() < NOISE:
-                text = add_noise(text, rng)
-                taken.add(text.lower())
-            made.append(
-                {
-                    "id": f"co-{len(made) + 1:05d}",
-                    "text": text,
-                    "intent": row["intent"],
-                    "urgency": urgency,
-                    "area": row["area"],
-                    "origin": "composed",
-                }
-            )
-            break
+    queue: list[Row] = []
+    while len(made) < count:
+        if not queue:
+            queue = list(issues)
+            rng.shuffle(queue)
+        row = compose_one(queue.pop(), second, issues, phrases, rng)
+        if row["text"].lower() not in taken:
+            taken.add(row["text"].lower())
+            made.append(row)
     return made
-
-
-def finished(row: Row) -> Row:
-    """A written row as it is published: its text in place of its parts."""
-    out = {"id": row["id"], "text": " ".join(text for _, text in row["parts"])}
-    out |= {key: row[key] for key in ("intent", "urgency", "area", "reply") if key in row}
-    return out | {"origin": "written"}
 
 
 def main() -> None:
     rng = random.Random(SEED)
-    files = sorted(WRITTEN.glob("written_*.jsonl"))
-    rows = [row | {"file": path.name, "temper": temper(row)} for path in files for row in load(path)]
-    test = {row["text"].lower() for row in load(OUT / "test.jsonl")}
-    held = hold_out(rows, rng)
-    held_ids = {row["id"] for row in held}
-    held_parts = {text for row in held for _, text in row["parts"]}
-    kept = [row for row in rows if row["id"] not in held_ids]
-    pool = [row | {"parts": [p for p in row["parts"] if p[1] not in held_parts]} for row in kept]
-    validation = [finished(row) for row in held]
-    written = [finished(row) for row in kept]
-    texts = [row["text"].lower() for row in written + validation]
-    if len(set(texts)) < len(texts) or test & set(texts):
-        raise SystemExit("a written ticket occurs twice, or also in test.jsonl")
-    made = compose(pool, set(texts) | test, rng)
-    train = written + made
-    rng.shuffle(train)
-    validation.sort(key=lambda row: str(row["id"]))
-    for name, data in (("train", train), ("validation", validation)):
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in data)
-        (OUT / f"{name}.jsonl").write_text(lines, encoding="utf-8", newline="\n")
-        print(f"{name}: {len(data)} rows {dict(Counter(row['origin'] for row in data))}")
-        for field in ("intent", "urgency", "area"):
-            print(f"  {field}: {dict(Counter(row[field] for row in data).most_common())}")
+    written = [row for path in sorted(PARTS.glob("train_*.jsonl")) for row in load(path)]
+    phrases = yaml.safe_load((PARTS / "phrases.yaml").read_text(encoding="utf-8"))
+    issues = [
+        {"text": text, "intent": row["intent"], "area": row["area"]}
+        for row in written
+        for text in (row["issue"], *row["variants"])
+    ]
+    kept = ("text", "intent", "urgency", "area", "reply")
+    rows = [
+        {"id": f"tr-{number:04d}"} | {key: row[key] for key in kept if key in row} | {"origin": "written"}
+        for number, row in enumerate(written, 1)
+    ]
+    held = {row["text"].lower() for name in ("validation", "test") for row in load(OUT / f"{name}.jsonl")}
+    texts = [row["text"].lower() for row in rows]
+    if len(set(texts)) < len(texts) or held & set(texts):
+        raise SystemExit("a written ticket occurs twice, or also among those held out")
+    taken = held | set(texts)
+    single = compose(SINGLE, 0.0, issues, phrases, taken, rng)
+    mixed = rows + compose(MIXED, SECOND, issues, phrases, taken, rng)
+    rng.shuffle(mixed)
+    rows = single + mixed
+    composed = (row for row in rows if row["origin"] == "composed")
+    for number, row in enumerate(composed, 1):
+        row["id"] = f"co-{number:05d}"
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (OUT / "train.jsonl").write_text(lines, encoding="utf-8", newline="\n")
+    print(f"train: {len(rows)} rows {dict(Counter(row['origin'] for row in rows))}, {len(issues)} issues")
+    for field in ("intent", "urgency", "area"):
+        print(f"  {field}: {dict(Counter(row[field] for row in rows).most_common())}")
 
 
 if __name__ == "__main__":

@@ -99,6 +99,11 @@ def test_every_epoch_sees_each_row_once_in_an_order_of_its_own():
     assert other.indices(0) != source.indices(0)
 
 
+def test_a_curriculum_keeps_the_given_order_in_every_epoch():
+    source = StaticSource(fakes.rows(6), 4, 12, seed=0, padded=False, shuffled=False)
+    assert [source.indices(s) for s in range(3)] == [[0, 1, 2, 3], [4, 5, 0, 1], [2, 3, 4, 5]]
+
+
 class Poisoned(Sft):
     """The supervised loss, but not finite on one row."""
 

@@ -75,8 +75,13 @@ def test_the_size_that_the_recipe_asks_for_is_tried_first_but_never_less_than_a_
 
 def test_the_worst_micro_batches_are_the_longest_and_the_most_supervised_rows():
     rows = [fakes.row(list(range(3, 13)), 9), fakes.row([3, 4, 5, 6], 1), fakes.row(list(range(3, 9)), 5)]
-    found = probe.largest(rows, 10)
+    found = probe.largest(rows, 10, 4)
     assert found == {"longest": [rows[0]], "supervised": [rows[1], rows[2]]}
+
+
+def test_a_micro_batch_has_no_more_rows_than_a_step():
+    rows = fakes.rows(10)
+    assert [len(chosen) for chosen in probe.largest(rows, 4096, 3).values()] == [3, 3]
 
 
 def test_rows_reach_the_child_as_they_are(tmp_path):

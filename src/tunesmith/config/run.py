@@ -220,6 +220,10 @@ class TrainConfig(Section):
     """Rows in each optimizer step. Null: from the number of rows. How many run at once is
     `micro_batch_tokens`."""
 
+    order: Literal["shuffled", "given"] = "shuffled"
+    """Order of the training rows: shuffled anew in each epoch, or as the files give them (a curriculum: easy rows
+    first)."""
+
     micro_batch_tokens: Positive | None = None
     """Most tokens computed at once; a step's gradient does not depend on it. Null: from a probe of
     the memory."""

@@ -71,6 +71,7 @@ def build(run: Run, rows: Sequence[TokenRow], data_hashes: dict[str, str]) -> Bu
         num_rows=rows_taken(train, len(rows)),
         seed=run.seed,
         padded=loaded.model.path == "padded",
+        shuffled=train.order == "shuffled",
     )
     progress = Progress(micro_batch_tokens=train.micro_batch_tokens or 0, threads=train.threads)
     state = TrainState(

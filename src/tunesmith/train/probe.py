@@ -86,7 +86,8 @@ def _run_child(run: Run, rows: Sequence[TokenRow], size: int) -> dict[str, float
         folder = Path(name)
         spec = {"run": run.model_dump(mode="json"), "size": size}
         (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
-        for kind, chosen in largest(rows, size).items():
+        assert run.train.batch_size is not None
+        for kind, chosen in largest(rows, size, run.train.batch_size).items():
             _write_rows(folder / f"{kind}.npz", chosen)
         child = subprocess.run(
             [sys.executable, "-m", "tunesmith.train.probe", name],
@@ -112,8 +113,8 @@ def _figures(said: dict[str, Any]) -> dict[str, float]:
     return said
 
 
-def largest(rows: Sequence[TokenRow], size: int) -> dict[str, list[TokenRow]]:
-    """The two worst micro-batches of `size` tokens: of the longest rows, and of the most supervised tokens."""
+def largest(rows: Sequence[TokenRow], size: int, count: int) -> dict[str, list[TokenRow]]:
+    """The two worst micro-batches of `size` tokens and `count` rows: the longest rows, the most supervised tokens."""
     out = {}
     for kind, key in (
         ("longest", lambda r: -r.num_tokens),
@@ -121,7 +122,7 @@ def largest(rows: Sequence[TokenRow], size: int) -> dict[str, list[TokenRow]]:
     ):
         chosen: list[TokenRow] = []
         used = 0
-        for row in sorted(rows, key=key):
+        for row in sorted(rows, key=key)[:count]:
             if chosen and used + row.num_tokens > size:
                 break
             chosen.append(row)

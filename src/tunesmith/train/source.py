@@ -25,7 +25,7 @@ def rows_taken(train: TrainConfig, num_rows: int) -> int:
 
 @dataclass
 class StaticSource:
-    """Rows of a data set, in an order drawn anew for each epoch from (seed, epoch).
+    """Rows of a data set, in an order drawn anew for each epoch from (seed, epoch), or as they are given.
 
     The rows form one endless stream of epochs; step s takes rows s * batch_size up to (s + 1) * batch_size,
     and the last step takes what is left of `num_rows`, the rows that a whole run takes, repeats counted.
@@ -36,6 +36,7 @@ class StaticSource:
     num_rows: int
     seed: int
     padded: bool
+    shuffled: bool = True
     _orders: dict[int, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -54,6 +55,8 @@ class StaticSource:
 
     def _row(self, position: int) -> int:
         epoch, offset = divmod(position, len(self.rows))
+        if not self.shuffled:
+            return offset
         if epoch not in self._orders:
             self._orders = {e: o for e, o in self._orders.items() if e >= epoch - 1}
             self._orders[epoch] = np.random.default_rng((self.seed, epoch)).permutation(len(self.rows))

@@ -29,11 +29,13 @@ def recipe(output: Path, seed: int) -> Run:
             validation=[str(tickets("validation"))],
             test=[str(tickets("test"))],
             columns={"prompt": "text"},
-            json_fields=["intent", "urgency", "area"],
+            json_fields=["intent", "urgency"],
             instruction="Ticket as JSON:",
         ),
-        model=ModelConfig(base="tunesmith/base-8m", dropout=0.1),
-        train=TrainConfig(epochs=1, learning_rate=1e-3, batch_size=16, eval_every=69, eval_generate=32),
+        model=ModelConfig(base="tunesmith/base-8m"),
+        train=TrainConfig(
+            epochs=1, learning_rate=1.5e-3, batch_size=16, order="given", eval_every=109, eval_generate=32
+        ),
         evaluate=EvaluateConfig(max_new_tokens=40),
     )
 

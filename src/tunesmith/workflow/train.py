@@ -92,7 +92,8 @@ def _train_one(
             _clear(folder)
 
         def sink(kind: str, /, **fields: Any) -> None:
-            folder.emit(kind, **fields)
+            if kind != "progress":  # one for each answered row: for those who watch
+                folder.emit(kind, **fields)
             if kind != "estimate":
                 show(kind, **fields)
 
