@@ -210,10 +210,11 @@ def alone(model, ids, start):
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("family", fakes.FAMILIES)
 @pytest.mark.parametrize("budget", [1, 60, 10_000])
-def test_the_likelihood_of_each_label_is_that_of_its_own_row(family, path, budget):
+@pytest.mark.parametrize("begin", [[], [7, 8, 9, 7, 8, 9, 4]], ids=["unlike", "begin alike"])
+def test_the_likelihood_of_each_label_is_that_of_its_own_row(family, path, budget, begin):
     model = fakes.model(family, path, dtype=torch.float32)
     model.module.train()
-    given = prompts(4)
+    given = [begin + prompt for prompt in prompts(4)]
     labels = [[5, EOS], [5, 6, 7, EOS], [90, EOS], [EOS]]
     got = label_logps(model, given, labels, budget)
     expected = [[alone(model, p + label, len(p)).sum() for label in labels] for p in given]

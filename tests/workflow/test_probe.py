@@ -135,4 +135,4 @@ def test_a_child_that_really_is_killed_counts_as_too_large(monkeypatch):
         ),
     )
     with pytest.raises(ResourceError, match=r"signal 9"):
-        probe.probe(Run(), fakes.rows(3))
+        probe.probe(Run.model_validate({"train": {"batch_size": 3}}), fakes.rows(3))

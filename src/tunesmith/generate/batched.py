@@ -119,7 +119,8 @@ def label_logps(
         sums = torch.zeros(len(batch.layout.parents), dtype=torch.float64).index_add(
             0, batch.segment_of, logps
         )
-        per_row = sums.view(len(bin_), 1 + len(labels))[:, 1:]
+        own = sums[-len(bin_) * (1 + len(labels)) :]  # a beginning that all rows share stands before them
+        per_row = own.view(len(bin_), 1 + len(labels))[:, 1:]
         scores[bin_] = per_row.numpy()
     return scores
 
