@@ -25,19 +25,11 @@ PARTS = ROOT / "tools" / "tickets"
 OUT = ROOT / "src" / "tunesmith" / "embedded" / "tickets"
 SEED, SINGLE, MIXED = 20, 3200, 1600
 URGENCY = {"low": 0.25, "normal": 0.45, "high": 0.3}
-# Shares of composed tickets: a second matter, urgency words of its own; a greeting, a close; words after a normal
-# issue, urgency before the issue; all lower case, one typo.
-SECOND, NAMED, OTHER_URGENCY, OPEN, CLOSE, TAIL, EARLY, LOWER, TYPO = (
-    0.6,
-    0.3,
-    0.65,
-    0.12,
-    0.12,
-    0.15,
-    0.25,
-    0.12,
-    0.08,
-)
+# Shares. Of mixed tickets: with a second matter; of those: a last sentence names one of the two, the other one has
+# urgency words of its own.
+SECOND, NAMED, OTHER_URGENCY = 0.6, 0.3, 0.65
+# Of all: a greeting, a close; words after a normal issue, urgency before the issue; all lower case, one typo.
+OPEN, CLOSE, TAIL, EARLY, LOWER, TYPO = 0.12, 0.12, 0.15, 0.25, 0.12, 0.08
 
 
 def load(path: Path) -> list[Row]:

@@ -89,7 +89,10 @@ class Batch:
 
 
 def _num_shared(rows: Sequence[TokenRow]) -> int:
-    """Unsupervised tokens with which every row begins, if they are worth sharing; each root keeps one of its own."""
+    """Unsupervised tokens with which every row begins, if they are worth sharing; each root keeps one of its own.
+
+    For causal models: a bidirectional one sees the rest of the row from its beginning.
+    """
     roots = [row.segments[0] for row in rows]
     shortest = min(map(_bare, roots))
     same = (np.stack([root.ids[:shortest] for root in roots]) == roots[0].ids[:shortest]).all(0)
