@@ -2,9 +2,9 @@
 
 Each hand-written ticket (tools/tickets/train_*.jsonl) comes with its main issue and further wordings of such an issue.
 A composed ticket is one of these, with clauses of tools/tickets/phrases.yaml that make it urgent or not. In the
-second part of the file it often has a second matter, told alike, which is not the label: solved, denied or less
-important. The easier tickets come first, for training in that order. Everything is drawn from one seed, so a second
-run writes the same bytes.
+second part of the file it often has a second matter, told alike, which is not the label: words beside it say that
+it is solved, can wait or is not the question, and mostly it comes first. The easier tickets come first, for training
+in that order. Everything is drawn from one seed, so a second run writes the same bytes.
 Run: python tools/compose_tickets.py
 """
 
@@ -23,11 +23,11 @@ Row = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ROOT / "tools" / "tickets"
 OUT = ROOT / "src" / "tunesmith" / "embedded" / "tickets"
-SEED, SINGLE, MIXED = 20, 3200, 1600
+SEED, SINGLE, MIXED = 20, 1600, 2400
 URGENCY = {"low": 0.25, "normal": 0.45, "high": 0.3}
-# Shares. Of mixed tickets: with a second matter; of those: a last sentence names one of the two, the other one has
-# urgency words of its own.
-SECOND, NAMED, OTHER_URGENCY = 0.6, 0.3, 0.65
+# Shares. Of mixed tickets: with a second matter; of those: the main matter comes last, the other one has urgency words
+# of its own.
+SECOND, MAIN_LAST, OTHER_URGENCY = 0.8, 0.85, 0.5
 # Of all: a greeting, a close; words after a normal issue, urgency before the issue; all lower case, one typo.
 OPEN, CLOSE, TAIL, EARLY, LOWER, TYPO = 0.12, 0.12, 0.15, 0.25, 0.12, 0.08
 
@@ -65,39 +65,24 @@ def sentence(text: str) -> str:
 
 
 def with_second(main: str, intent: str, issues: list[Row], phrases: Row, rng: random.Random) -> str:
-    """The main matter and one of another intent, told alike; only the words around them say which is which."""
-    row = rng.choice([row for row in issues if row["intent"] != intent])
-    other = row["text"]
+    """The main matter and one of another intent, told alike; words right beside the other one put it aside."""
+    other = rng.choice([row["text"] for row in issues if row["intent"] != intent])
     if rng.random() < OTHER_URGENCY:
         other = with_urgency(other, rng.choice(["low", "high"]), phrases, rng)
-    main_first = rng.random() < 0.5
 
     def words(kind: str) -> str:
-        """One of the phrases; {t} names the matter that the phrase is about, {nth} its place."""
-        is_main = kind.startswith("main")
-        topic = rng.choice(phrases["topic"][intent if is_main else row["intent"]])
-        text = fill(rng.choice(phrases[kind]), phrases, rng).replace("{t}", topic)
-        text = text.replace("{T}", topic[0].upper() + topic[1:])
-        return sentence(text.replace("{nth}", "first" if is_main == main_first else "second"))
+        return fill(rng.choice(phrases[kind]), phrases, rng)
 
-    if rng.random() < NAMED:
-        both = [main, other] if main_first else [other, main]
-        last = rng.choice(["other_named", "other_named", "main_named", "other_nth", "main_nth"])
-        return join([*both, words(last)])
-    if main_first:
-        parts = [main, words("main_after") if rng.random() < 0.25 else ""]
+    if rng.random() >= MAIN_LAST:
         return join(
-            [
-                *parts,
-                *([words("other_before"), other] if rng.random() < 0.6 else [other, words("other_after")]),
-            ]
+            [main, *([words("other_later"), other] if rng.random() < 0.6 else [other, words("other_after")])]
         )
-    parts = [words("other_before"), other] if rng.random() < 0.3 else [other, words("other_after")]
-    return join([*parts, words("main_before") if rng.random() < 0.5 else "", main])
+    before = [words("other_before"), other] if rng.random() < 0.4 else [other, words("other_after")]
+    return join([*before, words("main_before") if rng.random() < 0.5 else "", main])
 
 
 def join(parts: list[str]) -> str:
-    return " ".join(sentence(part) for part in parts[:-1] if part) + " " + parts[-1]
+    return " ".join([*(sentence(part) for part in parts[:-1] if part), parts[-1]])
 
 
 def compose_one(row: Row, second: float, issues: list[Row], phrases: Row, rng: random.Random) -> Row:
