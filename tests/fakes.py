@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    BertConfig,
+    DistilBertConfig,
+    ElectraConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
+    ModernBertConfig,
     PretrainedConfig,
     Qwen3Config,
+    RobertaConfig,
 )
 
 from tunesmith.core import attention
 from tunesmith.core.model import Model
+from tunesmith.models.heads import HeadSpec, build
 from tunesmith.types import RowRef, Segment, TokenRow
 
 VOCAB = 96
@@ -78,6 +85,39 @@ def config(family: str, **more: Any) -> PretrainedConfig:
 
 
 FAMILIES = ("llama", "qwen3", "gemma2", "gemma3", "gpt2")
+ENCODERS = ("bert", "roberta", "distilbert", "electra", "modernbert")
+
+
+def encoder_config(family: str, **more: Any) -> PretrainedConfig:
+    """Two layers; RoBERTa's positions begin after its padding id, ModernBERT has a window of 4 to each side.
+
+    modernbert-mean: its own classification head reads the mean, as in the models that are published.
+    """
+    names = (
+        "hidden_size intermediate_size num_hidden_layers num_attention_heads max_position_embeddings".split()
+    )
+    bert: dict[str, Any] = {"vocab_size": VOCAB, **dict(zip(names, (32, 48, 2, 4, 256), strict=True))}
+    bert |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    if family == "bert":
+        return BertConfig(**{**bert, "pad_token_id": 0, **more})
+    if family == "roberta":
+        ids = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
+        sizes = {"max_position_embeddings": 256 + 2, "type_vocab_size": 1}
+        return RobertaConfig(**{**bert, **sizes, **ids, **more})
+    if family == "electra":
+        return ElectraConfig(**{**bert, "embedding_size": 24, "pad_token_id": 0, **more})
+    if family == "distilbert":
+        sizes = {"vocab_size": VOCAB, "dim": 32, "hidden_dim": 48, "n_layers": 2, "n_heads": 4}
+        dropouts = {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0}
+        return DistilBertConfig(
+            **{**sizes, **dropouts, "max_position_embeddings": 256, "pad_token_id": 0, **more}
+        )
+    assert family.startswith("modernbert")
+    local = {"layer_types": ["sliding_attention", "full_attention"], "local_attention": 8}
+    sizes = {key: value for key, value in bert.items() if "dropout" not in key}
+    ids = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 0)
+    pooling = "mean" if family == "modernbert-mean" else "cls"
+    return ModernBertConfig(**{**sizes, **local, **ids, "classifier_pooling": pooling, **more})
 
 
 def module(family: str = "llama", *, seed: int = 0, dtype: torch.dtype = torch.float64, **more: Any) -> Any:
@@ -120,4 +160,70 @@ def rows(count: int, seed: int = 0, low: int = 4, high: int = 20, begin: int = 0
         length = int(rng.integers(low, high))
         ids = [*range(3, 3 + begin), *rng.integers(3, VOCAB, length).tolist()]
         out.append(row(ids, begin + int(rng.integers(1, length)), index, 0.5 if index % 5 == 4 else 1.0))
+    return out
+
+
+LABELS = ("bad", "good", "so-so")
+
+
+def randomise(module: Any, std: float = 0.15) -> Any:
+    """Matrices large enough that a wrong mask shows; biases that are not 0, and norms that are not 1."""
+    for parameter in module.parameters():
+        if parameter.ndim >= 2:
+            torch.nn.init.normal_(parameter, std=std)
+        else:
+            parameter.data.add_(torch.randn_like(parameter), alpha=std)
+    return module
+
+
+def headed(
+    family: str,
+    spec: HeadSpec | None = None,
+    *,
+    path: Literal["layout", "padded"] = "layout",
+    dtype: torch.dtype = torch.float32,
+    **more: Any,
+) -> Model:
+    """A random model with the head that `spec` says; by default it classifies into `LABELS`."""
+    spec = spec or HeadSpec("classify", LABELS)
+    made = config(family, **more) if family in FAMILIES else encoder_config(family, **more)
+    implementation = attention.NAME if path == "layout" else "sdpa"
+    attention.register()
+    torch.manual_seed(0)
+
+    def load(kind: Any) -> tuple[Any, set[str]]:
+        return kind.from_config(made, attn_implementation=implementation), set()
+
+    module, head, _ = build(Path("nowhere"), made, spec, load, None, renew=False)
+    head.offset = made.pad_token_id + 1 if family == "roberta" else 0
+    return Model(randomise(module).to(dtype).eval(), path, made.num_hidden_layers, head)
+
+
+def text_row(
+    ids: Sequence[int],
+    target: Sequence[int] | Sequence[float] = (0,),
+    index: int = 0,
+    second: int | None = None,
+) -> TokenRow:
+    """A row for a head: a class, shares or numbers, or a tag for each token. second: where a pair's second begins."""
+    segment = Segment(np.array(ids, dtype=np.int64), np.zeros(len(ids), dtype=np.float32))
+    wanted = np.array(target)
+    wanted = wanted.astype(np.int64 if wanted.dtype.kind == "i" else np.float32)
+    return TokenRow(RowRef("fake.jsonl", index + 1), (segment,), wanted, second, alone=True)
+
+
+def text_rows(
+    count: int, kind: str = "classify", seed: int = 0, low: int = 2, high: int = 20, begin: int = 0
+) -> list[TokenRow]:
+    """Ragged rows for a head with three outputs. begin: this many tokens, the same, stand before each row."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for index in range(count):
+        ids = [*range(3, 3 + begin), *rng.integers(3, VOCAB, int(rng.integers(low, high))).tolist()]
+        target: list[Any] = [int(rng.integers(0, 3))]
+        if kind == "tag":  # the first token of a row has none, nor has every fourth
+            target = [-100 if place % 4 == 0 else int(rng.integers(0, 3)) for place in range(len(ids))]
+        elif kind == "regress":
+            target = rng.normal(size=3).tolist()
+        out.append(text_row(ids, target, index))
     return out

@@ -42,7 +42,8 @@ class Message:
 class Example:
     """One usable row: a conversation, or plain text for continued pre-training (then `messages` is empty).
 
-    label: the class name, when the row is a classification by generation.
+    label: the class name, when the row is a classification into one class. pair: the second text of a pair, which
+    the user's turn holds too, after the first (see `texts`).
     """
 
     ref: RowRef
@@ -50,6 +51,13 @@ class Example:
     tools: tuple[Mapping[str, Any], ...] = ()
     label: str | None = None
     text: str | None = None
+    pair: str | None = None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What a head reads: the last user turn's text (or the plain text), and the second of a pair by itself."""
+        content = next((m.content for m in reversed(self.prompt) if m.role == "user"), self.text or "")
+        return (content,) if self.pair is None else (content.removesuffix(f"\n\n{self.pair}"), self.pair)
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -67,6 +75,10 @@ class Example:
             if self.messages[index].role == "assistant":
                 return index
         return len(self.messages)
+
+
+IGNORED = -100
+"""The class, or tag, of what a head's loss passes over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +100,18 @@ class TokenRow:
 
     It is the packing unit and is never split. The first token of a root has no predecessor, so its
     weight is 0. `parent` of each segment is smaller than its own index.
+
+    target: for a head, in place of weights, on a row of one segment: (1,) int64 class, (C,) float32 share of each
+    class, (D,) float32 numbers, or (n,) int64 tag of each token, -100 where there is none. second: where the second
+    text of a pair begins, for models that tell the two apart by token types. alone: its beginning is not shared with
+    other rows' (a bidirectional model sees the rest of the row from there).
     """
 
     ref: RowRef
     segments: tuple[Segment, ...]
+    target: NDArray[np.int64] | NDArray[np.float32] | None = None
+    second: int | None = None
+    alone: bool = False
 
     @property
     def num_tokens(self) -> int:

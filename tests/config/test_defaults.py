@@ -42,13 +42,14 @@ FACTS = Facts(
 STAYS_OPEN = {  # what null or auto means there is no choice of ours, or one that needs the model or the rows
     "data.format", "data.instruction", "data.limit", "evaluate.limit", "model.dropout", "model.path",
     "model.revision", "model.template", "train.max_minutes", "train.max_steps", "train.micro_batch_tokens",
+    "train.neftune_alpha", "train.unfreeze_every",
 }  # fmt: skip
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     leaves: dict[str, Any] = {}
     for name, value in tree.items():
-        is_section = isinstance(value, dict) and keys()[prefix + name].section
+        is_section = isinstance(value, dict) and keys()[prefix + name].sections
         leaves |= flat(value, f"{prefix}{name}.") if is_section else {prefix + name: value}
     return leaves
 
@@ -59,7 +60,7 @@ def test_every_open_field_gets_a_value_and_every_field_a_reason() -> None:
     assert set(reasons) == set(leaves)
     assert all(reason and "\n" not in reason for reason in reasons.values())
     still_open = {path for path, value in leaves.items() if value in (None, "auto")}
-    assert still_open == STAYS_OPEN | {"method.lora.alpha"}
+    assert still_open == STAYS_OPEN | {"method.lora.alpha", "method.loha.alpha"}
 
 
 def test_the_embedded_model_on_1500_rows() -> None:
@@ -130,6 +131,41 @@ def test_settings_of_a_kind_of_tuning_ask_for_it() -> None:
 def test_learning_rate(parameters: int, full: float, lora: float) -> None:
     assert learning_rate(parameters, "full") == full
     assert learning_rate(parameters, "lora") == lora
+
+
+@pytest.mark.parametrize(
+    ("said", "rate", "words"),
+    [
+        (["method.tuning=ia3"], 3e-2, "ia3 tuning of 8.4 M parameters (3e-2 at 10 M to 3e-3 at 7 B)"),
+        (["method.tuning=vera"], 4e-2, "vera tuning"),
+        (["method.prompt.tokens=5"], 1e-1, "prompt tuning"),
+        (["method.tuning=prefix"], 5e-2, "prefix tuning"),
+        (["method.tuning=loha"], 2e-3, "10 x full"),
+        (["method.lora.dora=true"], 2e-3, "10 x full"),
+        (["method.lora.init=olora"], 2e-3, "10 x full"),
+        (["method.lora.init=pissa"], 1e-3, "pissa tuning of 8.4 M parameters (1e-3 at 10 M"),
+    ],
+)
+def test_each_kind_of_adapter_has_its_rate(said: list[str], rate: float, words: str) -> None:
+    run, reasons = resolve(load_run(None, said), FACTS)
+    assert run.train.learning_rate == rate
+    assert learning_rate(7_000_000_000, run.method.tuning, run.method.lora.init) < rate
+    assert words in reasons["train.learning_rate"]
+
+
+@pytest.mark.parametrize(
+    ("said", "path", "alpha"),
+    [
+        (["method.lora.rank=4"], "lora", 8.0),
+        (["method.lora.rank=64", "method.lora.rslora=true"], "lora", 8.0),  # 8 / sqrt(16) = 2 = 2 x 16 / 16
+        (["method.loha.rank=6"], "loha", 6.0),
+        (["method.loha.alpha=3"], "loha", 3.0),
+    ],
+)
+def test_alphas(said: list[str], path: str, alpha: float) -> None:
+    run, reasons = resolve(load_run(None, said), FACTS)
+    assert flat(run.model_dump())[f"method.{path}.alpha"] == alpha
+    assert reasons["method.vera.rank"] == f"not used: tuning is {path}"
 
 
 def test_batch_size_and_epochs() -> None:

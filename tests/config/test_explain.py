@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunesmith.config.explain import dump, explain, scalar
 from tunesmith.config.fields import keys
-from tunesmith.config.load import parse_run
+from tunesmith.config.load import load_run, parse_run
 from tunesmith.config.run import DataConfig, Run, TrainConfig
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -37,9 +38,11 @@ def test_a_value_is_one_line(text: str) -> None:
     assert len(scalar(text).splitlines()) == 1
 
 
-def test_every_field_has_a_line_and_its_reason() -> None:
-    leaves = [key for key in keys().values() if not key.section]
-    text = explain(Run(), {key.path: f"reason of {key.path}" for key in leaves})
+@pytest.mark.parametrize("kind", ["sft", "classify", "regress", "tag"])
+def test_every_field_has_a_line_and_its_reason(kind: str) -> None:
+    leaves = [k for k in keys().values() if not k.sections and (not k.types or kind in k.types)]
+    run = load_run(None, [f"method.type={kind}"])
+    text = explain(run, {key.path: f"reason of {key.path}" for key in leaves})
     for key in leaves:
         (line,) = [line for line in text.splitlines() if line.endswith(f"# reason of {key.path}")]
         assert line.strip().startswith(f"{key.name}: ")

@@ -71,15 +71,17 @@ def test_overrides(override: str, path: tuple[str, str], value: object) -> None:
     assert load_run(None, [override]).model_dump()[section][key] == value
 
 
-@pytest.mark.parametrize("key", sorted(k for k, v in keys().items() if not v.section))
+@pytest.mark.parametrize("key", sorted(k for k, v in keys().items() if not v.sections))
 def test_every_key_refuses_what_it_can_not_be_and_says_what_it_can(key: str) -> None:
     *sections, name = key.split(".")
     text = "".join("  " * depth + f"{s}:\n" for depth, s in enumerate(sections))
+    if kinds := keys()[key].types:
+        text += f"  type: {kinds[0]}\n"
     text += "  " * len(sections) + f"{name}: {{a: {{b: c}}}}\n"
     message = refused(text)
     if name == "type":
         assert "'sft'" in message
-    assert f"recipe.yaml:{len(sections) + 1}: {key}" in message
+    assert f"recipe.yaml:{len(sections) + 1 + bool(kinds)}: {key}" in message
     assert f"expected: {allowed(keys()[key].node)}" in message
 
 
@@ -99,7 +101,7 @@ def test_every_key_refuses_what_it_can_not_be_and_says_what_it_can(key: str) -> 
         ("train: {gradient_accumulation_steps: 3}", "counts the rows of a whole step"),
         ("lora_alfa: 3", "did you mean method.lora.alpha?"),  # nearly another tool's
         ("train.epochs: 3", "write it nested: train: epochs"),
-        ("train: {zzz: 3}", "known keys of train: learning_rate, schedule"),
+        ("train: {zzz: 3}", "known keys of train: learning_rate, layer_lr_decay"),
     ],
 )
 def test_unknown_keys_get_a_suggestion(text: str, hint: str) -> None:
@@ -167,7 +169,7 @@ def test_settings_of_an_unknown_method_are_not_judged() -> None:
     [
         ("train.lr=3", "override 'train.lr=3': train.lr: no such key"),
         ("train=3", "train is a section"),
-        ("data.columns={text: a}", "write data.columns.text=body"),
+        ("data.columns={text: a}", "write data.columns.<name>=<value>"),
         ("epochs", "not an override"),
         ("train.=3", "not an override"),
         ("train.betas=[0.8", "put text in quotes"),

@@ -42,5 +42,7 @@ def test_unknown_keys_are_errors_in_editors_too() -> None:
 def test_words_for_what_a_value_may_be() -> None:
     assert allowed(keys()["train.epochs"].node) == "a number above 0 or null"
     assert allowed(keys()["train.final_lr_fraction"].node) == "a number of at least 0 and of at most 1"
-    assert allowed(keys()["method.tuning"].node) == "one of 'full', 'lora' or null"
+    assert allowed(keys()["method.tuning"].node) == (
+        "one of 'full', 'lora', 'ia3', 'loha', 'vera', 'prompt', 'prefix' or null"
+    )
     assert allowed(keys()["data.columns"].node) == "names, each with text"

@@ -6,20 +6,35 @@ import json
 
 import pytest
 from transformers import (
+    AlbertConfig,
+    BertConfig,
     BloomConfig,
+    CamembertConfig,
     DebertaV2Config,
+    DistilBertConfig,
+    ElectraConfig,
+    FlaubertConfig,
+    FNetConfig,
+    Gemma3Config,
     GptOssConfig,
     Lfm2Config,
     LlamaConfig,
     MixtralConfig,
+    MobileBertConfig,
+    ModernBertConfig,
+    MPNetConfig,
     Phi3Config,
     Qwen2MoeConfig,
     Qwen3NextConfig,
+    RobertaConfig,
+    T5Config,
+    XLMRobertaConfig,
 )
 
 from tests import fakes
+from tunesmith.core import attention
 from tunesmith.core import gate as gate_module
-from tunesmith.core.gate import examine, gate
+from tunesmith.core.gate import examine, gate, is_encoder
 
 
 @pytest.mark.parametrize("family", fakes.FAMILIES)
@@ -112,3 +127,117 @@ def test_the_verdict_is_cached_on_disk(tmp_path, monkeypatch):
     stored.write_text(json.dumps({"accepted": False, "reason": "from the file"}))
     monkeypatch.setattr(gate_module, "_cache", {})
     assert gate(fakes.config("llama", rms_norm_eps=3e-6)).reason == "from the file"
+
+
+# -- encoders ----------------------------------------------------------------------------------------------
+
+ENCODERS = {
+    "ALBERT": AlbertConfig(),
+    "BERT": BertConfig(),
+    "DistilBERT": DistilBertConfig(),
+    "ELECTRA": ElectraConfig(),
+    "ModernBERT": ModernBertConfig(),
+}
+FROM_PADDING = {
+    "RoBERTa": RobertaConfig(),
+    "XLM-R": XLMRobertaConfig(),
+    "CamemBERT": CamembertConfig(),
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_accepts_encoders(name):
+    assert is_encoder(ENCODERS[name])
+    verdict = examine(ENCODERS[name])
+    assert verdict.accepted, verdict.reason
+    assert not verdict.from_padding
+
+
+@pytest.mark.parametrize("name", FROM_PADDING)
+def test_finds_that_positions_begin_after_the_padding_id(name):
+    assert is_encoder(FROM_PADDING[name])
+    verdict = examine(FROM_PADDING[name])
+    assert verdict.accepted, verdict.reason
+    assert verdict.from_padding
+
+
+@pytest.mark.parametrize("family", fakes.ENCODERS)
+def test_the_encoders_of_the_tests_are_like_those_of_the_families(family):
+    verdict = examine(fakes.encoder_config(family))
+    assert (verdict.accepted, verdict.from_padding) == (True, family == "roberta")
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (DebertaV2Config(), "the tiny clone did not run"),  # attention of its own, with relative positions
+        (MPNetConfig(), "the tiny clone did not run"),
+        (FlaubertConfig(), "the tiny clone did not run: AssertionError"),
+        (FNetConfig(), "0 of 2 layers called attention"),  # Fourier transforms, no attention
+        (MobileBertConfig(), "a document sees another document"),  # its embeddings mix neighbouring tokens
+    ],
+    ids=["DeBERTa-v2", "MPNet", "FlauBERT", "FNet", "MobileBERT"],
+)
+def test_refuses_encoders_with_a_reason(config, reason):
+    assert is_encoder(config)
+    verdict = examine(config)
+    assert not verdict.accepted
+    assert verdict.reason.startswith(reason)
+
+
+def test_decoders_are_no_encoders():
+    others = (LlamaConfig(), fakes.config("gpt2"), T5Config(), BertConfig(is_decoder=True))
+    assert [is_encoder(config) for config in others] == [False] * 4
+
+
+def test_a_model_of_several_parts_is_refused_before_a_clone_of_full_size_is_made():
+    verdict = examine(Gemma3Config())
+    assert not verdict.accepted
+    assert "parts beside its text model" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "reason"),
+    [
+        *((name, "causal", "a token does not see the tokens after it") for name in ("BERT", "ModernBERT")),
+        *((name, "one document", "a document sees another document") for name in ("BERT", "ModernBERT")),
+        *((name, "positions", "flat rows differ from separate rows") for name in ("BERT", "ModernBERT")),
+        ("ModernBERT", "no window", "flat rows differ from separate rows"),
+    ],
+)
+def test_each_check_of_encoders_can_fail(name, broken, reason, monkeypatch):
+    real = gate_module.Layout.of
+
+    def break_it(lengths, parents):
+        layout = real(lengths, parents)
+        if broken == "one document":
+            merged = real([layout.num_tokens], [-1])
+            layout.groups, layout.gather = merged.groups, merged.gather
+        elif broken == "positions":
+            layout.positions = layout.positions // 2
+        else:
+            for group in layout.groups:
+                group.mask = lambda causal, window, g=group: (
+                    g._make_mask(False, window).tril() if broken == "causal" else g._make_mask(False, None)
+                )
+        return layout
+
+    monkeypatch.setattr(gate_module.Layout, "of", break_it)
+    verdict = examine(ENCODERS[name])
+    assert not verdict.accepted
+    assert verdict.reason.startswith(reason)
+
+
+def test_an_encoder_that_is_given_an_unknown_keyword_is_refused(monkeypatch):
+    """A family that hands attention something new is not trusted."""
+    real = attention.layout_attention
+
+    def handed(*args, **more):
+        return real(*args, relative_bias=1.0, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(attention, "layout_attention", handed)
+        verdict = examine(BertConfig())
+    attention.register()
+    assert not verdict.accepted
+    assert "relative_bias" in verdict.reason

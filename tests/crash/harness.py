@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from tests import fakes
-from tunesmith.config.run import EarlyStopping, SftConfig, TrainConfig
+from tunesmith.config.methods import SftConfig
+from tunesmith.config.run import EarlyStopping, TrainConfig
 from tunesmith.core.model import Model
 from tunesmith.errors import CheckpointError
 from tunesmith.generate.batched import nll

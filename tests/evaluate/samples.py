@@ -37,14 +37,36 @@ def answers(task: Task) -> tuple[list[str], list[str], list[str]]:
     tuned = [r if i % 10 else LABELS[(i + 1) % 3] for i, r in enumerate(references)]
     if task == "label":
         return references, base, tuned
-    wrap = {"json": lambda t: json.dumps({ATTACK: t}), "text": lambda t: f"An answer about {t}."}[task]
+    wrap = {
+        "json": lambda t: json.dumps({ATTACK: t}),
+        "text": lambda t: f"An answer about {t}.",
+        "labels": lambda t: json.dumps([t, "charge"]),
+        "number": lambda t: json.dumps([len(t), 2 * len(t)]),
+        "spans": lambda t: json.dumps([[0, len(t), t], [200, 210, "charge"]]),
+    }[task]
     return [*map(wrap, references)], [*map(wrap, base)], [*map(wrap, tuned)]
+
+
+def classes(task: Task) -> list[str]:
+    """What `score` takes as labels."""
+    return [ATTACK, "size"] if task == "number" else LABELS
+
+
+def probabilities(texts: list[str]) -> np.ndarray:
+    """(30, 3): 0.6 to 0.9 on the class that each answer names."""
+    rows = np.full((len(texts), 3), 0.0)
+    for i, text in enumerate(texts):
+        rows[i] = (0.4 - 0.1 * (i % 4)) / 2
+        rows[i, LABELS.index(text)] = 0.6 + 0.1 * (i % 4)
+    return rows
 
 
 def full_report(task: Task = "label", **changes: Any) -> Report:
     """A report with every part; ATTACK stands wherever a user's text can."""
     references, base_answers, tuned_answers = answers(task)
-    base, tuned = (score(task, references, a, LABELS) for a in (base_answers, tuned_answers))
+    sure = probabilities(tuned_answers) if task == "label" else None
+    base = score(task, references, base_answers, classes(task))
+    tuned = score(task, references, tuned_answers, classes(task), probabilities=sure)
     samples = [
         Sample(where=f"{ATTACK}:{i}", prompt=f"{ATTACK} {i}", reference=r, base=b, tuned=t, note=ATTACK)
         for i, (r, b, t) in enumerate(zip(references, base_answers, tuned_answers, strict=True))
@@ -89,6 +111,7 @@ def full_report(task: Task = "label", **changes: Any) -> Report:
         ],
         "comparisons": build.compare("base", base, tuned, losses=(losses[0], losses[1]), settings=QUICK),
         "confusions": [c for c in [build.confusion_of("tuned", tuned)] if c],
+        "calibrations": [c for c in [build.calibration_of(ATTACK, tuned)] if c],
         "classes": build.class_scores(base, tuned),
         "flips": build.flips_of(base, tuned, samples, 2),
         "good": good,

@@ -39,6 +39,23 @@ def test_metrics_are_those_of_the_tuned_model() -> None:
     assert accuracy == round(tuned.metrics["accuracy"].value, 6) == 0.9
 
 
+def test_a_head_is_loaded_as_what_it_is() -> None:
+    for name, loader, tag in (
+        ("BertForSequenceClassification", "AutoModelForSequenceClassification", "text-classification"),
+        ("BertForTokenClassification", "AutoModelForTokenClassification", "token-classification"),
+        ("PooledHead", "", "text-classification"),
+        ("LlamaForCausalLM", "AutoModelForCausalLM", "text-generation"),
+    ):
+        lineage = Lineage(base="org/base-1b", kind="full", architecture=name)
+        front, body = split(model_card(full_report(model=lineage)))
+        assert front["pipeline_tag"] == tag
+        source = re.search(r"```python\n(.*?)```", body, re.DOTALL)
+        assert (source is not None) == bool(loader)
+        if source is not None:
+            ast.parse(source.group(1))
+            assert loader in source.group(1)
+
+
 def test_hostile_text_leaves_the_yaml_whole() -> None:
     front, body = split(model_card(full_report()))
     assert "base_model" not in front  # not a hub id

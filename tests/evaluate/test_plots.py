@@ -5,7 +5,8 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 from tests.evaluate.samples import ATTACK, bare_report, full_report
-from tunesmith.evaluate.plots import curve, figures
+from tunesmith.evaluate.plots import curve, figures, reliability
+from tunesmith.evaluate.report_model import ReliabilityBin
 
 POINTS = [(0, 2.0), (10, 1.0), (20, 1.2)]
 
@@ -40,3 +41,20 @@ def test_one_point_and_values_that_are_not_finite() -> None:
     captions = [caption for caption, _ in figures(full_report())]
     assert captions == ["Loss (nats per token)", "On validation rows", "Learning rate", "Gradient norm"]
     assert figures(bare_report()) == []
+
+
+def test_a_reliability_plot_has_a_bar_and_a_dot_for_each_bin() -> None:
+    bins = [
+        ReliabilityBin(low=i / 15, high=(i + 1) / 15, confidence=(i + 0.5) / 15, accuracy=0.5, count=i)
+        for i in (9, 12, 14)
+    ]
+    svg = reliability("r", bins)
+    assert svg == reliability("r", bins)
+    texts = "".join(ET.fromstring(svg).itertext())
+    assert all(word in texts for word in ("confidence", "accuracy"))
+    assert "step" not in texts
+    assert svg.count("opacity: 0.3") == 3
+    (dots,) = (g for g in ET.fromstring(svg).iter() if (g.get("id") or "").startswith("r-PathCollection"))
+    assert len([part for part in dots.iter() if part.tag.endswith("path")]) == 3
+    assert "var(--series-1)" in svg
+    assert "#0a0b0c" not in svg

@@ -22,15 +22,17 @@ from tunesmith.evaluate.report_html import (
     duration,
     fence,
     headline,
+    interval_text,
     short,
     size,
     to_html,
     to_markdown,
+    view,
 )
 from tunesmith.evaluate.report_model import Comparison, Confusion, Measured, Report, Sample, System
 from tunesmith.scoring import Task, score
 
-TASKS: list[Task] = ["label", "json", "text"]
+TASKS: list[Task] = ["label", "labels", "json", "text", "number", "spans"]
 page_of = cache(lambda task: to_html(full_report(task)))
 VOID = {"meta", "br", "wbr"}
 
@@ -260,3 +262,66 @@ def test_only_the_page_draws_the_plots(monkeypatch):
     assert drawn == []
     to_html(report)
     assert len(drawn) == 1
+
+
+def test_probabilities_are_shown_with_what_abstaining_buys() -> None:
+    report = full_report("label")
+    (found,) = report.calibrations
+    assert sum(b.count for b in found.bins) == 30
+    assert [t.coverage for t in found.thresholds] == sorted(
+        (t.coverage for t in found.thresholds), reverse=True
+    )
+    html = page_of("label")
+    assert "Can its probabilities be believed?" in html
+    assert html.count('aria-label="accuracy against confidence"') == 1
+    assert ABSENT["calibrations"] in Page(to_html(full_report("label", calibrations=[]))).text
+    assert ABSENT["calibrations"] not in Page(page_of("text")).text
+    for threshold in found.thresholds:
+        assert f"| {threshold.threshold:g} |" in to_markdown(report)
+
+
+def test_parts_of_answers_have_a_table_of_their_own() -> None:
+    for task, heading in {
+        "label": "By class (F1)",
+        "labels": "By class (F1)",
+        "spans": "By label (F1)",
+        "json": "By field (accuracy)",
+        "number": "By target (mean absolute error)",
+    }.items():
+        report = full_report(task)
+        assert heading in page_of(task)
+        assert ATTACK in [c.name for c in report.classes]
+        assert report.classes == sorted(report.classes, key=lambda c: -c.support)
+    spans = {c.name: c for c in full_report("spans").classes}
+    assert spans["charge"].support == 40  # 30 of the second span, 10 of the first
+    assert full_report("text").classes == []
+
+
+def test_an_error_is_drawn_to_scale_and_less_is_better() -> None:
+    values = {"base": 4.0, "mean": 2.0, "ridge": 1.0, "tuned": 0.5}
+    systems = [
+        System(name=k, metrics={"mae": Measured(value=v, low=v / 2, high=2 * v)}) for k, v in values.items()
+    ]
+    claims = [
+        claim("mae", "base", -3.5, "better"),
+        *(claim("mae", b, -1, "better") for b in ("mean", "ridge")),
+    ]
+    report = full_report("number", systems=systems, comparisons=claims)
+    bars = view(report)["bars"]
+    assert [bar.at(bar.measured.value) for bar in bars] == [50, 25, 12.5, 6.25]
+    assert view(report)["scale"] == ["0", "4", "8"]
+    found = headline(report)
+    assert found.sentences[1].startswith(
+        "It also beats the strongest of the others, TF-IDF + ridge regression"
+    )
+    assert "came nearer to the reference" in found.sentences[2]
+    assert "Less is better." in to_html(report)
+
+
+def test_an_unbounded_interval_is_shown_as_one() -> None:
+    endless = Measured(value=0.0, low=0.0, high=float("inf"), n=3)
+    assert interval_text("mae", endless) == "0 to ∞"
+    report = full_report(
+        "number", systems=[System(name=n, metrics={"mae": endless}) for n in ("base", "tuned")]
+    )
+    assert [bar.at(bar.measured.high) for bar in view(report)["bars"]] == [100, 100]

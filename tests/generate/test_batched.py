@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tests import fakes
-from tunesmith.config.run import SftConfig, TrainConfig
+from tunesmith.config.methods import SftConfig
+from tunesmith.config.run import TrainConfig
 from tunesmith.core.batch import Batch
 from tunesmith.core.model import ROUND_TO, Model, token_logps
 from tunesmith.generate.batched import Generated, generate, label_logps, nll

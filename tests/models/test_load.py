@@ -10,7 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, BloomConfig, ByT5Tokenizer, MambaConfig, T5Config, ViTConfig
 
 from tests.models import folders
-from tunesmith.config.run import ModelConfig, SftConfig
+from tunesmith.config.methods import SftConfig
+from tunesmith.config.run import ModelConfig
 from tunesmith.errors import ModelError
 from tunesmith.models.load import load_model
 from tunesmith.models.tune import prepare
@@ -41,7 +42,7 @@ def edit(folder, **changes):
         ({"auto_map": {"AutoModelForCausalLM": "modeling.Evil"}}, "needs its own Python code"),
         (T5Config(d_model=16, num_layers=1).to_dict(), r"\(t5\) is an encoder-decoder model"),
         ({"model_type": "no-such-architecture"}, "architecture"),
-        ({**ViTConfig().to_dict(), "architectures": ["ViTModel"]}, "(?s)Unrecognized.*decoder"),
+        ({**ViTConfig().to_dict(), "architectures": ["ViTModel"]}, "(?s)Unrecognized.*of this kind"),
         ({"num_hidden_layers": 3}, r"lack 9 of the model's tensors, such as model\.layers\.2\."),
         ({"vocab_size": 400}, "cannot be loaded"),
     ],

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from transformers import AutoTokenizer
 
-from tunesmith.config.run import ModelConfig, SftConfig
+from tunesmith.config.methods import SftConfig
+from tunesmith.config.run import ModelConfig
 from tunesmith.embedded import base_model_path, general_text
 from tunesmith.models.load import load_model
 from tunesmith.models.save import merge

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from tests import fakes
 from tests.models import folders, fresh_process
-from tunesmith.config.run import FreezeConfig
+from tunesmith.config.methods import FreezeConfig
 from tunesmith.models.save import save_model
 from tunesmith.workflow.export import export
 

@@ -9,11 +9,13 @@ import torch
 
 from tests import fakes
 from tests.models import folders
-from tunesmith.config.run import FreezeConfig, LoraConfig, ModelConfig, SftConfig
+from tunesmith.config.methods import FreezeConfig, LoraConfig, SftConfig
+from tunesmith.config.run import ModelConfig
 from tunesmith.errors import ConfigError
 from tunesmith.models.load import load_model
 from tunesmith.models.save import save_model
-from tunesmith.models.tune import prepare, target_modules
+from tunesmith.models.targets import beside, target_modules
+from tunesmith.models.tune import prepare
 from tunesmith.train.build import with_template
 
 
@@ -95,7 +97,7 @@ def test_row_9_a_new_adapter_in_a_used_slot_starts_from_nothing(tmp_path, keep):
     ("lora", "message"),
     [
         ({"rank": 8}, "rank is 4 there, 8 here"),
-        ({"rank": 4, "alpha": 3}, "alpha is 8 there, 3.0 here"),
+        ({"rank": 4, "alpha": 3}, "alpha is 8.0 there, 3.0 here"),
         ({"dropout": 0.5}, "dropout is 0.0 there, 0.5 here"),
         ({"modules": ["q_proj"]}, r"modules is \['k_proj', 'v_proj'\] there, \['q_proj'\] here"),
         ({"rank": 4, "alpha": 8, "modules": ["[kv]_proj"]}, None),  # its own
@@ -212,10 +214,14 @@ def test_a_freeze_that_cannot_be_carried_out_says_why(tmp_path, freeze, message)
         folders.open_for(folders.write_base(tmp_path / "base"), "full", freeze=freeze)
 
 
+def _all_linear(module):
+    return target_modules(module, ["all-linear"], beside(None, module))
+
+
 @pytest.mark.parametrize("family", fakes.FAMILIES)
 def test_all_linear_is_every_linear_layer_but_the_head(family):
     module = fakes.module(family)
-    chosen = target_modules(module, ["all-linear"])
+    chosen = _all_linear(module)
     assert len(chosen) == 2 * (4 if family == "gpt2" else 7)
     assert not any("lm_head" in name for name in chosen)
 
@@ -233,7 +239,7 @@ def test_lora_goes_to_the_layers_that_a_pattern_names(tmp_path, patterns, expect
     base = folders.write_base(tmp_path / "base")
     loaded = folders.open_for(base, "lora", lora=LoraConfig(rank=2, modules=patterns))
     chosen = {n.split(".lora_A")[0] for n, _ in loaded.model.module.named_parameters() if "lora_A" in n}
-    linear = target_modules(fakes.module("llama"), ["all-linear"])
+    linear = _all_linear(fakes.module("llama"))
     assert chosen == {"base_model.model." + n for n in linear if re.search(expected, n)}
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests import fakes
-from tunesmith.config.run import SftConfig
+from tunesmith.config.methods import SftConfig
 from tunesmith.core.batch import Batch
 from tunesmith.objectives.sft import Sft
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from tests import fakes
-from tunesmith.config.run import EarlyStopping, SftConfig, TrainConfig
+from tunesmith.config.methods import SftConfig
+from tunesmith.config.run import EarlyStopping, TrainConfig
+from tunesmith.core.batch import Batch
 from tunesmith.core.objective import LossOutput
 from tunesmith.errors import NonFiniteError
 from tunesmith.objectives.sft import Sft
@@ -73,6 +75,46 @@ def test_each_term_is_divided_once_by_its_own_weight(tmp_path, budget):
         weights[name] = loop.state.optimizer.weights()
     for key, value in weights["whole"].items():
         assert torch.allclose(weights["split"][key], value, atol=1e-6)
+
+
+@pytest.mark.parametrize("path, budget", [("layout", 60), ("padded", 60), ("padded", 10_000)])
+def test_neftune_does_not_depend_on_the_micro_batches_or_the_path(tmp_path, path, budget):
+    """Rows that begin alike: with noise of their own they are computed apart."""
+    rows = fakes.rows(8, begin=9)
+    weights = {}
+    for name, size, way, alpha in (
+        ("split", budget, path, 5.0),
+        ("whole", 10_000, "layout", 5.0),
+        ("quiet", 10_000, "layout", None),
+    ):
+        loop = engine(tmp_path / name, rows=rows, budget=size, neftune_alpha=alpha, eps=1.0)
+        loop.source.share = alpha is None
+        if name == "split":  # in another order too
+            loop.source.micro_batches = lambda step, size, given=loop.source.micro_batches: given(step, size)[
+                ::-1
+            ]
+        loop.model = fakes.model("llama", way, loop.model.module)
+        loop.train_step(1e-2)
+        assert loop.model.noise is None
+        weights[name] = loop.state.optimizer.weights()
+    # With an eps this large AdamW's first step grows with the gradient, and does not magnify its rounding.
+    gap = {n: max((w[k] - weights["whole"][k]).abs().max().item() for k in w) for n, w in weights.items()}
+    assert gap["split"] < 1e-7 < 1e-5 < gap["quiet"]
+
+
+def test_evaluation_sees_no_noise(tmp_path):
+    batch = Batch.from_rows(fakes.rows(3))
+    seen = []
+
+    def evaluate(step):
+        assert loop.model.noise is None
+        seen.append(torch.equal(loop.model.logits(batch), loop.model.logits(batch)))
+        return {"loss": 1.0}
+
+    loop = engine(tmp_path, watch=Watch(evaluate, "loss", False), neftune_alpha=5.0)
+    loop.source.share = False
+    loop.run()
+    assert seen == [True] * 5
 
 
 def test_the_last_step_of_a_run_may_be_short():

@@ -100,3 +100,48 @@ def test_the_schedule_is_the_formula(schedule):
         "constant": 1.0,
     }
     assert rates[99] == pytest.approx(2e-3 * last[schedule])
+
+
+def test_wsd_is_flat_until_its_last_steps_and_then_falls_as_one_minus_the_root():
+    config = TrainConfig(
+        learning_rate=2e-3, warmup_fraction=0.1, schedule="wsd", decay_fraction=0.3, final_lr_fraction=0.05
+    )
+    rates = [learning_rate(step, 100, config) for step in range(100)]
+    expected = [(i + 1) / 11 for i in range(10)] + [1.0] * 60
+    expected += [0.05 + 0.95 * (1 - (i / 30) ** 0.5) for i in range(30)]
+    assert rates == pytest.approx([2e-3 * share for share in expected])
+
+
+def test_inverse_sqrt_falls_from_the_peak_at_the_end_of_the_warm_up():
+    config = TrainConfig(learning_rate=2e-3, warmup_fraction=0.1, schedule="inverse_sqrt")
+    rates = [learning_rate(step, 100, config) for step in range(100)]
+    assert rates[:10] == pytest.approx([2e-3 * (i + 1) / 11 for i in range(10)])
+    assert rates[10:] == pytest.approx([2e-3 * (10 / i) ** 0.5 for i in range(10, 100)])
+
+
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        ({"decay_fraction": 0.3}, "decay_fraction is set but schedule is cosine; write schedule: wsd"),
+        (
+            {"schedule": "constant", "final_lr_fraction": 0.0},
+            "final_lr_fraction is set but schedule is constant",
+        ),
+        (
+            {"schedule": "inverse_sqrt", "final_lr_fraction": 0.0},
+            "final_lr_fraction is set but schedule is inv",
+        ),
+        ({"schedule": "wsd", "warmup_fraction": 0.5, "decay_fraction": 0.6}, "more than the whole run"),
+    ],
+)
+def test_a_setting_that_the_schedule_does_not_have_is_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        TrainConfig(**settings)
+
+
+def test_a_short_run_of_wsd_warms_up_before_it_falls():
+    config = TrainConfig(
+        learning_rate=1.0, warmup_fraction=0.5, schedule="wsd", decay_fraction=0.5, final_lr_fraction=0.0
+    )
+    rates = [learning_rate(step, 3, config) for step in range(3)]  # two steps of each would be four
+    assert rates == pytest.approx([1 / 3, 2 / 3, 1.0])

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests import fakes
-from tunesmith.config.run import SftConfig, TrainConfig
+from tunesmith.config.methods import SftConfig
+from tunesmith.config.run import TrainConfig
 from tunesmith.errors import RunError
 from tunesmith.objectives.sft import Sft
 from tunesmith.train.checkpoint import Checkpoints
@@ -14,6 +15,7 @@ from tunesmith.train.engine import Engine, Watch
 from tunesmith.train.optim import Optimizer
 from tunesmith.train.source import StaticSource
 from tunesmith.train.state import Progress, TrainState
+from tunesmith.train.unfreeze import groups
 
 STEPS = 8
 # The best is early and later values lie between it and the first: a forgotten best would be replaced.
@@ -35,9 +37,14 @@ class Seeds(Sft):
 class Run:
     """One process of a run: starts, or goes on from the newest checkpoint."""
 
-    def __init__(self, folder, config_hash="h"):
+    def __init__(self, folder, config_hash="h", **settings):
         config = TrainConfig(
-            learning_rate=1e-2, warmup_fraction=0.25, eval_every=2, save_every=3, early_stopping=None
+            learning_rate=1e-2,
+            warmup_fraction=0.25,
+            eval_every=2,
+            save_every=3,
+            early_stopping=None,
+            **settings,
         )
         model = fakes.model("gpt2", dtype=torch.float32, resid_pdrop=0.2, embd_pdrop=0.2, attn_pdrop=0.2)
         self.rates: list[float] = []
@@ -46,9 +53,13 @@ class Run:
         self.engine = Engine(
             model=model,
             objective=self.objective,
-            source=StaticSource(fakes.rows(12), 3, 24, seed=3, padded=False),
+            source=StaticSource(
+                fakes.rows(12), 3, 24, seed=3, padded=False, share=config.neftune_alpha is None
+            ),
             state=TrainState(
-                Progress(micro_batch_tokens=10_000, threads=1), Optimizer(model.module, config), config_hash
+                Progress(micro_batch_tokens=10_000, threads=1),
+                Optimizer(model.module, config, None, groups(model)),
+                config_hash,
             ),
             config=config,
             seed=3,
@@ -74,6 +85,10 @@ def outcome(folder):
     return step, snapshot
 
 
+# Twelve rows are four steps: the next group begins to train at steps 3 and 6.
+EXTRAS = {"unfreeze_every": 0.75, "neftune_alpha": 5.0, "schedule": "wsd", "decay_fraction": 0.5}
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     torch.set_num_threads(1)
@@ -81,11 +96,37 @@ def whole(tmp_path_factory):
     return Run(folder).go(), outcome(folder)
 
 
+@pytest.fixture(scope="module")
+def whole_with_extras(tmp_path_factory):
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("extras")
+    return Run(folder, **EXTRAS).go(), outcome(folder)
+
+
 @pytest.mark.parametrize("stop_at", range(1, STEPS))
 def test_row_18_stopped_after_any_step_and_resumed(tmp_path, whole, stop_at):
+    stopped_and_resumed(tmp_path, whole, stop_at)
+
+
+@pytest.mark.parametrize("stop_at", range(1, STEPS))
+def test_so_with_unfreezing_noise_and_another_schedule(tmp_path, whole_with_extras, stop_at):
+    stopped_and_resumed(tmp_path, whole_with_extras, stop_at, **EXTRAS)
+
+
+def test_the_extras_are_in_play(whole, whole_with_extras):
+    _, (_, plain) = whole
+    _, (_, snapshot) = whole_with_extras
+    steps = {n: int(t) for n, t in snapshot.groups["optimizer"].items() if n.startswith("step.")}
+    assert steps["step.transformer.h.1.mlp.c_fc.weight"] == STEPS
+    assert steps["step.transformer.h.0.mlp.c_fc.weight"] == STEPS - 3
+    assert steps["step.transformer.wte.weight"] == STEPS - 6
+    assert not any(torch.equal(t, plain.groups["weights"][n]) for n, t in snapshot.groups["weights"].items())
+
+
+def stopped_and_resumed(tmp_path, whole, stop_at, **settings):
     uninterrupted, (last, expected) = whole
-    first = Run(tmp_path).go(stop_at)
-    second = Run(tmp_path).go()
+    first = Run(tmp_path, **settings).go(stop_at)
+    second = Run(tmp_path, **settings).go()
     step, snapshot = outcome(tmp_path)
     assert step == last == STEPS
     assert snapshot.state == expected.state

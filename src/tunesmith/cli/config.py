@@ -32,16 +32,16 @@ def docs() -> None:
 def show(arguments: RecipeAndOverrides = None, as_json: Json = False) -> None:
     """Check a recipe and print every key, its value and why. Where the rows can be read, defaults are worked out
     from them and from the model; else the rule stands in the value's place."""
-    from pathlib import Path
 
     from tunesmith.cli import work
     from tunesmith.cli.arguments import run_from
     from tunesmith.cli.output import show_json
     from tunesmith.config.defaults import given
     from tunesmith.config.explain import explain
+    from tunesmith.data import folders
 
     run = run_from(arguments or [], {})
-    missing = [path for path in run.data.train if not Path(path).is_file()]
+    missing = folders.missing(run.data.train)
     if run.data.train and not missing:
         run, reasons = work.resolved(run)
     else:

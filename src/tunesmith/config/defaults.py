@@ -2,8 +2,13 @@
 
 | field | rule | from |
 |---|---|---|
-| method.tuning | what has settings (lora, freeze); else full at <= 200 M parameters if 16 bytes each fit half the memory; else LoRA | own rule; 16 = float32 weight, gradient and two AdamW moments |
-| train.learning_rate | full: 1e-3 at <= 10 M parameters to 2e-5 at >= 7 B, straight in log-log; LoRA: 10 x that, within 1e-4..2e-3 | ends as commonly published for small and 7 B models; LoRA's factor of 10: arXiv:2106.09685 and practice; own line |
+| method.tuning | what has settings (freeze: full); else full at <= 200 M parameters if 16 bytes each fit half the memory; else LoRA | own rule; 16 = float32 weight, gradient and two AdamW moments |
+| train.learning_rate | full: 1e-3 at <= 10 M parameters to 2e-5 at >= 7 B, straight in log-log | ends as commonly published for small and 7 B models; own line |
+| the same, LoRA, rsLoRA, DoRA, OLoRA, LoHa | 10 x full, within 1e-4..2e-3 | LoRA's factor of 10: arXiv:2106.09685 and practice; the others: own rule |
+| the same, PiSSA | as full | arXiv:2404.02948 trains 7 B models at 2e-5: its first weights are as large as the model's own |
+| the same, IA3 | 3e-2 at <= 10 M to 3e-3 at >= 7 B, straight in log-log | 3e-3: arXiv:2205.05638 (11 B); at 8 M parameters ten times that lowered the loss far faster |
+| the same, VeRA | 4e-2 to 4e-3, likewise | 4e-3: arXiv:2310.11454 (7 B); the small end as for IA3 |
+| the same, prompt; prefix | 1e-1 to 3e-2; 5e-2 to 1e-2, likewise | own rule, the small ends measured at 8 M: few numbers, far from the loss (arXiv:2104.08691 uses 0.3, with Adafactor) |
 | train.batch_size | power of two nearest to rows / 100, within 8..64; pre-training 32 | own rule: about 100 steps an epoch |
 | train.epochs | 4 below 1,000 rows, 3 below 5,000, 2 below 20,000, else 1; pre-training 1 | own rule; the best step is chosen on validation rows anyway |
 | train.warmup_fraction | 10 % of the steps, at most 100 steps | common practice |
@@ -13,11 +18,12 @@
 | data.max_length | the model's context, or the longest row rounded up to 8 if that is less | nothing is cut that need not be |
 | evaluate.max_new_tokens | 1.5 x the longest training answer, at least 16 | room for an answer somewhat longer than any seen |
 | model.dtype | bfloat16 on a GPU or a CPU with native bfloat16, else float32 | emulated bfloat16 is slower than float32 |
-| method.lora.alpha | 2 x rank | common practice; the update is scaled by 2 |
+| method.lora.alpha | 2 x rank; with rslora 8 | common practice; the update is scaled by 2, with rslora by 2 at rank 16 |
+| method.loha.alpha | rank | PEFT's own; the update is scaled by 1 |
 
 `model.template`, `model.path` and `data.format` stay `auto`, and `train.micro_batch_tokens` null: they are decided
 by looking at the model, the rows and the memory themselves. One of `train.epochs` and `train.max_steps` is null: max_steps
-wins where it is set. `method.lora.alpha` stays null where there is no LoRA.
+wins where it is set. An alpha stays null where its kind of adapter is not used.
 """  # noqa: E501 (a table)
 
 from __future__ import annotations
@@ -28,12 +34,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.config.fields import keys
-from tunesmith.config.run import FreezeConfig, LoraConfig, Run, Section
+from tunesmith.config.methods import SECTIONS, Tuning
+from tunesmith.config.run import Run
+from tunesmith.config.section import Section
 
 FULL_AT_MOST = 200_000_000
 TRAINING_BYTES = 16
-SMALL, SMALL_RATE = 10_000_000, 1e-3
-LARGE, LARGE_RATE = 7_000_000_000, 2e-5
+SMALL, LARGE = 10_000_000, 7_000_000_000
+RATES = {
+    "full": (1e-3, 2e-5),
+    "ia3": (3e-2, 3e-3),
+    "vera": (4e-2, 4e-3),
+    "prompt": (1e-1, 3e-2),
+    "prefix": (5e-2, 1e-2),
+}
+"""At SMALL and at LARGE; kinds that are not here follow `full`."""
 LORA_FACTOR, LORA_LOWEST, LORA_HIGHEST = 10.0, 1e-4, 2e-3
 MEBIBYTE = 1 << 20
 
@@ -69,6 +84,8 @@ class Facts:
     available_memory_bytes: int
     physical_cores: int
     has_bf16: bool
+    is_encoder: bool = False
+    has_head: bool = False
 
 
 def resolve(run: Run, facts: Facts) -> tuple[Run, dict[str, str]]:
@@ -78,9 +95,9 @@ def resolve(run: Run, facts: Facts) -> tuple[Run, dict[str, str]]:
     """
     reasons = given(run)
     tree = run.model_dump()
-    _choose_method(tree["method"], facts, reasons)
+    _choose_method(run.method, tree["method"], facts, reasons)
     _choose_lengths(tree, facts, reasons)
-    _choose_loop(tree["train"], facts, tree["method"]["tuning"], reasons)
+    _choose_loop(tree["train"], facts, tree["method"], reasons)
     _choose_machine(tree, facts, reasons)
     return Run.model_validate(tree), reasons
 
@@ -115,24 +132,27 @@ def _sentence(text: str) -> str:
     return textwrap.shorten(text.split(". ")[0].rstrip("."), 80, placeholder=" ...")
 
 
-def _choose_method(method: dict[str, Any], facts: Facts, reasons: dict[str, str]) -> None:
-    if method["tuning"] is None:
-        method["tuning"], reasons["method.tuning"] = _tuning(method, facts)
-    lora = method["lora"]
-    if method["tuning"] == "lora" and lora["alpha"] is None:
-        lora["alpha"] = 2.0 * lora["rank"]
-        reasons["method.lora.alpha"] = f"2 x rank = 2 x {lora['rank']}"
-    unused = "freeze" if method["tuning"] == "lora" else "lora"
+def _choose_method(said: Tuning, method: dict[str, Any], facts: Facts, reasons: dict[str, str]) -> None:
+    if said.tuning is None:
+        method["tuning"], reasons["method.tuning"] = _tuning(said, facts)
+    kind = method["tuning"]
+    rules = {
+        "lora": "8 with rslora" if said.lora.rslora else f"2 x rank = 2 x {said.lora.rank}",
+        "loha": "the rank",
+    }
+    for section in (said.lora, said.loha):
+        name = "lora" if section is said.lora else "loha"
+        if kind == name and section.alpha is None:
+            method[name]["alpha"], reasons[f"method.{name}.alpha"] = section.default_alpha(), rules[name]
+    unused = tuple(f"method.{section}." for other, section in SECTIONS.items() if other != kind)
     for path in reasons:
-        if path.startswith(f"method.{unused}."):
-            reasons[path] = f"{NOT_USED}: tuning is {method['tuning']}"
+        if path.startswith(unused):
+            reasons[path] = f"{NOT_USED}: tuning is {kind}"
 
 
-def _tuning(method: dict[str, Any], facts: Facts) -> tuple[str, str]:
-    if method["lora"] != LoraConfig().model_dump():
-        return "lora", "lora has settings"
-    if method["freeze"] != FreezeConfig().model_dump():
-        return "full", "freeze has settings"
+def _tuning(said: Tuning, facts: Facts) -> tuple[str, str]:
+    for kind in said.with_settings():
+        return kind, f"{SECTIONS[kind]} has settings"
     needed, half = TRAINING_BYTES * facts.num_parameters, facts.available_memory_bytes // 2
     size = f"{facts.num_parameters:,} parameters"
     if facts.num_parameters > FULL_AT_MOST:
@@ -143,14 +163,24 @@ def _tuning(method: dict[str, Any], facts: Facts) -> tuple[str, str]:
     return "full", f"{sum_} <= half of {facts.available_memory_bytes / MEBIBYTE:,.0f} MiB free"
 
 
-def learning_rate(num_parameters: int, tuning: str) -> float:
-    """The rule of the table; two significant digits."""
+def learning_rate(num_parameters: int, tuning: str, init: str = "default") -> float:
+    """The rule of the table; two significant digits. init: of LoRA."""
+    small, large = RATES.get(tuning, RATES["full"])
     size = min(max(num_parameters, SMALL), LARGE)
     share = math.log(size / SMALL) / math.log(LARGE / SMALL)
-    rate = SMALL_RATE * (LARGE_RATE / SMALL_RATE) ** share
-    if tuning == "lora":
+    rate = small * (large / small) ** share
+    if tuning in ("lora", "loha") and init != "pissa":
         rate = min(max(LORA_FACTOR * rate, LORA_LOWEST), LORA_HIGHEST)
     return float(f"{rate:.1e}")
+
+
+def _rate_words(facts: Facts, tuning: str, init: str) -> str:
+    small, large = RATES.get(tuning, RATES["full"])
+    like_lora = tuning not in RATES and init != "pissa"
+    kind = "10 x full, within 1e-4..2e-3" if like_lora else f"{small:.0e} at 10 M to {large:.0e} at 7 B"
+    kind = kind.replace("e-0", "e-")
+    size = f"{facts.num_parameters / 1e6:,.1f} M parameters"
+    return f"{'pissa' if init == 'pissa' else tuning} tuning of {size} ({kind})"
 
 
 def batch_size(rows: int, is_pretraining: bool) -> int:
@@ -179,18 +209,18 @@ def _choose_lengths(tree: dict[str, Any], facts: Facts, reasons: dict[str, str])
         reasons["evaluate.max_new_tokens"] = f"max(16, 1.5 x longest training answer of {longest:,} tokens)"
 
 
-def _choose_loop(train: dict[str, Any], facts: Facts, tuning: str, reasons: dict[str, str]) -> None:
+def _choose_loop(
+    train: dict[str, Any], facts: Facts, method: dict[str, Any], reasons: dict[str, str]
+) -> None:
     rows, pretraining = facts.num_train_rows, facts.is_pretraining
 
     def choose(name: str, value: float, reason: str) -> None:
         if train[name] is None:
             train[name], reasons[f"train.{name}"] = value, reason
 
-    kind = "10 x full, within 1e-4..2e-3" if tuning == "lora" else "1e-3 at 10 M to 2e-5 at 7 B"
+    tuning, init = method["tuning"], method["lora"]["init"]
     choose(
-        "learning_rate",
-        learning_rate(facts.num_parameters, tuning),
-        f"{tuning} tuning of {facts.num_parameters / 1e6:,.1f} M parameters ({kind})",
+        "learning_rate", learning_rate(facts.num_parameters, tuning, init), _rate_words(facts, tuning, init)
     )
     because = (
         "continued pre-training: 32" if pretraining else f"{rows:,} rows / 100 as a power of two, 8 to 64"

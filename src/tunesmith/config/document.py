@@ -25,13 +25,13 @@ PathTuple = tuple[str, ...]
 class CoreLoader(yaml.SafeLoader):
     """Resolves plain scalars by the YAML 1.2 core schema instead of YAML 1.1."""
 
-    yaml_implicit_resolvers = {}  # noqa: RUF012 (PyYAML's own interface)
+    yaml_implicit_resolvers = {}
 
 
 class CoreDumper(yaml.SafeDumper):
     """Quotes exactly what `CoreLoader` would otherwise read as something else than text."""
 
-    yaml_implicit_resolvers = {}  # noqa: RUF012
+    yaml_implicit_resolvers = {}
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

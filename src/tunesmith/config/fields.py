@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from tunesmith.config.run import Run, Section
+from tunesmith.config.run import Run
+from tunesmith.config.section import Section
 
 
 @dataclass(frozen=True)
 class Key:
     """One key of a recipe.
 
-    path: dotted, as written in an override. section: its class when the key holds further keys.
+    path: dotted, as written in an override. sections: its classes when the key holds further keys, more than one
+    where `type` chooses. types: which of these choices have the key; empty: it does not depend on a choice.
     nullable: null means something other than "an empty section". node: its JSON-schema node.
     """
 
     path: str
     description: str
     default: Any
-    section: type[Section] | None
+    sections: tuple[type[Section], ...]
     nullable: bool
     free_form: bool
     node: dict[str, Any]
+    types: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -41,37 +44,57 @@ def _members(annotation: Any) -> tuple[Any, ...]:
     return (annotation,)
 
 
-def _walk(section: type[Section], prefix: str) -> Iterator[Key]:
+def _walk(sections: tuple[type[Section], ...], prefix: str) -> Iterator[Key]:
+    """The keys of a section; of several between which `type` chooses, each key once."""
+    own = {section: {key.name: key for key in _own(section, prefix)} for section in sections}
+    first = ("type",) if len(sections) > 1 else ()
+    for name in dict.fromkeys((*first, *(name for found in own.values() for name in found))):
+        having = {section: found[name] for section, found in own.items() if name in found}
+        key = next(iter(having.values()))
+        if len(sections) > 1 and name == "type":
+            key = replace(key, node={"enum": [_tag(section) for section in sections], "type": "string"})
+        elif len(having) < len(sections):
+            key = replace(key, types=tuple(_tag(section) for section in having))
+        yield key
+        if key.sections:
+            yield from _walk(key.sections, f"{prefix}{name}.")
+
+
+def _own(section: type[Section], prefix: str) -> Iterator[Key]:
     nodes = section.model_json_schema()["properties"]
     for name, info in section.model_fields.items():
         members = _members(info.annotation)
-        inner = next((m for m in members if isinstance(m, type) and issubclass(m, Section)), None)
         yield Key(
             path=prefix + name,
             description=" ".join((info.description or "").split()),
             default=info.get_default(call_default_factory=True),
-            section=inner,
+            sections=tuple(m for m in members if isinstance(m, type) and issubclass(m, Section)),
             nullable=NoneType in members,
-            free_form=any(get_origin(m) is dict for m in members),
+            free_form=all(get_origin(m) is dict for m in members if m is not NoneType),
             node=nodes[name],
         )
-        if inner is not None:
-            yield from _walk(inner, f"{prefix}{name}.")
+
+
+def _tag(section: type[Section]) -> str:
+    """The value of `type` that chooses this section."""
+    return str(section.model_fields["type"].default)
 
 
 @cache
 def keys() -> dict[str, Key]:
     """Dotted path -> key, for the whole recipe, sections included."""
-    return {key.path: key for key in _walk(Run, "")}
+    return {key.path: key for key in _walk((Run,), "")}
 
 
-def inside(section: str) -> dict[str, Key]:
-    """The keys directly inside a section ('' is the top level), by their own name."""
+def inside(section: str, kind: str | None = None) -> dict[str, Key]:
+    """The keys directly inside a section ('' is the top level), by their own name; kind: only those of this `type`."""
     prefix = f"{section}." if section else ""
     return {
         key.name: key
         for path, key in keys().items()
-        if path.startswith(prefix) and "." not in path[len(prefix) :]
+        if path.startswith(prefix)
+        and "." not in path[len(prefix) :]
+        and (kind is None or not key.types or kind in key.types)
     }
 
 

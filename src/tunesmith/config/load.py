@@ -132,9 +132,9 @@ def _apply(override: str, draft: Draft) -> None:
         draft.problems.append(Problem(origin, "not an override", "key=value, such as train.epochs=3"))
         return
     key = keys().get(name)
-    if key and (key.section or key.free_form) and text != "null":
+    if key and (key.sections or key.free_form) and text != "null":
         example = (
-            "data.columns.text=body" if key.free_form else f"{next(iter(inside(name).values())).path}=..."
+            f"{name}.<name>=<value>" if key.free_form else f"{next(iter(inside(name).values())).path}=..."
         )
         draft.problems.append(Problem(origin, f"{name} is a section", "one of its keys", f"write {example}"))
         return
@@ -160,11 +160,14 @@ def _checked_tree(tree: dict[str, Any], section: str, draft: Draft) -> dict[str,
         and tree["type"] not in type_key.node.get("enum", [type_key.node.get("const")])
     ):
         return {"type": tree["type"]}  # the keys of an unknown method can not be judged
+    kind = tree.get("type", type_key.default) if type_key else None
     for name, value in tree.items():
         key = known.get(name)
         if key is None:
             draft.problems.append(_unknown(name, (*path, name), known, draft))
-        elif key.section is None:
+        elif key.types and kind not in key.types:
+            draft.problems.append(_other_type(key, kind, (*path, name), draft))
+        elif not key.sections:
             if isinstance(value, bool) and "boolean" not in _kinds(key.node):
                 draft.problems.append(_wrong(key, value, (*path, name), draft))
             else:
@@ -191,6 +194,14 @@ def _not_a_section(key: Key, value: Any, path: PathTuple, draft: Draft) -> Probl
 
 def _unknown(name: str, path: PathTuple, known: Mapping[str, Key], draft: Draft) -> Problem:
     return Problem(draft.where(path), "no such key", "", suggest(name, path, known))
+
+
+def _other_type(key: Key, kind: Any, path: PathTuple, draft: Draft) -> Problem:
+    section = ".".join(path[:-1])
+    fix = f"leave it out, or write {section}.type={key.types[0]}"
+    return Problem(
+        draft.where(path), f"{section}.type {kind} has no {key.name}", f"type {' or '.join(key.types)}", fix
+    )
 
 
 def suggest(name: str, path: PathTuple, known: Mapping[str, Key]) -> str:
@@ -220,15 +231,24 @@ def suggest(name: str, path: PathTuple, known: Mapping[str, Key]) -> str:
 
 
 def _problem(error: ErrorDetails, draft: Draft) -> Problem | None:
-    path = tuple(str(part) for part in error["loc"])
+    path = _without_choice(tuple(str(part) for part in error["loc"]))
     if error["type"] == "value_error":  # our own validators write the whole sentence
         said, _, fix = str(error["ctx"]["error"]).partition("; ")
         return Problem(draft.where(path), said, "", fix)
+    value = error["input"]
+    if error["type"] == "union_tag_invalid":
+        path, value = (*path, "type"), value["type"]
     for end in range(len(path), 0, -1):
         key = keys().get(".".join(path[:end]))
         if key:
-            return _wrong(key, error["input"], path, draft)
+            return _wrong(key, value, path, draft)
     return Problem(draft.where(path), error["msg"])
+
+
+def _without_choice(path: PathTuple) -> PathTuple:
+    """pydantic puts the value of `type` into the place of an error: method.sft.supervise."""
+    section = keys().get(path[0]) if path else None
+    return (path[0], *path[2:]) if section and len(section.sections) > 1 and len(path) > 1 else path
 
 
 def _wrong(key: Key, value: Any, path: PathTuple, draft: Draft) -> Problem:

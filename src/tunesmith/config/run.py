@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
+from tunesmith.config.methods import Method, SftConfig
+from tunesmith.config.section import Fraction, Positive, Section
 
 
 def _listed(value: object) -> object:
@@ -21,42 +21,62 @@ def _listed(value: object) -> object:
 Files = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
 
 
-class Section(BaseModel):
-    """Common settings of every section: unknown keys are errors, a field's docstring is its description."""
-
-    model_config = ConfigDict(
-        extra="forbid", use_attribute_docstrings=True, validate_assignment=True, allow_inf_nan=False
-    )
-
-
 class DataConfig(Section):
     """Where the rows come from and how they are read and split."""
 
     train: Files = []
-    """Files of training rows: JSONL, CSV or Parquet, plain or .gz, relative to the folder the command is
-    started in. One path may be given without a list."""
+    """Training rows, relative to the folder the command is started in; one may be given without a list. Each is a
+    file (JSON Lines, a JSON array in .json, CSV, TSV, Parquet, Arrow; plain or .gz), a folder of such files or
+    saved by Hugging Face `datasets`, `dataset_info.json#name` (or its folder) of LLaMA-Factory, or
+    `hub:owner/name`, a data set of the hub (`hub:owner/name@revision/folder`). `#split` names a split of a
+    folder or hub data set; without it `train`, `validation` and `test` take the split of their name.
+    `rows.jsonl*0.5` trains on a seeded half of the rows, `*2` on each row twice, `*1.5` on each row once and a
+    half of them twice; rows are weighted after the splits are made."""
 
     validation: Files = []
-    """Files for early stopping and for choosing the best step. Empty: split off from `train`."""
+    """Rows for early stopping and for choosing the best step, as `train` names them but without a weight. Empty:
+    split off from `train`."""
 
     test: Files = []
-    """Files scored once, at the end. Empty: split off from `train`."""
+    """Rows scored once, at the end, as `train` names them but without a weight. Empty: split off from `train`."""
 
-    format: Literal["auto", "messages", "prompt", "label", "text"] = "auto"
-    """What a row is: `messages` (a conversation), `prompt` (prompt and completion), `label` (a text and
-    its class, answered by generation), `text` (plain text). `auto` looks at the columns and says
-    what it chose."""
+    format: Literal["auto", "messages", "prompt", "label", "labels", "number", "tags", "text"] = "auto"
+    """What a row is: `messages` (a conversation), `prompt` (prompt and completion), `label` (a text and its
+    class), `labels` (a text and a list of names), `number` (a text and numbers), `tags` (words and a tag for each,
+    or a text and spans of it), `text` (plain text). `auto` looks at the columns and says what it chose:
+    conversations, prompts and labels first, then plain text, and `tags` where there are `tokens`; a label column
+    of lists makes `labels`; `number` is never guessed. Answers are text: of `labels` the JSON list of the sorted
+    names, of `number` the number or the JSON list of them, of `tags` the JSON list of [start, end, label] in
+    characters, end exclusive. Words are joined by one space; B- and I- tags (and S-, E-, L-, U-) make spans, an I-
+    without its B- begins one and is counted as `tags_repaired`, other tags make a span of each run. Files of
+    preferences are refused, with what to write to learn from their good answers alone."""
 
     columns: dict[str, str] = {}
-    """Which column plays which part, where the names differ from the usual ones:
-    `messages, tools, prompt, completion, system, text, label` -> column name."""
+    """Which column plays which part, where the names differ from the usual ones: `messages, tools, prompt, input,
+    completion, system, history, text, pair, label, labels, tokens, tags, spans` -> column name. `input` follows the
+    prompt (instruction + input + output), `history` is earlier turns as [prompt, answer] pairs, `pair` is a second
+    text after the first (sentence1 + sentence2, premise + hypothesis)."""
+
+    message_keys: dict[str, str] = {}
+    """How a message of a conversation is spelled, where it is not `role` and `content` (or `from` and `value`):
+    `role, content, weight` -> key in the message. A weight is a number, or true or false, for an assistant turn's
+    loss."""
+
+    roles: dict[str, str] = {}
+    """Names of roles in the file, where they are not the usual ones -> `system, user, assistant, tool`, or
+    `function_call` for an assistant turn whose content is a call as JSON."""
+
+    targets: list[str] = []
+    """Numeric columns that are the answer of `number` rows, in this order. Empty: the one called score, target,
+    rating or value."""
 
     json_fields: list[str] = []
     """Columns that together are the answer of `prompt` rows, as one JSON object in this order; in place of a
     completion column. A column that a row lacks or leaves empty is left out of its object."""
 
     instruction: str | None = None
-    """Text put before every input of `prompt` and `label` rows, in training and in prediction alike."""
+    """Text put before every input of `prompt`, `label`, `labels` and `number` rows, in training and in prediction
+    alike."""
 
     on_bad_row: Literal["skip", "stop"] = "skip"
     """`skip` counts and lists rows that cannot be used (and stops when they are over 5 %); `stop` stops at
@@ -117,74 +137,6 @@ class ModelConfig(Section):
     none."""
 
 
-class LoraConfig(Section):
-    """Low-rank adapters, arXiv:2106.09685; saved in PEFT's format."""
-
-    rank: Positive = 16
-    """Rank of the update."""
-
-    alpha: Annotated[float, Field(gt=0)] | None = None
-    """The update is scaled by alpha / rank. Null: 2 x rank."""
-
-    dropout: Fraction = 0.0
-    """Dropout on the adapter's input."""
-
-    modules: list[str] = ["all-linear"]
-    """Which linear layers: names or regular expressions matched against the full module name;
-    `all-linear` is every linear layer but the head."""
-
-
-class FreezeConfig(Section):
-    """Parts that keep their weights in full-parameter tuning (transfer with frozen layers)."""
-
-    layers: Annotated[int, Field(ge=0)] = 0
-    """Freeze the first n layers."""
-
-    embeddings: bool = False
-    """Freeze the token (and position) embeddings; with tied weights the head too."""
-
-    patterns: list[str] = []
-    """Freeze every parameter whose name matches one of these regular expressions."""
-
-
-class SftConfig(Section):
-    """Supervised fine-tuning: maximise the likelihood of the supervised tokens."""
-
-    type: Literal["sft"] = "sft"
-    """The training method."""
-
-    supervise: Literal["completion", "assistant", "all"] = "assistant"
-    """Which tokens carry loss: the last assistant turn, every assistant turn, or all text (continued
-    pre-training)."""
-
-    label_smoothing: Fraction = 0.0
-    """Share of the target probability spread evenly over the vocabulary."""
-
-    tuning: Literal["full", "lora"] | None = None
-    """All weights, or low-rank adapters. Null: full for small models, LoRA where full does not pay or fit."""
-
-    lora: LoraConfig = LoraConfig()
-    """Used when `tuning` is `lora`."""
-
-    freeze: FreezeConfig = FreezeConfig()
-    """Used when `tuning` is `full`."""
-
-    @model_validator(mode="after")
-    def _no_part_is_ignored(self) -> Self:
-        lora, freeze = self.lora != LoraConfig(), self.freeze != FreezeConfig()
-        if lora and self.tuning == "full":
-            raise ValueError("lora has settings but tuning is full; write tuning: lora, or leave lora out")
-        if freeze and self.tuning == "lora":
-            raise ValueError(
-                "freeze has settings but tuning is lora; write tuning: full, or leave freeze out"
-            )
-        if lora and freeze:
-            raise ValueError(
-                "lora and freeze both have settings; LoRA freezes every weight, so leave one out"
-            )
-        return self
-
-
 class EarlyStopping(Section):
     """Stop when the watched metric has not improved."""
 
@@ -201,14 +153,34 @@ class TrainConfig(Section):
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Peak learning rate. Null: from method and model size."""
 
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """Shape after warm-up; cosine and linear end at `final_lr_fraction` of the peak."""
+    layer_lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Each layer's rate is that of the layer above it times this, down to the embeddings (discriminative fine-tuning,
+    arXiv:1801.06146, 3.2). 1: all alike."""
+
+    unfreeze_every: Annotated[float, Field(gt=0)] | None = None
+    """Gradual unfreezing (arXiv:1801.06146, 3.3), in epochs: at first only the head trains (of a language model the
+    top layer and what is above it), and after every so many epochs one more layer from the top; the embeddings come
+    last. What `method.freeze` names stays frozen. Needs `method.tuning: full`. Null: all train from the start."""
+
+    neftune_alpha: Annotated[float, Field(gt=0)] | None = None
+    """NEFTune (arXiv:2310.05914): in training, uniform noise in [-1, 1] x alpha / sqrt(L x d) is added to the token
+    embeddings, of size d, of each row, of L tokens. The paper tries 5, 10 and 15. Each row has noise of its own, so
+    rows that begin alike are then computed apart. Null: none."""
+
+    schedule: Literal["cosine", "linear", "constant", "wsd", "inverse_sqrt"] = "cosine"
+    """Shape after warm-up. cosine and linear fall at once, and wsd (warm-up, stable, decay: arXiv:2404.06395) in the
+    last `decay_fraction` of the steps; these end at `final_lr_fraction` of the peak. inverse_sqrt (arXiv:1706.03762,
+    5.3) is sqrt(warm-up steps / step) of it."""
+
+    decay_fraction: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of all steps, at the end, over which wsd falls as 1 - sqrt (arXiv:2405.18392, where it beats a straight
+    line)."""
 
     warmup_fraction: Fraction | None = None
     """Share of all steps over which the rate rises linearly from 0. Null: from the number of steps."""
 
     final_lr_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Where cosine and linear end, as a share of the peak."""
+    """Where cosine, linear and wsd end, as a share of the peak."""
 
     epochs: Annotated[float, Field(gt=0)] | None = None
     """Passes over the training rows. Null: from their number, unless `max_steps` is set."""
@@ -229,7 +201,7 @@ class TrainConfig(Section):
     the memory."""
 
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Decoupled decay of AdamW (arXiv:1711.05101), on matrices only: not on norms, biases or LoRA."""
+    """Decoupled decay of AdamW (arXiv:1711.05101), on matrices only: not on norms, biases or adapters."""
 
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
     """Decay of AdamW's running mean and variance."""
@@ -264,6 +236,27 @@ class TrainConfig(Section):
 
     threads: Positive | None = None
     """CPU threads. Null: the machine's physical cores. Bit-identical resuming needs the same number."""
+
+    @model_validator(mode="after")
+    def _the_schedule_has_these(self) -> Self:
+        fields = TrainConfig.model_fields
+        if self.schedule != "wsd" and self.decay_fraction != fields["decay_fraction"].default:
+            raise ValueError(
+                f"decay_fraction is set but schedule is {self.schedule}; write schedule: wsd, or leave "
+                "decay_fraction out"
+            )
+        ends = self.final_lr_fraction != fields["final_lr_fraction"].default
+        if ends and self.schedule in ("constant", "inverse_sqrt"):
+            raise ValueError(
+                f"final_lr_fraction is set but schedule is {self.schedule}, which does not end at a share of the "
+                "peak; write schedule: cosine, linear or wsd, or leave final_lr_fraction out"
+            )
+        if self.schedule == "wsd" and (self.warmup_fraction or 0) + self.decay_fraction > 1:
+            raise ValueError(
+                f"warmup_fraction {self.warmup_fraction} and decay_fraction {self.decay_fraction} are more than "
+                "the whole run; make them sum to at most 1"
+            )
+        return self
 
 
 class EvaluateConfig(Section):
@@ -316,7 +309,7 @@ class Run(Section):
     model: ModelConfig = ModelConfig()
     """Which model is tuned, and how its prompts look."""
 
-    method: SftConfig = SftConfig()
+    method: Method = SftConfig()
     """How the model learns."""
 
     train: TrainConfig = TrainConfig()

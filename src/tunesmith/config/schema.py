@@ -8,7 +8,8 @@ from typing import Any
 from tunesmith.config.explain import scalar
 from tunesmith.config.fields import Key, allowed, inside, keys
 from tunesmith.config.peers import PEERS
-from tunesmith.config.run import Run, Section
+from tunesmith.config.run import Run
+from tunesmith.config.section import Section
 
 INTRODUCTION = """\
 # Configuration
@@ -40,7 +41,7 @@ def json_schema() -> dict[str, Any]:
 
 def docs() -> str:
     """The reference page, in Markdown."""
-    sections = [""] + [path for path, key in keys().items() if key.section]
+    sections = [""] + [path for path, key in keys().items() if key.sections]
     parts = [
         INTRODUCTION,
         *("\n".join(_section(path)) + "\n" for path in sections),
@@ -52,23 +53,25 @@ def docs() -> str:
 def _section(path: str) -> Iterator[str]:
     yield f"## `{path}`" if path else "## Top level"
     yield ""
-    section = keys()[path].section if path else None
-    if section:
+    for section in keys()[path].sections if path else ():
         yield _about(section, keys()[path])
         yield ""
     yield "| key | default | value | meaning |"
     yield "|---|---|---|---|"
     for name, key in inside(path).items():
-        if key.section:
+        if key.sections:
             link = key.path.replace(".", "")
             default, value = "", f"[section](#{link})" + (" or null" if key.nullable else "")
         else:
             default, value = f"`{scalar(key.default)}`", allowed(key.node)
-        yield f"| `{name}` | {default} | {_cell(value)} | {_cell(key.description)} |"
+        only = f"({', '.join(key.types)}) " if key.types else ""
+        yield f"| `{name}` | {default} | {_cell(value)} | {only}{_cell(key.description)} |"
 
 
 def _about(section: type[Section], key: Key) -> str:
     about = " ".join((section.__doc__ or "").split())
+    if len(key.sections) > 1:
+        return f"`type: {section.model_fields['type'].default}`: {about}"
     return about if key.description.rstrip(".") in about else f"{about} {key.description}"
 
 

@@ -26,7 +26,7 @@ SHORT = 192
 # Keywords that families hand down and that do not change attention here.
 HARMLESS = frozenset(
     "position_ids use_cache cache_position output_attentions output_hidden_states return_dict "
-    "past_key_values position_embeddings layer_idx num_items_in_batch output_router_logits".split()
+    "past_key_values position_embeddings layer_idx num_items_in_batch output_router_logits deterministic".split()
 )
 
 

@@ -24,7 +24,8 @@ MIN_SHARED = 0.1
 class Batch:
     """input_ids (T,) int64. Loss position m: the hidden state at flat index predict_from[m] predicts
     targets[m] with weight weights[m] > 0; it belongs to segment segment_of[m] and row row_of[m].
-    Several completions of one prompt share the prompt's last hidden state, so predict_from may repeat."""
+    Several completions of one prompt share the prompt's last hidden state, so predict_from may repeat.
+    token_types (T,): 1 in the second text of a pair, 0 elsewhere; None where no row is a pair."""
 
     input_ids: Tensor
     layout: Layout
@@ -34,6 +35,7 @@ class Batch:
     segment_of: Tensor
     row_of: Tensor
     rows: tuple[TokenRow, ...]
+    token_types: Tensor | None = None
 
     @property
     def refs(self) -> tuple[RowRef, ...]:
@@ -49,12 +51,13 @@ class Batch:
         return len(self.rows)
 
     @classmethod
-    def from_rows(cls, rows: Sequence[TokenRow]) -> Batch:
+    def from_rows(cls, rows: Sequence[TokenRow], *, share: bool = True) -> Batch:
+        """share: compute what rows begin with alike once, where it pays."""
         ids: list[np.ndarray] = []
         weights: list[np.ndarray] = []
         parents: list[int] = []
         row_of_segment: list[int] = []
-        shared = _num_shared(rows)
+        shared = _num_shared(rows) if share else 0
         if shared:
             ids.append(rows[0].segments[0].ids[:shared])
             weights.append(rows[0].segments[0].weights[:shared])
@@ -85,20 +88,32 @@ class Batch:
             segment_of=segments,
             row_of=torch.tensor(row_of_segment)[segments],
             rows=tuple(rows),
+            token_types=_token_types(rows),
         )
 
 
 def _num_shared(rows: Sequence[TokenRow]) -> int:
     """Unsupervised tokens with which every row begins, if they are worth sharing; each root keeps one of its own.
 
-    For causal models: a bidirectional one sees the rest of the row from its beginning.
+    Not of rows that are to stay alone.
     """
+    if any(row.alone for row in rows):
+        return 0
     roots = [row.segments[0] for row in rows]
     shortest = min(map(_bare, roots))
     same = (np.stack([root.ids[:shortest] for root in roots]) == roots[0].ids[:shortest]).all(0)
     shared = shortest if same.all() else int(same.argmin())
     worth = len(rows) > 1 and shared * len(rows) >= MIN_SHARED * sum(row.num_tokens for row in rows)
     return shared if worth else 0
+
+
+def _token_types(rows: Sequence[TokenRow]) -> Tensor | None:
+    if all(row.second is None for row in rows):
+        return None
+    types = [
+        np.arange(row.num_tokens) >= (row.num_tokens if row.second is None else row.second) for row in rows
+    ]
+    return torch.from_numpy(np.concatenate(types).astype(np.int64))
 
 
 def _bare(root: Segment) -> int:
@@ -120,13 +135,15 @@ def _predecessors(layout: Layout) -> Tensor:
 class PaddedBatch:
     """The same micro-batch as one padded root-to-leaf row a completion, for stock attention.
 
-    input_ids, attention_mask: (B, L), padded on the right. Loss position m stands at (row[m], column[m]).
+    input_ids, attention_mask: (B, L), padded on the right. Loss position m stands at (row[m], column[m]), token t
+    of the flat batch at (row_of_token[t], layout.positions[t]).
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     row: Tensor
     column: Tensor
+    row_of_token: Tensor
 
     @classmethod
     def of(cls, batch: Batch) -> PaddedBatch:
@@ -149,4 +166,5 @@ class PaddedBatch:
             attention_mask=attention_mask,
             row=first_leaf[batch.segment_of],
             column=layout.positions[batch.predict_from],
+            row_of_token=row_of_token,
         )

@@ -8,6 +8,10 @@ must pass four checks; where one fails the padded path runs, with the reason.
 2. changing one document, or one completion, leaves the others bit-equal;
 3. changing a last token leaves the earlier ones bit-equal;
 4. flat equals separate rows under stock attention with the model's own default positions.
+
+An encoder's documents are whole rows that see themselves in both directions: there are no completions, and in place of
+3 a last token's change reaches the tokens before it. Families that count positions from their padding id are found
+by check 4 too.
 """
 
 from __future__ import annotations
@@ -16,14 +20,16 @@ import copy
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Container
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from tunesmith.core import attention
 from tunesmith.core.layout import Layout
@@ -44,17 +50,31 @@ TINY: dict[str, int] = {
     **dict.fromkeys(("vocab_size",), 64),
     **dict.fromkeys(EXPERTS, 4),
     **dict.fromkeys(("sliding_window", "attention_chunk_size", "window_size"), LIMIT),
+    "local_attention": 2 * LIMIT,
 }
 SPECIAL_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id", "unk_token_id")
 
 
 @dataclass(frozen=True)
 class Verdict:
+    """from_padding: positions start at the padding id + 1."""
+
     accepted: bool
     reason: str
+    from_padding: bool = False
 
 
 _cache: dict[str, Verdict] = {}
+
+
+def is_encoder(config: PretrainedConfig) -> bool:
+    """Sees a text in both directions."""
+    known: Container[str] = MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return (
+        config.model_type in known
+        and not config.to_dict().get("is_decoder")
+        and not config.is_encoder_decoder
+    )
 
 
 def gate(config: PretrainedConfig) -> Verdict:
@@ -75,25 +95,24 @@ def gate(config: PretrainedConfig) -> Verdict:
 
 def examine(config: PretrainedConfig) -> Verdict:
     """Run the checks on a tiny clone. A family that cannot be cloned or run is refused with the error's text."""
+    if config.get_text_config() is not config:  # such a clone would be of full size
+        return Verdict(False, "it has parts beside its text model, of which no tiny clone can be made")
     attention.register()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         try:
             tiny = shrink(config)
-            model = AutoModelForCausalLM.from_config(
-                tiny, attn_implementation=attention.NAME, dtype=torch.float32
-            )
+            kind = AutoModel if is_encoder(config) else AutoModelForCausalLM
+            model = kind.from_config(tiny, attn_implementation=attention.NAME, dtype=torch.float32)
             model.eval()
             for parameter in model.parameters():
                 if parameter.ndim >= 2:  # large enough that a leak shows
                     torch.nn.init.normal_(parameter, std=0.25)
-            return _examine(model, tiny)
+            return _examine_encoder(model, tiny) if is_encoder(config) else _examine(model, tiny)
         except Exception as error:
             # Any failure of a foreign architecture is an answer here: the layout does not hold for it.
-            return Verdict(
-                False,
-                f"the tiny clone did not run: {type(error).__name__}: {str(error).splitlines()[0][:200]}",
-            )
+            said = (str(error).splitlines() or ["it did not say why"])[0][:200]
+            return Verdict(False, f"the tiny clone did not run: {type(error).__name__}: {said}")
 
 
 def _examine(model: Any, tiny: PretrainedConfig) -> Verdict:
@@ -127,28 +146,54 @@ def _examine(model: Any, tiny: PretrainedConfig) -> Verdict:
     return _separate(model, ids, layout, flat)
 
 
+def _examine_encoder(model: Any, tiny: PretrainedConfig) -> Verdict:
+    layout = Layout.of([9, 6, 3], [-1, -1, -1])
+    ids = torch.randint(10, 60, (layout.num_tokens,))
+    other = ids.clone()
+    other[8] = ids[8] + 1  # the last token of the first document
+    verdict = Verdict(False, "")
+    for from_padding in (False, True):
+        offset = int(tiny.pad_token_id or 0) + 1 if from_padding else 0
+        calls = layout.calls
+        flat = _flat(model, ids, layout, offset)
+        if layout.calls - calls != tiny.num_hidden_layers:
+            return Verdict(
+                False,
+                f"{layout.calls - calls} of {tiny.num_hidden_layers} layers called attention with the layout",
+            )
+        changed = _flat(model, other, layout, offset)
+        if not torch.equal(changed[9:], flat[9:]):
+            return Verdict(False, "a document sees another document")
+        if torch.equal(changed[:2], flat[:2]):
+            return Verdict(False, "a token does not see the tokens after it")
+        verdict = replace(_separate(model, ids, layout, flat), from_padding=from_padding)
+        if verdict.accepted:
+            break
+        model.set_attn_implementation(attention.NAME)
+    return verdict
+
+
 def _separate(model: Any, ids: Tensor, layout: Layout, flat: Tensor) -> Verdict:
     """Check 4, against stock attention (eager: the only one that every family has)."""
     model.set_attn_implementation("eager")
     for leaf in layout.leaves():
         path = layout.path_tokens(leaf)
-        alone = model(input_ids=ids[path][None], use_cache=False).logits[0]
+        alone = model(input_ids=ids[path][None])[0][0]
         gap = (alone - flat[path]).abs().max().item() / alone.abs().max().item()
         if not gap <= TOLERANCE:
             return Verdict(False, f"flat rows differ from separate rows by {gap:.1e} (relative)")
     return Verdict(True, "passes the four checks")
 
 
-def _flat(model: Any, ids: Tensor, layout: Layout) -> Tensor:
-    """(T, V) logits of every position."""
+def _flat(model: Any, ids: Tensor, layout: Layout, offset: int = 0) -> Tensor:
+    """(T, V) logits of every position; of an encoder its (T, H) states."""
     output = model(
         input_ids=ids[None],
-        position_ids=layout.positions[None],
+        position_ids=layout.positions[None] + offset,
         attention_mask=torch.empty(1, 1, 0, 0),
-        use_cache=False,
         layout=layout,
     )
-    return output.logits[0]  # type: ignore[no-any-return]
+    return output[0][0]  # type: ignore[no-any-return]
 
 
 def shrink(config: PretrainedConfig) -> PretrainedConfig:

@@ -1,15 +1,20 @@
-"""A causal language model behind one call: logits at the loss positions of a batch."""
+"""A model behind one call: logits at the loss positions of a batch, or what its head says of each row."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from tunesmith.core.batch import Batch, PaddedBatch
+from tunesmith.core.heads import Head, pool, tagged
 from tunesmith.core.loss import cross_entropy
+from tunesmith.core.noise import EmbeddingNoise, flat_places, padded_places
+from tunesmith.core.seq2seq import seq2seq_logits
 from tunesmith.errors import ModelError
 
 ROUND_TO = 64
@@ -17,7 +22,8 @@ ROUND_TO = 64
 
 @dataclass
 class Model:
-    """module: a transformers causal LM, or a PEFT model around one. path: how rows reach it.
+    """module: a transformers model, or a PEFT model around one. path: how rows reach it. head: None for a language
+    model. start_id: what the decoder of an encoder-decoder model begins with; None for all others.
 
     `layout` needs the module to run under the attention of `tunesmith.core.attention`, for an architecture that
     `tunesmith.core.gate` accepted; `padded` runs on any.
@@ -26,41 +32,113 @@ class Model:
     module: Any
     path: Literal["layout", "padded"]
     num_layers: int
+    head: Head | None = None
+    start_id: int | None = None
+    noise: EmbeddingNoise | None = field(default=None, init=False)
+    """On the token embeddings; only inside `noisy`."""
+    virtual_tokens: int = field(default=0, init=False)
+    """Learned tokens that PEFT puts before each row (prompt and prefix tuning)."""
+    virtual_columns: int = field(default=0, init=False)
+    """How many of them are columns of what the module returns: all (prompt tuning), or none (prefix tuning)."""
 
     def logits(self, batch: Batch) -> Tensor:
         """(M, V): the head runs on loss positions only (layout), or on the columns that hold any (padded)."""
-        return self._layout_logits(batch) if self.path == "layout" else self._padded_logits(batch)
+        if self.start_id is not None:
+            return seq2seq_logits(self.module, batch, self.start_id)
+        if self.path == "layout":
+            kept = _filled(batch.predict_from)
+            return self._flat(self.module, batch, logits_to_keep=kept).logits[0, : len(batch.predict_from)]  # type: ignore[no-any-return]
+        padded = PaddedBatch.of(batch)
+        columns, column_of = padded.column.unique(return_inverse=True)
+        kept = columns + self.virtual_columns
+        output = self._padded(self.module, batch, padded, logits_to_keep=kept)
+        flat = padded.row * len(columns) + column_of
+        return output.logits.flatten(0, 1).index_select(0, flat)  # type: ignore[no-any-return]
 
-    def _layout_logits(self, batch: Batch) -> Tensor:
+    def outputs(self, batch: Batch) -> Tensor:
+        """(R, C) or (M, C): what the head says; see `Head.outputs`."""
+        assert self.head is not None, "a model with a head"
+        return self.head.outputs(self.states(batch), batch)
+
+    def features(self, batch: Batch) -> Tensor:
+        """(R, H) or (M, H): the states that the head reads."""
+        assert self.head is not None, "a model with a head"
+        states = self.states(batch)
+        return states[tagged(batch)] if self.head.kind == "token" else pool(states, batch, self.head.pooling)
+
+    def states(self, batch: Batch) -> Tensor:
+        """(T, H): the backbone's last hidden states."""
+        assert self.head is not None, "a model with a head"
+        more: dict[str, Any] = {}
+        if self.path == "layout":
+            if batch.token_types is not None:
+                more["token_type_ids"] = _filled(batch.token_types)[None]
+            output = self._flat(self.head.backbone, batch, **more)
+            return output.last_hidden_state[0, : batch.layout.num_tokens]  # type: ignore[no-any-return]
+        padded = PaddedBatch.of(batch)
+        place = (padded.row_of_token, batch.layout.positions)
+        if batch.token_types is not None:
+            more["token_type_ids"] = torch.zeros_like(padded.input_ids).index_put(place, batch.token_types)
+            if self.virtual_tokens:
+                raise ModelError(
+                    "pairs of texts for a model that tells them apart by token types, with prompt or prefix tuning, "
+                    "for which PEFT drops them",
+                    "another tuning, such as lora, or single texts",
+                )
+        states = self._padded(self.head.backbone, batch, padded, **more).last_hidden_state
+        return states[:, self.virtual_columns :][place]  # type: ignore[no-any-return]
+
+    def _flat(self, module: Any, batch: Batch, **more: Any) -> Any:
         layout = batch.layout
         calls = layout.calls
-        output = self.module(
-            input_ids=_filled(batch.input_ids)[None],
-            position_ids=_filled(layout.positions)[None],
-            attention_mask=_no_mask(),
-            logits_to_keep=_filled(batch.predict_from),
-            use_cache=False,
-            layout=layout,
-        )
+        if self.head is None or self.head.causal:
+            more["use_cache"] = False
+        input_ids = _filled(batch.input_ids)[None]
+        with self._noised(batch, flat_places(layout, input_ids.shape[1])):
+            output = module(
+                input_ids=input_ids,
+                position_ids=_filled(layout.positions)[None] + (self.head.offset if self.head else 0),
+                attention_mask=_no_mask(),
+                layout=layout,
+                **more,
+            )
         if layout.calls - calls != self.num_layers:
             raise ModelError(
                 f"the layout reached {layout.calls - calls} of {self.num_layers} attention layers",
                 "every attention layer sees the layout",
                 "set model.path=padded",
             )
-        return output.logits[0, : len(batch.predict_from)]  # type: ignore[no-any-return]
+        return output
 
-    def _padded_logits(self, batch: Batch) -> Tensor:
-        padded = PaddedBatch.of(batch)
-        columns, column_of = padded.column.unique(return_inverse=True)
-        output = self.module(
-            input_ids=padded.input_ids,
-            attention_mask=padded.attention_mask,
-            logits_to_keep=columns,
-            use_cache=False,
-        )
-        flat = padded.row * len(columns) + column_of
-        return output.logits.flatten(0, 1).index_select(0, flat)  # type: ignore[no-any-return]
+    def _padded(self, module: Any, batch: Batch, padded: PaddedBatch, **more: Any) -> Any:
+        if self.head is None or self.head.causal:
+            more["use_cache"] = False
+        with self._noised(batch, padded_places(batch.layout)):
+            return module(input_ids=padded.input_ids, attention_mask=padded.attention_mask, **more)
+
+    @contextmanager
+    def noisy(self, noise: EmbeddingNoise | None) -> Iterator[None]:
+        """Inside, forward passes are those of training with this noise; evaluation and generation stay outside.
+
+        Raises ModelError where there is noise and an encoder-decoder model, whose two stacks share their embeddings.
+        """
+        if noise is not None and self.start_id is not None:
+            raise ModelError(
+                "train.neftune_alpha with an encoder-decoder model",
+                "a decoder, or a model with a head",
+                "leave train.neftune_alpha out, or choose another model",
+            )
+        self.noise = noise
+        try:
+            yield
+        finally:
+            self.noise = None
+
+    def _noised(self, batch: Batch, places: Tensor) -> AbstractContextManager[None]:
+        if self.noise is None:
+            return nullcontext()
+        module = self.module if self.head is None else self.head.backbone
+        return self.noise.on(module.get_input_embeddings(), batch, places)
 
 
 def _filled(x: Tensor) -> Tensor:

@@ -35,13 +35,15 @@ class FileCount:
 class Account:
     """Counts rows through reading, splitting and tokenising; lists the dropped ones in `dropped.jsonl`.
 
-    A row is `read`, then `use`d or `drop`ped; a used row may later be `withdraw`n (too long, also in test …).
+    A row is `read`, then `use`d or `drop`ped; a used row may later be `withdraw`n (too long, also in test …). A
+    row that a weight repeats counts once.
     """
 
     def __init__(self, on_bad_row: Literal["skip", "stop"] = "skip", folder: Path | None = None) -> None:
         self.on_bad_row = on_bad_row
         self.files: dict[str, FileCount] = {}
         self.notes: Counter[str] = Counter()  # what was done to rows that were kept: prompt_cut, answer_cut …
+        self._copies: Counter[RowRef] = Counter()
         self.path = folder / "dropped.jsonl" if folder is not None else None
         self._pending: list[str] = []
         if self.path is not None:
@@ -57,8 +59,20 @@ class Account:
         """A row just read cannot be used. Raises DataError with on_bad_row = stop."""
         self._dropped(error, raw, bad=True)
 
+    def repeat(self, ref: RowRef, times: int) -> None:
+        """A row in use stands so many times more. It is still one row read and used; `notes` count the copies."""
+        self._copies[ref] += times
+        self.notes["repeated"] += times
+
     def withdraw(self, ref: RowRef, reason: str, message: str, *, bad: bool = False) -> None:
-        """A row that was in use is taken out. bad: the row itself is at fault, so `on_bad_row` applies."""
+        """A row that was in use is taken out. bad: the row itself is at fault, so `on_bad_row` applies.
+
+        Of a row that is repeated this takes out one copy; the row itself goes with the last.
+        """
+        if self._copies[ref]:
+            self._copies[ref] -= 1
+            self.notes["repeated"] -= 1
+            return
         self.files[ref.file].used -= 1
         self._dropped(RowError(reason, message, file=ref.file, line=ref.line), None, bad=bad)
 

@@ -1,7 +1,17 @@
-"""What the columns of a file mean.
+"""What the columns of a file mean: the table of kinds of rows, their parts, and the names that columns go by.
 
-Four kinds of rows: `messages` (a conversation), `prompt` (prompt and completion), `label` (a text and its
-class, answered by generation) and `text` (plain text).
+| kind | parts (in brackets: may be missing) | the answer |
+|---|---|---|
+| `messages` | messages (tools, system) | the assistant's turns |
+| `prompt` | prompt, completion (input, system, history, tools) | the completion |
+| `label` | text, label (pair, system) | the class name |
+| `labels` | text, labels (pair, system) | JSON list of the sorted names, such as `["billing", "urgent"]` or `[]` |
+| `number` | text (pair, system) and `data.targets` | the number, or the JSON list of several |
+| `tags` | tokens, tags (system) or text, spans (system) | JSON list of `[start, end, label]`, end exclusive, sorted |
+| `text` | text | none: the text itself is learned |
+
+`input` follows the prompt, and `pair` the text, after a blank line. `history` is turns before the prompt. Words of
+`tags` rows are joined by one space. How other tools spell messages and tools is in `peer_formats`.
 """
 
 from __future__ import annotations
@@ -11,10 +21,10 @@ from collections.abc import Mapping as AbstractMapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tunesmith.config.run import DataConfig
-from tunesmith.errors import DataError, near_miss
+from tunesmith.data.peer_formats import USUAL, Turns
+from tunesmith.errors import DataError
 
-Kind = Literal["messages", "prompt", "label", "text"]
+Kind = Literal["messages", "prompt", "label", "labels", "number", "tags", "text"]
 
 # The part a column plays -> names it goes by, compared in lower case. The first is the part's own, and wins.
 SYNONYMS: dict[str, tuple[str, ...]] = {
@@ -23,45 +33,82 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "prompt": ("prompt", "question", "instruction", "input", "query"),
     "completion": ("completion", "response", "answer", "output"),
     "system": ("system", "system_prompt"),
+    "history": ("history",),
     "text": ("text", "sentence", "ticket", "query"),
+    "pair": ("pair", "text_b", "sentence2", "text2", "question2", "hypothesis"),
     "label": ("label", "intent", "category", "class"),
+    "labels": ("labels", "label", "intents", "categories", "classes", "intent", "category", "class"),
+    "tokens": ("tokens", "words"),
+    "tags": ("tags", "ner_tags", "labels"),
+    "spans": ("spans", "entities", "slots"),
 }
 PARTS = (*SYNONYMS, "input")
-CHATS: tuple[Kind, ...] = ("messages", "prompt", "label")
-NEEDED: dict[Kind, tuple[str, ...]] = {
-    "messages": ("messages",),
-    "prompt": ("prompt", "completion"),
-    "label": ("text", "label"),
-    "text": ("text",),
+# Where a column is the second text of a pair, a column of the same row is the first.
+FIRST_OF_PAIR = {
+    "text_b": "text_a",
+    "sentence2": "sentence1",
+    "text2": "text1",
+    "question2": "question1",
+    "hypothesis": "premise",
 }
-OPTIONAL: dict[Kind, tuple[str, ...]] = {
-    "messages": ("tools",),
-    "prompt": ("input", "system", "tools"),
-    "label": ("system",),
-    "text": (),
-}
-ANSWERS = ("completion", "label")
+TARGETS = ("score", "target", "rating", "value")
+ANSWERS = ("completion", "label", "labels", "tags", "spans")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Parts that rows of a kind must have, and those that they may have."""
+
+    kind: Kind
+    needed: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return self.needed + self.optional
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """What must be there for a row to be asked: all but the answer."""
+        return tuple(part for part in self.needed if part not in ANSWERS)
+
+
+TAGGED_WORDS = Shape("tags", ("tokens", "tags"), ("system",))
+SHAPES: tuple[Shape, ...] = (
+    Shape("messages", ("messages",), ("tools", "system")),
+    Shape("prompt", ("prompt", "completion"), ("input", "system", "history", "tools")),
+    Shape("label", ("text", "label"), ("pair", "system")),
+    Shape("labels", ("text", "labels"), ("pair", "system")),
+    Shape("number", ("text",), ("pair", "system")),
+    TAGGED_WORDS,
+    Shape("tags", ("text", "spans"), ("system",)),
+    Shape("text", ("text",)),
+)
 
 
 @dataclass(frozen=True)
 class Mapping:
     """The kind of the rows, and which column plays which part.
 
-    columns: part -> column; parts are `messages, tools, prompt, input, completion, system, text, label`.
-    `input` is text that follows the prompt after a blank line (instruction + input + output rows).
+    columns: part -> column; the parts are those of the kind in SHAPES.
     json_fields: the columns that make up the answer as a JSON object, in place of a completion column.
+    targets: the numeric columns of `number` rows. turns: how messages are spelled.
     """
 
     kind: Kind
     columns: AbstractMapping[str, str]
     json_fields: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    turns: Turns = USUAL
 
     def describe(self) -> str:
         """One printable line: 'prompt rows: prompt = question, completion = answer'."""
-        parts = ", ".join(f"{part} = {column}" for part, column in self.columns.items())
+        parts = [f"{part} = {column}" for part, column in self.columns.items()]
         if self.json_fields:
-            parts += f", completion = JSON of {', '.join(self.json_fields)}"
-        return f"{self.kind} rows: {parts}"
+            parts.append(f"completion = JSON of {', '.join(self.json_fields)}")
+        if self.targets:
+            parts.append(f"targets = {', '.join(self.targets)}")
+        return f"{self.kind} rows: {', '.join([*parts, *self.turns.describe()])}"
 
 
 def columns_of(rows: Iterable[AbstractMapping[str, Any]]) -> list[str]:
@@ -69,130 +116,51 @@ def columns_of(rows: Iterable[AbstractMapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(column for row in rows for column in row))
 
 
-def detect(rows: Iterable[AbstractMapping[str, Any]], config: DataConfig, file: str = "") -> Mapping:
-    """The mapping for rows like these (the first up to 100 of a file), honouring `format` and `columns`.
-
-    Raises DataError where the columns fit no kind or more than one; it names the setting that decides.
-    """
-    seen = columns_of(rows)
-    given = _given(config.columns, seen, file)
-    if config.json_fields:
-        return _with_json_fields(given, seen, config, file)
-    if config.format != "auto":
-        return _checked(_finish(config.format, given, seen, file), config)
-    fitting = [kind for kind in CHATS if _fits(NEEDED[kind], given, seen)]
-    if len(fitting) > 1:
-        raise DataError(
-            f"{file}: the columns fit {' and '.join(fitting)} rows ({_show(seen)})",
-            "columns of one kind of row",
-            "write one of " + ", ".join(f"data.format={kind}" for kind in fitting),
-        )
-    if not fitting and not _fits(NEEDED["text"], given, seen):
-        raise _no_fit(seen, file)
-    return _checked(_finish(fitting[0] if fitting else "text", given, seen, file), config)
-
-
-def detect_input(rows: Iterable[AbstractMapping[str, Any]], config: DataConfig, file: str = "") -> Mapping:
-    """The mapping for rows that are to be answered: as `detect`, but an answer's column may be missing.
-
-    `format` and `columns` are those of the training rows; the format counts only where these rows can have it,
-    and rows of plain text are asked as label rows are. Raises DataError as `detect` does.
-    """
-    seen = columns_of(rows)
-    given = _given({p: c for p, c in config.columns.items() if p not in ANSWERS}, seen, file)
-    asked: dict[Kind, tuple[str, ...]] = {k: tuple(p for p in NEEDED[k] if p not in ANSWERS) for k in CHATS}
-    can = [k for k in CHATS if _fits(asked[k], given, seen) and not _idle(k, given)]
-    trained: list[Kind] = [k for k in can if k == ("label" if config.format == "text" else config.format)]
-    fitting = trained or [k for k in can if _fits(NEEDED[k], given, seen)] or can
-    if not fitting:
-        raise DataError(
-            f"{file}: no input column among {_show(seen)}",
-            "a column called messages, prompt or text (or a usual other name for one)",
-            "name it" + _header_hint(file),
-        )
-    found = [_finish(kind, given, seen, file, asked[kind]) for kind in fitting]
-    columns = {mapping.columns[asked[mapping.kind][0]] for mapping in found}
-    if len(columns) > 1:
-        raise DataError(f"{file}: the input may be {' or '.join(sorted(columns))}", "one column", "name it")
-    return found[0]
-
-
-def _with_json_fields(given: dict[str, str], seen: list[str], config: DataConfig, file: str) -> Mapping:
-    """Prompt rows whose answer is made of several columns."""
-    if config.format not in ("auto", "prompt") or "completion" in given:
-        raise DataError(
-            "data.json_fields makes the answer of prompt rows",
-            "data.format=prompt or auto, and no data.columns.completion",
-            "leave one of them out",
-        )
-    for column in config.json_fields:
-        if column not in seen:
-            raise DataError(f"{file}: no column '{column}' (data.json_fields)", near_miss(column, seen))
-    # Any of its columns can stand for the completion while the others are looked for.
-    stand_in = {**given, "completion": config.json_fields[0]}
-    found = _finish("prompt", stand_in, seen, file)
-    columns = {part: column for part, column in found.columns.items() if part != "completion"}
-    return Mapping("prompt", columns, tuple(config.json_fields))
-
-
-def _given(columns: AbstractMapping[str, str], seen: list[str], file: str) -> dict[str, str]:
-    for part, column in columns.items():
-        if part not in PARTS:
-            raise DataError(f"data.columns.{part}: no such part", near_miss(part, PARTS))
-        if column not in seen:
-            raise DataError(
-                f"{file}: no column '{column}' (data.columns.{part})",
-                near_miss(column, seen),
-                "correct data.columns, or the header of the file",
-            )
-    return dict(columns)
-
-
-def _candidates(part: str, given: dict[str, str], seen: list[str]) -> list[str]:
+def candidates(part: str, shape: Shape, given: AbstractMapping[str, str], seen: list[str]) -> list[str]:
     """The columns that may play this part: the given one, else the part's own name, else every synonym."""
     if part in given:
         return [given[part]]
     free = [column for column in seen if column not in given.values()]
-    own = [column for column in free if column.strip().lower() == part]
+    own = [column for column in free if key(column) == part]
     if own:
         return own[:1]
-    return [column for column in free if column.strip().lower() in SYNONYMS.get(part, ())]
+    found = [column for column in free if key(column) in SYNONYMS.get(part, ())]
+    if found or part != "text" or "pair" not in shape.optional:
+        return found
+    names = {key(column) for column in seen}
+    first = {one for second, one in FIRST_OF_PAIR.items() if second in names}
+    return [column for column in free if key(column) in first]
 
 
-def _fits(needed: tuple[str, ...], given: dict[str, str], seen: list[str]) -> bool:
-    return all(_candidates(part, given, seen) for part in needed)
+def key(column: str) -> str:
+    """A column's name as names are compared."""
+    return column.strip().lower()
 
 
-def _idle(kind: Kind, given: dict[str, str]) -> list[str]:
-    """Given parts that rows of this kind do not have."""
-    return [part for part in given if part not in NEEDED[kind] + OPTIONAL[kind]]
+def fits(shape: Shape, given: AbstractMapping[str, str], seen: list[str]) -> bool:
+    """Whether there is a column for each part that the shape needs."""
+    return all(candidates(part, shape, given, seen) for part in shape.needed)
 
 
-def _checked(mapping: Mapping, config: DataConfig) -> Mapping:
-    if config.instruction is not None and mapping.kind not in ("prompt", "label"):
-        raise DataError(
-            f"data.instruction is set, but these are {mapping.kind} rows",
-            "prompt or label rows",
-            "leave it out; in conversations write a system message",
-        )
-    return mapping
-
-
-def _finish(
-    kind: Kind, given: dict[str, str], seen: list[str], file: str, needed: tuple[str, ...] | None = None
+def fill(
+    shape: Shape, given: dict[str, str], seen: list[str], file: str, needed: tuple[str, ...] | None = None
 ) -> Mapping:
-    """needed: the parts that there must be a column for; default: all that the kind needs."""
-    if idle := _idle(kind, given):
+    """The mapping for rows of this shape.
+
+    needed: the parts that there must be a column for; default: all that the shape needs. Raises DataError where
+    one is missing, may be more than one column, or is given without having a meaning.
+    """
+    if idle := [part for part in given if part not in shape.parts]:
         raise DataError(
-            f"data.columns.{idle[0]} has no meaning for {kind} rows",
-            f"parts of {kind} rows: {', '.join(NEEDED[kind] + OPTIONAL[kind])}",
+            f"data.columns.{idle[0]} has no meaning for {shape.kind} rows",
+            f"parts of {shape.kind} rows: {', '.join(shape.parts)}",
             "leave it out, or set data.format",
         )
     columns = dict(given)
-    if kind == "prompt" and "prompt" not in given:
+    if shape.kind == "prompt" and "prompt" not in given:
         columns |= _instruction_and_input(seen, columns)
-    for part in NEEDED[kind] if needed is None else needed:
-        found = _candidates(part, columns, seen)
+    for part in shape.needed if needed is None else needed:
+        found = candidates(part, shape, columns, seen)
         if len(found) > 1:
             raise DataError(
                 f"{file}: more than one column may be the {part}: {', '.join(found)}",
@@ -201,45 +169,32 @@ def _finish(
             )
         if not found:
             raise DataError(
-                f"{file}: {kind} rows need a {part} column; the columns are {_show(seen)}",
+                f"{file}: {shape.kind} rows need a {part} column; the columns are {show(seen)}",
                 f"a column called {' or '.join(SYNONYMS[part])}",
-                f"write data.columns.{part}=<column>" + _header_hint(file),
+                f"write data.columns.{part}=<column>" + header_hint(file),
             )
         columns[part] = found[0]
-    for part in OPTIONAL[kind]:
-        if part != "input" and len(found := _candidates(part, columns, seen)) == 1:
+    for part in shape.optional:
+        if part != "input" and len(found := candidates(part, shape, columns, seen)) == 1:
             columns[part] = found[0]
-    return Mapping(kind, {part: columns[part] for part in NEEDED[kind] + OPTIONAL[kind] if part in columns})
+    return Mapping(shape.kind, {part: columns[part] for part in shape.parts if part in columns})
 
 
 def _instruction_and_input(seen: list[str], columns: dict[str, str]) -> dict[str, str]:
     """instruction + input + output rows: the input follows the instruction."""
-    names = {column.strip().lower(): column for column in seen if column not in columns.values()}
+    names = {key(column): column for column in seen if column not in columns.values()}
     if "instruction" in names and "input" in names and "prompt" not in names:
         return {"prompt": names["instruction"], "input": columns.get("input", names["input"])}
     return {}
 
 
-def _show(seen: list[str]) -> str:
+def show(seen: list[str]) -> str:
+    """The columns, for a message."""
     shown = ", ".join(column[:60] for column in seen[:20])
     return (shown or "none") + (", …" if len(seen) > 20 else "")
 
 
-def _header_hint(file: str) -> str:
-    csv = file.lower().removesuffix(".gz").endswith(".csv")
-    return "; a CSV file needs a header line" if csv else ""
-
-
-def _no_fit(seen: list[str], file: str) -> DataError:
-    names = {column.strip().lower() for column in seen}
-    if {"chosen", "rejected"} <= names or "preferred_output" in names:
-        return DataError(
-            f"{file}: these are preference rows ({_show(seen)})",
-            "messages, prompt + completion, text + label, or text",
-            "supervised fine-tuning learns from one answer: write data.columns.completion=chosen",
-        )
-    return DataError(
-        f"{file}: the columns {_show(seen)} are none that are known",
-        "messages | prompt + completion | text + label | text",
-        "name them, for example data.columns.text=<column> data.columns.label=<column>" + _header_hint(file),
-    )
+def header_hint(file: str) -> str:
+    """What files of separated values need, when this is one."""
+    separated = file.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
+    return f"; a {'TSV' if '.tsv' in file.lower() else 'CSV'} file needs a header line" if separated else ""

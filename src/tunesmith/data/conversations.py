@@ -1,40 +1,29 @@
-"""Chat messages as OpenAI, Hugging Face and ShareGPT files have them -> Messages, checked one by one."""
+"""Chat messages, as `peer_formats` unfolds them -> Messages, checked one by one."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from tunesmith.data.strict_json import parse_object
+from tunesmith.data.peer_formats import ROLES, USUAL, Turns, json_value, unfold
 from tunesmith.errors import RowError
 from tunesmith.types import Message
 
-ROLES = ("system", "user", "assistant", "tool")
-# Other names for roles: ShareGPT's, and OpenAI's newer name for the system.
-ROLE_NAMES = {
-    "human": "user",
-    "gpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "developer": "system",
-}
 
+def messages_of(value: object, turns: Turns = USUAL) -> tuple[Message, ...]:
+    """Checked messages from a list of them in any of the spellings of `peer_formats`, or from its JSON.
 
-def messages_of(value: object) -> tuple[Message, ...]:
-    """Checked messages from a list of {role, content, …} or {from, value}, or from a JSON string of one.
-
-    Raises RowError: not_a_list, empty_messages, bad_message, missing_field, unknown_role, null_content,
-    not_a_string, image_content, empty_answer, bad_weight, bad_tool_calls, and those of `check_order`.
+    Raises RowError: not_a_list, empty_messages, unknown_role, null_content, not_a_string, image_content,
+    empty_answer, bad_weight, bad_tool_calls, and those of `check_order` and of `peer_formats.unfold`.
     """
     if isinstance(value, str) and value.lstrip().startswith("["):  # as CSV holds it
-        value = _json_list(value, "not_a_list", "messages")
+        value = json_value(value, "not_a_list", "messages")
     if not isinstance(value, list):
         raise RowError("not_a_list", f"a {type(value).__name__}, not a list of messages", field="messages")
     if not value:
         raise RowError("empty_messages", "an empty list", field="messages")
-    messages = tuple(_message(item, index) for index, item in enumerate(value))
+    messages = tuple(_message(fields, where) for where, fields in unfold(value, turns))
     check_order(messages)
     return messages
 
@@ -57,20 +46,8 @@ def check_order(messages: Sequence[Message]) -> None:
         calling = message.role == "tool" or "tool_calls" in message.extra
 
 
-def _message(item: object, index: int) -> Message:
-    field = f"messages[{index}]"
-    if not isinstance(item, dict):
-        raise RowError("bad_message", f"a {type(item).__name__}, not an object", field=field)
-    # Parquet writes every field of every message; null means absent.
-    fields = {str(key): value for key, value in item.items() if value is not None and value != []}
-    if "from" in fields and "role" not in fields:
-        fields["role"] = fields.pop("from")
-        if "value" in fields:
-            fields["content"] = fields.pop("value")
-    if "role" not in fields:
-        raise RowError("missing_field", "a message without a role", field=field)
-    role = str(fields.pop("role"))
-    role = ROLE_NAMES.get(role, role)
+def _message(fields: dict[str, Any], field: str) -> Message:
+    role = fields.pop("role")
     if role not in ROLES:
         raise RowError("unknown_role", f"the role '{role[:40]}'; known: {', '.join(ROLES)}", field=field)
     weight = _weight(fields.pop("weight", None), role, field)
@@ -131,35 +108,8 @@ def _tool_calls(value: object, role: str, field: str) -> list[dict[str, Any]]:
             )
         arguments = function.get("arguments", {})
         if isinstance(arguments, str):
-            arguments = _json_object(arguments, "bad_tool_calls", f"{field}.tool_calls")
+            arguments = json_value(arguments, "bad_tool_calls", f"{field}.tool_calls")
         if not isinstance(arguments, dict):
             raise RowError("bad_tool_calls", "arguments that are no JSON object", field=field)
         calls.append({**call, "function": {**function, "arguments": arguments}})
     return calls
-
-
-def _json_object(text: str, reason: str, field: str) -> dict[str, Any]:
-    try:
-        return parse_object(text)
-    except RowError as error:
-        raise RowError(reason, error.got, field=field) from None
-
-
-def _json_list(text: str, reason: str, field: str) -> object:
-    # Wrapped, so that the strict parser, which reads objects, reads the list.
-    return _json_object('{"list": ' + text + "}", reason, field)["list"]
-
-
-def tools_of(value: object) -> tuple[Mapping[str, Any], ...]:
-    """Tool definitions (JSON schemas) from a list, or from a JSON string of one; or RowError (bad_tools)."""
-    if value is None or value == "":
-        return ()
-    if isinstance(value, str):
-        value = _json_list(value, "bad_tools", "tools")
-    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
-        raise RowError("bad_tools", "not a list of JSON-schema tools", field="tools")
-    for tool in value:
-        function = tool.get("function", tool)
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise RowError("bad_tools", f"a tool without a name: {json.dumps(tool)[:80]}", field="tools")
-    return tuple(value)

@@ -1,55 +1,77 @@
-"""Rows -> Examples, by what their columns mean (`columns`, whose names are offered here too)."""
+"""Rows -> Examples, by what their columns mean (`columns`, `detect`, whose names are offered here too)."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Callable
 from collections.abc import Mapping as AbstractMapping
 from typing import Any
 
-from tunesmith.data.columns import Mapping, detect
-from tunesmith.data.conversations import check_order, messages_of, tools_of
+from tunesmith.data.columns import Mapping
+from tunesmith.data.conversations import check_order, messages_of
+from tunesmith.data.detect import detect
+from tunesmith.data.peer_formats import history_of, tools_of
 from tunesmith.data.sources import located
+from tunesmith.data.targets import (
+    class_name,
+    names_answer,
+    number_answer,
+    spans_answer,
+    spans_of,
+    spans_of_tags,
+    words_of,
+)
 from tunesmith.errors import RowError
 from tunesmith.types import Example, Message, RowRef
 
 __all__ = ["Mapping", "detect", "to_example", "to_prompt"]
 
+Row = AbstractMapping[str, Any]
+Turns = tuple[Message, ...]
+
 
 def to_example(
-    mapping: Mapping, row: AbstractMapping[str, Any], ref: RowRef, instruction: str | None = None
+    mapping: Mapping, row: Row, ref: RowRef, instruction: str | None = None, notes: Counter[str] | None = None
 ) -> Example:
-    """One row as an Example.
+    """One row as an Example. notes: counts what was repaired (tags_repaired).
 
     Raises RowError with a stable reason: missing_field, not_a_string, not_json, empty_prompt, empty_answer,
-    empty_text, bad_label, and for conversations those of `conversations.messages_of` and `tools_of`.
+    empty_text, two_systems, those of `targets`, and for conversations those of `conversations.messages_of` and
+    of `peer_formats`.
     """
     try:
-        return _CONVERT[mapping.kind](mapping, row, ref, instruction)
+        if mapping.kind == "text":
+            return Example(ref, text=_text(_value(mapping, row, "text"), "text", "empty_text"))
+        asked = _asked(mapping, row, instruction)
+        if mapping.kind in ("messages", "prompt"):
+            answer = () if mapping.kind == "messages" else _completion(mapping, row)
+            messages = _with_system(mapping, row, (*asked, *answer))
+            check_order(messages)
+            _check_ends(messages)
+            return Example(ref, messages, _tools(mapping, row))
+        content, label = _ANSWER[mapping.kind](mapping, row, Counter() if notes is None else notes)
+        messages = _with_system(mapping, row, (*asked, Message("assistant", content)))
+        return Example(ref, messages, label=label, pair=_pair(mapping, row))
     except RowError as error:
         raise located(error, ref) from None
 
 
-def to_prompt(
-    mapping: Mapping, row: AbstractMapping[str, Any], ref: RowRef, instruction: str | None = None
-) -> Example:
+def to_prompt(mapping: Mapping, row: Row, ref: RowRef, instruction: str | None = None) -> Example:
     """What the row asks: the messages before its answer, as `to_example` makes them; an answer is not looked at.
 
     Raises RowError as `to_example` does, but for what concerns the answer.
     """
     try:
-        if mapping.kind == "messages":
-            messages = _asked_by(messages_of(_value(mapping, row, "messages")))
-        else:
-            ask = _asked_by_prompt if mapping.kind == "prompt" else _asked_by_text
-            turns = ask(mapping, row, instruction)
-            messages = (*_system(mapping, row, turns), *turns)
+        asked = _asked(mapping, row, instruction)
+        messages = _with_system(mapping, row, _unanswered(asked) if mapping.kind == "messages" else asked)
         check_order(messages)
-        return Example(ref, messages, tools_of(_optional(mapping, row, "tools")))
+        return Example(ref, messages, _tools(mapping, row), pair=_pair(mapping, row))
     except RowError as error:
         raise located(error, ref) from None
 
 
-def _asked_by(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+def _unanswered(messages: Turns) -> Turns:
     """Without the answer that a conversation ends on."""
     asked = messages[:-1] if messages[-1].role == "assistant" else messages
     if all(message.role != "user" for message in asked):
@@ -57,13 +79,7 @@ def _asked_by(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     return asked
 
 
-def _messages_row(mapping: Mapping, row: AbstractMapping[str, Any], ref: RowRef, _: str | None) -> Example:
-    messages = messages_of(_value(mapping, row, "messages"))
-    _check_ends(messages)
-    return Example(ref, messages, tools_of(_optional(mapping, row, "tools")))
-
-
-def _check_ends(messages: tuple[Message, ...]) -> None:
+def _check_ends(messages: Turns) -> None:
     roles = [message.role for message in messages]
     if "assistant" not in roles:
         raise RowError("no_assistant", "no assistant turn, so there is nothing to learn")
@@ -74,47 +90,47 @@ def _check_ends(messages: tuple[Message, ...]) -> None:
         raise RowError("no_user", "the assistant speaks before any user")
 
 
-def _prompt_row(
-    mapping: Mapping, row: AbstractMapping[str, Any], ref: RowRef, instruction: str | None
-) -> Example:
-    turns = _asked_by_prompt(mapping, row, instruction)
-    completion = _json_answer(mapping, row) if mapping.json_fields else _value(mapping, row, "completion")
-    if isinstance(completion, list):
-        turns += messages_of(completion)
-    else:
-        turns += (Message("assistant", _text(completion, "completion", "empty_answer")),)
-    messages = (*_system(mapping, row, turns), *turns)
-    check_order(messages)
-    _check_ends(messages)
-    return Example(ref, messages, tools_of(_optional(mapping, row, "tools")))
+# What a row asks ---------------------------------------------------------------------------------------
 
 
-def _asked_by_prompt(
-    mapping: Mapping, row: AbstractMapping[str, Any], instruction: str | None
-) -> tuple[Message, ...]:
-    """The turns of a prompt row before its answer, without the system's."""
+def _asked(mapping: Mapping, row: Row, instruction: str | None) -> Turns:
+    """The turns before the answer, without a system column's; of a conversation all its turns."""
+    if mapping.kind == "messages":
+        return messages_of(_value(mapping, row, "messages"), mapping.turns)
+    if mapping.kind == "prompt":
+        return _asked_by_prompt(mapping, row, instruction)
+    if "tokens" in mapping.columns:
+        return (Message("user", words_of(_value(mapping, row, "tokens"))[0]),)
+    text = _text(_value(mapping, row, "text"), "text", "empty_text")
+    return (Message("user", _paragraphs(instruction, text, _pair(mapping, row))),)
+
+
+def _pair(mapping: Mapping, row: Row) -> str | None:
+    value = _optional(mapping, row, "pair")
+    return None if value is None or value == "" else _text(value, "pair", "empty_text")
+
+
+def _asked_by_prompt(mapping: Mapping, row: Row, instruction: str | None) -> Turns:
     prompt = _value(mapping, row, "prompt")
+    if isinstance(prompt, dict) and "messages" in prompt:  # OpenAI's preference rows have their tools with it
+        prompt = prompt["messages"]
     context = _optional(mapping, row, "input") or ""
     if not isinstance(context, str) or (context and isinstance(prompt, list)):
         raise _not_a_string(context, "input")
+    history = history_of(_optional(mapping, row, "history"))
     if isinstance(prompt, list):
-        return _with_instruction(messages_of(prompt), instruction)
-    parts = (instruction, _text(prompt, "prompt", "empty_prompt"), context if context.strip() else None)
-    return (Message("user", "\n\n".join(part for part in parts if part)),)
+        turns = messages_of([*history, *prompt] or prompt, mapping.turns)
+        return _with_instruction(turns, instruction)
+    text = _text(prompt, "prompt", "empty_prompt")
+    asked = Message("user", _paragraphs(instruction, text, context if context.strip() else None))
+    return (*(messages_of(history, mapping.turns) if history else ()), asked)
 
 
-def _json_answer(mapping: Mapping, row: AbstractMapping[str, Any]) -> str:
-    """The answer columns as one JSON object, without those that are empty."""
-    fields = {name: row[name] for name in mapping.json_fields if row.get(name) not in (None, "")}
-    if not fields:
-        raise RowError("empty_answer", f"none of {', '.join(mapping.json_fields)} has a value")
-    try:
-        return json.dumps(fields, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise RowError("not_json", f"an answer column that JSON cannot hold ({error})") from None
+def _paragraphs(*parts: str | None) -> str:
+    return "\n\n".join(part for part in parts if part)
 
 
-def _with_instruction(turns: tuple[Message, ...], instruction: str | None) -> tuple[Message, ...]:
+def _with_instruction(turns: Turns, instruction: str | None) -> Turns:
     """The instruction goes before the first user turn's text."""
     if not instruction:
         return turns
@@ -125,56 +141,89 @@ def _with_instruction(turns: tuple[Message, ...], instruction: str | None) -> tu
     raise RowError("no_user", "no user turn for data.instruction to go before")
 
 
-def _label_row(
-    mapping: Mapping, row: AbstractMapping[str, Any], ref: RowRef, instruction: str | None
-) -> Example:
-    turns = _asked_by_text(mapping, row, instruction)
-    label = _label(_value(mapping, row, "label"))
-    messages = (*_system(mapping, row, turns), *turns, Message("assistant", label))
-    return Example(ref, messages, label=label)
-
-
-def _asked_by_text(
-    mapping: Mapping, row: AbstractMapping[str, Any], instruction: str | None
-) -> tuple[Message, ...]:
-    text = _text(_value(mapping, row, "text"), "text", "empty_text")
-    return (Message("user", f"{instruction}\n\n{text}" if instruction else text),)
-
-
-def _label(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        fix = "write it as a string"
-        raise RowError("bad_label", f"{value}; a class is a name or a whole number", field="label", fix=fix)
-    return _text(value, "label", "empty_answer").strip()
-
-
-def _text_row(mapping: Mapping, row: AbstractMapping[str, Any], ref: RowRef, _: str | None) -> Example:
-    return Example(ref, text=_text(_value(mapping, row, "text"), "text", "empty_text"))
-
-
-_CONVERT = {"messages": _messages_row, "prompt": _prompt_row, "label": _label_row, "text": _text_row}
-
-
-def _system(
-    mapping: Mapping, row: AbstractMapping[str, Any], turns: tuple[Message, ...]
-) -> tuple[Message, ...]:
+def _with_system(mapping: Mapping, row: Row, turns: Turns) -> Turns:
     value = _optional(mapping, row, "system")
     if value is None or value == "":
-        return ()
+        return turns
     if turns and turns[0].role == "system":
         raise RowError("two_systems", "a system column beside a system message", field="system")
-    return (Message("system", _text(value, "system", "empty_prompt")),)
+    return (Message("system", _text(value, "system", "empty_prompt")), *turns)
 
 
-def _optional(mapping: Mapping, row: AbstractMapping[str, Any], part: str) -> Any:
+def _tools(mapping: Mapping, row: Row) -> tuple[AbstractMapping[str, Any], ...]:
+    if "tools" in mapping.columns or mapping.kind != "prompt":
+        return tools_of(_optional(mapping, row, "tools"))
+    prompt = row.get(mapping.columns["prompt"])
+    return tools_of(prompt.get("tools")) if isinstance(prompt, dict) else ()
+
+
+# What it is answered with ------------------------------------------------------------------------------
+
+
+def _completion(mapping: Mapping, row: Row) -> Turns:
+    if mapping.json_fields:
+        return (Message("assistant", _json_answer(mapping, row)),)
+    completion = _value(mapping, row, "completion")
+    if isinstance(completion, dict | list):
+        turns = completion if isinstance(completion, list) else [completion]
+        return messages_of(turns, mapping.turns)
+    return (Message("assistant", _text(completion, "completion", "empty_answer")),)
+
+
+def _json_answer(mapping: Mapping, row: Row) -> str:
+    """The answer columns as one JSON object, without those that are empty."""
+    fields = {name: row[name] for name in mapping.json_fields if row.get(name) not in (None, "")}
+    if not fields:
+        raise RowError("empty_answer", f"none of {', '.join(mapping.json_fields)} has a value")
+    try:
+        return json.dumps(fields, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise RowError("not_json", f"an answer column that JSON cannot hold ({error})") from None
+
+
+Answer = tuple[str, str | None]  # the assistant's text, and the class where there is one
+
+
+def _label(mapping: Mapping, row: Row, notes: Counter[str]) -> Answer:
+    name = class_name(_value(mapping, row, "label"))
+    return name, name
+
+
+def _labels(mapping: Mapping, row: Row, notes: Counter[str]) -> Answer:
+    return names_answer(_value(mapping, row, "labels")), None
+
+
+def _number(mapping: Mapping, row: Row, notes: Counter[str]) -> Answer:
+    return number_answer([(column, row.get(column)) for column in mapping.targets]), None
+
+
+def _spans(mapping: Mapping, row: Row, notes: Counter[str]) -> Answer:
+    if "tokens" not in mapping.columns:
+        text = _text(_value(mapping, row, "text"), "text", "empty_text")
+        return spans_answer(spans_of(text, _value(mapping, row, "spans"))), None
+    _, places = words_of(_value(mapping, row, "tokens"))
+    spans, repaired = spans_of_tags(places, _value(mapping, row, "tags"))
+    if repaired:
+        notes["tags_repaired"] += repaired
+    return spans_answer(spans), None
+
+
+_ANSWER: dict[str, Callable[[Mapping, Row, Counter[str]], Answer]] = {
+    "label": _label,
+    "labels": _labels,
+    "number": _number,
+    "tags": _spans,
+}
+
+
+# Values --------------------------------------------------------------------------------------------------
+
+
+def _optional(mapping: Mapping, row: Row, part: str) -> Any:
     return row.get(mapping.columns[part]) if part in mapping.columns else None
 
 
-def _value(mapping: Mapping, row: AbstractMapping[str, Any], part: str) -> Any:
+def _value(mapping: Mapping, row: Row, part: str) -> Any:
     column = mapping.columns[part]
     value = row.get(column)
     if value is None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tunesmith.config.run import DataConfig
-from tunesmith.data.columns import OPTIONAL, SYNONYMS, Kind, Mapping, columns_of, detect_input
+from tunesmith.data.columns import SHAPES, SYNONYMS, TAGGED_WORDS, Mapping, Shape, columns_of
+from tunesmith.data.detect import detect_input
 from tunesmith.data.formats import to_prompt
 from tunesmith.errors import DataError
 
@@ -31,19 +32,22 @@ def input_mapping(
 
 
 def _with_column(rows: Sequence[AbstractMapping[str, Any]], trained: DataConfig, column: str) -> DataConfig:
-    kind = _kind_of(rows, trained, column)
-    part = {"messages": "messages", "prompt": "prompt", "label": "text"}[kind]
+    shape = _shape_of(rows, trained, column)
     seen = columns_of(rows)
-    kept = {p: c for p, c in trained.columns.items() if p in OPTIONAL[kind] and p != "input" and c in seen}
-    return DataConfig(format=kind, columns={**kept, part: column})
+    also = [part for part in shape.optional if part != "input"]
+    kept = {part: name for part, name in trained.columns.items() if part in also and name in seen}
+    return trained.model_copy(update={"format": shape.kind, "columns": {**kept, shape.asked[0]: column}})
 
 
-def _kind_of(rows: Sequence[AbstractMapping[str, Any]], trained: DataConfig, column: str) -> Kind:
-    """Of the rows, when this column is their input: its first value shows whether it is a conversation."""
+def _shape_of(rows: Sequence[AbstractMapping[str, Any]], trained: DataConfig, column: str) -> Shape:
+    """Of the rows, when this column is their input: its first value shows whether it is a conversation, or words."""
+    shapes = {shape.kind: shape for shape in SHAPES}
     first = next((row[column] for row in rows if row.get(column) is not None), None)
     if isinstance(first, list):
-        return "prompt" if trained.format == "prompt" else "messages"
+        if trained.format == "tags":
+            return TAGGED_WORDS
+        return shapes["prompt" if trained.format == "prompt" else "messages"]
     holds_messages = trained.format == "messages" or column.strip().lower() in SYNONYMS["messages"]
     if holds_messages and isinstance(first, str) and first.lstrip().startswith("["):
-        return "messages"
-    return "label" if trained.format in ("label", "text") else "prompt"
+        return shapes["messages"]
+    return shapes["prompt" if trained.format in ("auto", "messages", "prompt") else "label"]

@@ -11,7 +11,10 @@ import numpy as np
 
 from tunesmith.config.run import DataConfig
 from tunesmith.data.account import Account
+from tunesmith.data.columns import columns_of, show
+from tunesmith.data.folders import Source, sources_of
 from tunesmith.data.formats import Mapping, detect, to_example
+from tunesmith.data.mixing import mix
 from tunesmith.data.readers import read_rows, sha256
 from tunesmith.data.split import split
 from tunesmith.data.tokens import Preview, lengths, preview, tokenise
@@ -52,13 +55,14 @@ def load_splits(config: DataConfig, seed: int, run_folder: Path | None = None) -
             "data.train names no file", "at least one file of training rows", "data.train=rows.jsonl"
         )
     account = Account(config.on_bad_row, run_folder)
-    files = {name: list(getattr(config, name)) for name in ("train", "validation", "test")}
-    hashes = {file: sha256(file) for file in itertools.chain(*files.values())}
-    train, mappings = read_examples(files["train"], config, account)
+    named = {"train": config.train, "validation": config.validation, "test": config.test}
+    sources = {part: sources_of(entries, part) for part, entries in named.items()}
+    hashes = _hashes(itertools.chain(*sources.values()))
+    train, mappings = _read(sources["train"], config, account)
     given: dict[str, list[Example] | None] = {"validation": None, "test": None}
-    for name in given:
-        if files[name]:
-            given[name], more = read_examples(files[name], config, account)
+    for part in given:
+        if sources[part]:
+            given[part], more = _read(sources[part], config, account)
             mappings |= more
     mapping, warnings = _one_kind(mappings)
     parts = split(
@@ -70,7 +74,9 @@ def load_splits(config: DataConfig, seed: int, run_folder: Path | None = None) -
         seed=seed,
         withdraw=lambda row, reason, message: account.withdraw(row.ref, reason, message),
     )
-    kept = _limited(parts.train, config.limit, seed, account)
+    weights = {source.file: source.weight for source in sources["train"]}
+    mixed, said = mix(parts.train, weights, seed, account)
+    kept = _limited(mixed, config.limit, seed, account)
     account.flush()
     return Splits(
         kept,
@@ -78,7 +84,7 @@ def load_splits(config: DataConfig, seed: int, run_folder: Path | None = None) -
         parts.test,
         mapping,
         account,
-        (*warnings, *parts.warnings),
+        (*warnings, *parts.warnings, *said),
         tuple(sorted({row.label for row in kept if row.label is not None})),
         parts.unseen_labels,
         hashes,
@@ -88,19 +94,24 @@ def load_splits(config: DataConfig, seed: int, run_folder: Path | None = None) -
 def read_examples(
     files: Iterable[str], config: DataConfig, account: Account
 ) -> tuple[list[Example], dict[str, Mapping]]:
-    """The usable rows of these files, and what each file's columns were taken to mean.
+    """The usable rows of these files (or whatever `data.train` may name), and what each file's columns mean.
 
     Every row is counted in `account`. Raises DataError; see `load_splits`.
     """
+    return _read(sources_of(files), config, account)
+
+
+def _read(
+    sources: Iterable[Source], config: DataConfig, account: Account
+) -> tuple[list[Example], dict[str, Mapping]]:
     examples: list[Example] = []
     mappings: dict[str, Mapping] = {}
-    for file in files:
-        if file in mappings:
-            raise DataError(f"{file} is listed twice", fix="name each file once")
+    for source in sources:
+        file = source.file
         rows = read_rows(file)
         head = list(itertools.islice(rows, LOOK_AT))
         readable = [row for _, row in head if not isinstance(row, RowError)]
-        mapping = detect(readable, config, file) if readable else None
+        mapping = _meaning(source, readable, config) if readable else None
         for line, row in itertools.chain(head, rows):
             account.read(file)
             example = _usable(mapping, row, RowRef(file, line), config, account)
@@ -115,6 +126,40 @@ def read_examples(
     return examples, mappings
 
 
+def _hashes(sources: Iterable[Source]) -> dict[str, str]:
+    """Of every file that is read, descriptions included."""
+    files = itertools.chain(*((s.file, s.described_by) for s in sources))
+    return {file: sha256(file) for file in dict.fromkeys(files) if file is not None}
+
+
+def _meaning(source: Source, rows: Sequence[dict[str, object]], config: DataConfig) -> Mapping:
+    """What the columns mean: what a description says, else what they look like."""
+    mapping = source.mapping
+    if mapping is None:
+        return detect(rows, config, source.file)
+    set_here = config.model_fields_set & {"columns", "json_fields", "targets", "message_keys", "roles"}
+    for name in sorted(name for name in set_here if getattr(config, name)):
+        raise DataError(
+            f"data.{name} is set, but {source.described_by} says what the columns of {source.file} are",
+            "one of the two",
+            f"leave data.{name} out, or name {source.file} itself",
+        )
+    if config.format not in ("auto", mapping.kind):
+        raise DataError(
+            f"data.format={config.format}, but {source.described_by} describes {mapping.kind} rows",
+            f"data.format={mapping.kind} or auto",
+        )
+    seen = columns_of(rows)
+    for part, column in mapping.columns.items():
+        if column not in seen:
+            raise DataError(
+                f"{source.file}: no column '{column}' ({part}); the columns are {show(seen)}",
+                f"the columns that {source.described_by} names",
+                "correct its columns, or the file",
+            )
+    return mapping
+
+
 def _usable(
     mapping: Mapping | None,
     row: dict[str, object] | RowError,
@@ -127,7 +172,7 @@ def _usable(
         account.drop(row)
         return None
     try:
-        return to_example(mapping, row, ref, config.instruction)
+        return to_example(mapping, row, ref, config.instruction, account.notes)
     except RowError as error:
         account.drop(error, row)
         return None

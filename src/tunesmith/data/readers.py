@@ -6,10 +6,12 @@ some point on raises DataError there. Nothing here imports torch or transformers
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from tunesmith.data.json_arrays import array_rows, begins_array
 from tunesmith.data.sources import (
     MAX_LINE,
     UnreadableRow,
@@ -21,23 +23,23 @@ from tunesmith.data.sources import (
     too_long,
 )
 from tunesmith.data.strict_json import parse_object
-from tunesmith.data.tables import read_csv, read_parquet
+from tunesmith.data.tables import read_arrow, read_csv, read_parquet, read_tsv
 from tunesmith.errors import DataError, RowError
 
-__all__ = ["MAX_LINE", "Row", "UnreadableRow", "read_rows", "sha256"]
+__all__ = ["ENDINGS", "MAX_LINE", "Row", "UnreadableRow", "ending_of", "read_rows", "sha256"]
 
 Row = tuple[int, dict[str, Any] | RowError]
 
 
 def read_rows(path: str | Path) -> Iterator[Row]:
-    """Rows of a .jsonl, .json (one object a line), .csv or .parquet file, plain or .gz.
+    """Rows of a .jsonl, .json (an array, or one object a line), .csv, .tsv, .parquet or .arrow file, plain or .gz.
 
-    Yields (line, row): the physical line (1-based) on which the record starts, or the row number in Parquet.
-    Blank lines are passed over. Raises DataError for what concerns the whole file.
+    Yields (line, row): the physical line (1-based) on which the record starts, or the row's number in Parquet,
+    Arrow and JSON arrays. Blank lines are passed over. Raises DataError for what concerns the whole file.
     """
     path = Path(path)
     zipped = path.suffix.lower() == ".gz"
-    ending = Path(path.stem if zipped else path.name).suffix.lower()
+    ending = ending_of(path)
     reader = _READERS.get(ending)
     if reader is None:
         what = f"'{ending}' files" if ending else "files without an ending"
@@ -53,10 +55,27 @@ def read_rows(path: str | Path) -> Iterator[Row]:
         raise DataError(f"{path}: there is not one row in it", "at least one row")
 
 
+def ending_of(path: Path) -> str:
+    """'.csv' of rows.csv and of rows.CSV.gz."""
+    return Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
+
+
+def read_json(path: Path, stream: IO[bytes], zipped: bool) -> Iterator[Row]:
+    """The objects of a JSON array, or JSON objects one a line."""
+    chunks = byte_chunks(path, stream, zipped)
+    is_array, read = begins_array(path, chunks)
+    whole = itertools.chain(read, chunks)
+    return array_rows(path, whole) if is_array else _rows_of_lines(path, whole)
+
+
 def read_jsonl(path: Path, stream: IO[bytes], zipped: bool) -> Iterator[Row]:
     """JSON objects, one a line."""
+    return _rows_of_lines(path, byte_chunks(path, stream, zipped))
+
+
+def _rows_of_lines(path: Path, chunks: Iterator[bytes]) -> Iterator[Row]:
     first = True
-    for number, line in lines(path, byte_chunks(path, stream, zipped)):
+    for number, line in lines(path, chunks):
         if line is None:
             yield number, UnreadableRow(too_long(), str(path), number, "")
             continue
@@ -79,7 +98,7 @@ def _refuse_documents(path: Path, line: bytes) -> None:
         raise DataError(
             f"{path}: one JSON array",
             "JSON Lines: one object on each line",
-            f"jq -c '.[]' {path.name} > rows.jsonl",
+            f"give it the ending .json, or jq -c '.[]' {path.name} > rows.jsonl",
         )
     if start == b"{":
         raise DataError(
@@ -91,7 +110,10 @@ def _refuse_documents(path: Path, line: bytes) -> None:
 
 _READERS: dict[str, Callable[[Path, IO[bytes], bool], Iterator[Row]]] = {
     ".jsonl": read_jsonl,
-    ".json": read_jsonl,
+    ".json": read_json,
     ".csv": read_csv,
+    ".tsv": read_tsv,
     ".parquet": read_parquet,
+    ".arrow": read_arrow,
 }
+ENDINGS = tuple(_READERS)

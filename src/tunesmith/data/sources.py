@@ -22,6 +22,7 @@ BOMB_BYTES, BOMB_RATIO = 256 * 2**20, 500  # text compresses some 3 to 50 times;
 
 SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"PAR1", "a Parquet file", "give it the ending .parquet"),
+    (b"ARROW1", "an Arrow file", "give it the ending .arrow"),
     (b"\x1f\x8b", "a gzip file", "give it the ending .gz"),
     (b"PK\x03\x04", "a zip archive (or a spreadsheet)", "unpack it, or save the sheet as CSV"),
     (b"\x80\x02", "a Python pickle", "pickles can run code and are never read: export as JSONL"),

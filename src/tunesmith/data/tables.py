@@ -1,10 +1,11 @@
-"""CSV (RFC 4180, with a header) and Parquet -> rows. Strict, and in bounded memory."""
+"""CSV and TSV (RFC 4180, with a header), Parquet and Arrow -> rows. Strict, and in bounded memory."""
 
 from __future__ import annotations
 
 import csv
+import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ Row = tuple[int, dict[str, Any] | RowError]
 
 BATCH_ROWS = 64
 MAX_CHUNK_RATIO = 500  # uncompressed / compressed of one Parquet column chunk over 64 MiB
+
+
+SEPARATORS = {",": "commas", "\t": "tabs"}
 
 
 class _Record:
@@ -48,16 +52,16 @@ class _Record:
     def runaway(self, what: str) -> DataError:
         return DataError(
             f"{self.path}:{self.first}: {what}",
-            'a field opened with " closes with " before the next comma or line end',
+            'a field opened with " closes with " before the next separator or line end',
             f'look for an unpaired " on line {self.first}; inside a quoted field write "" for each "',
         )
 
 
-def read_csv(path: Path, stream: IO[bytes], zipped: bool) -> Iterator[Row]:
-    """Rows of comma-separated values under a header. An empty field is "". Every value is a string."""
+def read_csv(path: Path, stream: IO[bytes], zipped: bool, separator: str = ",") -> Iterator[Row]:
+    """Rows of separated values under a header. An empty field is "". Every value is a string."""
     record = _Record(path, lines(path, byte_chunks(path, stream, zipped)))
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE))
-    parser = csv.reader(record, strict=True)
+    parser = csv.reader(record, delimiter=separator, strict=True)
     header: list[str] | None = None
     while True:
         record.begin()
@@ -65,7 +69,7 @@ def read_csv(path: Path, stream: IO[bytes], zipped: bool) -> Iterator[Row]:
             fields = next(parser)
             if header is None:
                 if fields:
-                    header = _header(path, record, fields)
+                    header = _header(path, record, fields, separator)
                 continue
             if not fields:  # a blank line
                 continue
@@ -85,14 +89,20 @@ def read_csv(path: Path, stream: IO[bytes], zipped: bool) -> Iterator[Row]:
         yield record.first, row
 
 
-def _header(path: Path, record: _Record, fields: list[str]) -> list[str]:
+def read_tsv(path: Path, stream: IO[bytes], zipped: bool) -> Iterator[Row]:
+    """Rows of tab-separated values, quoted where need be as spreadsheets write them."""
+    return read_csv(path, stream, zipped, "\t")
+
+
+def _header(path: Path, record: _Record, fields: list[str], separator: str) -> list[str]:
     names = [field.strip() for field in fields]
     where = f"{path}:{record.first}"
     fix = "the first line must name the columns, each once, such as: text,label"
     if any(_escaped(name) for name in names):
         raise DataError(f"{where}: the header is not UTF-8", fix="iconv -f latin1 -t utf-8")
-    if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
-        raise DataError(f"{where}: the columns are not separated by commas", "commas", "save it with commas")
+    if len(names) == 1 and any(mark in names[0] for mark in ",;\t|"):
+        marks = SEPARATORS[separator]
+        raise DataError(f"{where}: the columns are not separated by {marks}", marks, f"save it with {marks}")
     if "" in names:
         raise DataError(f"{where}: column {names.index('') + 1} of the header has no name", fix=fix)
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -116,7 +126,7 @@ def _csv_row(header: list[str], fields: list[str]) -> dict[str, Any]:
         raise RowError(
             "ragged_row",
             f"{len(fields)} fields under a header of {len(header)}",
-            fix='put fields that hold a comma or a line end into "…"',
+            fix='put fields that hold a separator or a line end into "…"',
         )
     for name, value in zip(header, fields, strict=True):
         if "\x00" in value:
@@ -149,17 +159,46 @@ def _parquet_rows(path: Path, stream: IO[bytes]) -> Iterator[Row]:
         # Dictionaries stay dictionaries: one long value that 1e6 rows share is held once.
         strings = [f.name for f in file.schema_arrow if pa.types.is_string(f.type)]
         file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=CHUNK, read_dictionary=strings)
-        number = 0
-        for batch in file.iter_batches(batch_size=BATCH_ROWS):
-            for index in range(batch.num_rows):
-                number += 1
-                yield number, _parquet_row(path, number, batch, index)
+        yield from _table_rows(path, file.schema_arrow, file.iter_batches(batch_size=BATCH_ROWS))
     except (pa.ArrowException, OSError) as error:
         text = str(error).splitlines()[0][:200]
         raise DataError(f"{path}: not a whole Parquet file ({text})", fix="copy or write it again") from None
 
 
-def _parquet_row(path: Path, number: int, batch: pa.RecordBatch, index: int) -> dict[str, Any] | RowError:
+def read_arrow(path: Path, stream: IO[bytes], zipped: bool) -> Iterator[Row]:
+    """Rows of an Arrow stream, as Hugging Face `datasets` saves them, or of an Arrow file; line = row number."""
+    import pyarrow as pa
+
+    if zipped:
+        raise DataError(f"{path}: Arrow files are read as they are", "an .arrow file", "unpack it: gunzip")
+    try:
+        head = stream.read(6)
+        stream.seek(0)
+        if head == b"ARROW1":
+            file = pa.ipc.open_file(stream)
+            batches = (file.get_batch(index) for index in range(file.num_record_batches))
+        else:
+            file = batches = pa.ipc.open_stream(stream)
+        _check_schema(path, file.schema)
+        yield from _table_rows(path, file.schema, batches)
+    except (pa.ArrowException, OSError) as error:
+        text = str(error).splitlines()[0][:200]
+        raise DataError(f"{path}: not a whole Arrow file ({text})", fix="copy or write it again") from None
+
+
+def _table_rows(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> Iterator[Row]:
+    named = _class_names(schema)
+    number = 0
+    for batch in batches:
+        for index in range(batch.num_rows):
+            number += 1
+            row = _table_row(path, number, batch, index)
+            if isinstance(row, dict):
+                row |= {column: name(row[column]) for column, name in named.items()}
+            yield number, row
+
+
+def _table_row(path: Path, number: int, batch: pa.RecordBatch, index: int) -> dict[str, Any] | RowError:
     error: RowError
     try:
         row = {name: batch.column(i)[index].as_py() for i, name in enumerate(batch.schema.names)}
@@ -170,6 +209,31 @@ def _parquet_row(path: Path, number: int, batch: pa.RecordBatch, index: int) -> 
             return row
         error = too_long()
     return UnreadableRow(error, str(path), number, "")
+
+
+def _class_names(schema: pa.Schema) -> dict[str, Callable[[Any], Any]]:
+    """For columns of class numbers whose names Hugging Face `datasets` wrote into the file: number -> name."""
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return {
+            column: named
+            for column, feature in features.items()
+            if column in schema.names and (named := _named(feature))
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}  # other metadata of that name, or none: the numbers stay as they are
+
+
+def _named(feature: Any) -> Callable[[Any], Any] | None:
+    """What names the classes in a value of this feature: a class, or lists of them."""
+    if isinstance(feature, list) and len(feature) == 1:
+        feature = {"feature": feature[0]}
+    if feature.get("_type") == "ClassLabel":
+        names: list[str] = feature["names"]
+        # -1 is how test sets without answers are written.
+        return lambda value: names[value] if type(value) is int and 0 <= value < len(names) else None
+    inner = _named(feature["feature"]) if "feature" in feature else None
+    return (lambda value: None if value is None else [inner(item) for item in value]) if inner else None
 
 
 def _check_schema(path: Path, schema: pa.Schema) -> None:

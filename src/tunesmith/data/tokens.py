@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -122,7 +122,12 @@ class Preview:
         return "".join(f"[[{text}]]" if supervised else text for text, supervised in self.spans)
 
 
-def preview(renderer: Renderer, row: TokenRow) -> Preview:
+class Tokenizing(Protocol):
+    @property
+    def tokenizer(self) -> Any: ...
+
+
+def preview(renderer: Tokenizing, row: TokenRow) -> Preview:
     """The row as text, with the tokens that carry loss marked."""
     ids = np.concatenate([segment.ids for segment in row.segments])
     on = np.concatenate([segment.weights for segment in row.segments]) > 0

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tunesmith.core.model import Model
 from tunesmith.evaluate.report import Losses
@@ -15,6 +16,17 @@ from tunesmith.types import Example, Message, TokenRow
 
 EVALUATION_TOKENS = 4096
 """Tokens computed at once without gradients."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of N rows. cut: whether each was cut off at max_new_tokens. probabilities: (N, C) of
+    a head's classes, in the order of its labels; confidence: N, of each answer."""
+
+    texts: list[str]
+    cut: list[bool]
+    probabilities: NDArray[np.float64] | None = None
+    confidence: list[float] | None = None
 
 
 class Prompter(Protocol):
@@ -38,8 +50,8 @@ class Answerer:
     context: int
 
     def prompt(self, example: Example, shots: Sequence[Example] = ()) -> list[int]:
-        """Prompt ids, with worked examples before it; as many of the shots as fit are kept, and of a prompt that
-        alone is too long its end."""
+        """Prompt ids, with worked examples before it; as many of the shots as fit are kept, and of a prompt
+        that alone is too long its end."""
         room = self.context - self.max_new_tokens
         for count in range(len(shots), -1, -1):
             ids = self.prompter.prompt_ids(with_shots(example, shots[:count]), example.tools)
@@ -52,8 +64,8 @@ class Answerer:
         examples: Sequence[Example],
         shots: Sequence[Example] = (),
         progress: Callable[[int, int], None] = lambda done, total: None,
-    ) -> tuple[list[str], list[bool]]:
-        """(answers, whether each was cut off at max_new_tokens), in the order of the examples."""
+    ) -> Answers:
+        """In the order of the examples."""
         prompts = [self.prompt(e, shots) for e in examples]
         texts, cut = [""] * len(prompts), [False] * len(prompts)
         stream = generate(
@@ -68,7 +80,7 @@ class Answerer:
             texts[index] = self.tokenizer.decode(out.ids, skip_special_tokens=True).strip()
             cut[index] = not out.ended
             progress(done, len(prompts))
-        return texts, cut
+        return Answers(texts, cut)
 
     def losses(self, rows: Sequence[TokenRow]) -> Losses:
         """Of the supervised tokens of each row."""

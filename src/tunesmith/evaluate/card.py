@@ -14,11 +14,29 @@ from tunesmith.evaluate.report_model import Report
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
+HEADS = {
+    "ForSequenceClassification": ("AutoModelForSequenceClassification", "text-classification"),
+    "ForTokenClassification": ("AutoModelForTokenClassification", "token-classification"),
+    "PooledHead": ("", "text-classification"),
+}
+"""End of an architecture's name -> the class that loads it (none: not one of transformers'), and what hubs call it."""
+
+
+def head_of(report: Report) -> str:
+    """Which of HEADS the model has; empty for one that writes text."""
+    return next((end for end in HEADS if report.model.architecture.endswith(end)), "")
+
 
 def model_card(report: Report, folder: str = "model") -> str:
     """The card's text. folder: where the model lies, as the loading examples name it."""
     front = yaml.safe_dump(front_matter(report), sort_keys=False, allow_unicode=True)
-    body = environment(html=False).get_template("card.md.j2").render(view(report), folder=folder)
+    body = (
+        environment(html=False)
+        .get_template("card.md.j2")
+        .render(
+            view(report), folder=folder, head=head_of(report), loader=HEADS.get(head_of(report), ("", ""))[0]
+        )
+    )
     return f"---\n{front}---\n\n{body}"
 
 
@@ -31,10 +49,10 @@ def front_matter(report: Report) -> dict[str, Any]:
         front["license"] = model.base_licence.lower()
     if _HUB_ID.fullmatch(model.base):
         front["base_model"] = model.base
-        front["base_model_relation"] = "adapter" if model.kind == "lora" else "finetune"
-    front["library_name"] = "peft" if model.kind == "lora" else "transformers"
-    front["pipeline_tag"] = "text-generation"
-    front["tags"] = ["tunesmith", "lora" if model.kind == "lora" else "full-parameter", report.task]
+        front["base_model_relation"] = "finetune" if model.kind == "full" else "adapter"
+    front["library_name"] = "transformers" if model.kind == "full" else "peft"
+    front["pipeline_tag"] = HEADS.get(head_of(report), ("", "text-generation"))[1]
+    front["tags"] = ["tunesmith", "full-parameter" if model.kind == "full" else model.kind, report.task]
     tuned = next((s for s in report.systems if s.name == "tuned"), None)
     if tuned is not None:
         metrics = [
@@ -43,7 +61,7 @@ def front_matter(report: Report) -> dict[str, Any]:
             if math.isfinite(m.value)
         ]
         result = {
-            "task": {"type": "text-generation"},
+            "task": {"type": front["pipeline_tag"]},
             "dataset": {"name": f"{report.name}, test rows", "type": "private"},
             "metrics": metrics,
         }

@@ -1,4 +1,5 @@
-"""Curves as inline SVG: text stays text, colours are the page's, same numbers give same bytes."""
+"""Curves and reliability plots as inline SVG: text stays text, colours are the page's, same numbers give same
+bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from tunesmith.evaluate.report_model import Points, Report
+from tunesmith.evaluate.report_model import Points, ReliabilityBin, Report
 from tunesmith.scoring import metric
 
 _INK = "#010203"
@@ -83,9 +84,46 @@ def curve(name: str, lines: Mapping[str, Points], best_step: int | None = None) 
                 fontsize=9,
             )
         _dress(axes, len(lines) > 1)
-        buffer = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
-    return _inline(buffer.getvalue(), name, f"{', '.join(lines)} against step")
+        return _svg(figure, name, f"{', '.join(lines)} against step")
+
+
+def reliability(name: str, bins: Sequence[ReliabilityBin]) -> str:
+    """Accuracy against confidence (arXiv:1706.04599, figure 1): a bar for each bin, a dot at its mean
+    confidence that is larger the more rows it has, and the diagonal on which confidence is accuracy. name: as
+    in `curve`."""
+    with mpl.rc_context(_settings(name)):
+        figure = Figure(figsize=(5.0, 3.6))
+        axes = figure.add_axes((0.125, 0.14, 0.83, 0.82))
+        axes.bar(
+            [b.low for b in bins],
+            [b.accuracy for b in bins],
+            width=[b.high - b.low for b in bins],
+            align="edge",
+            color=_SERIES[0],
+            alpha=0.3,
+            linewidth=0,
+        )
+        rows = max(sum(b.count for b in bins), 1)
+        axes.scatter(
+            [b.confidence for b in bins],
+            [b.accuracy for b in bins],
+            s=[12 + 160 * b.count / rows for b in bins],
+            color=_SERIES[0],
+            zorder=3,
+            clip_on=False,
+        )
+        axes.plot([0, 1], [0, 1], color=_INK, linewidth=1, linestyle=(0, (3, 3)))
+        _dress(axes, False)
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+        axes.set_xlabel("confidence", labelpad=1)
+        axes.set_ylabel("accuracy")
+        return _svg(figure, name, "accuracy against confidence")
+
+
+def _svg(figure: Figure, name: str, title: str) -> str:
+    buffer = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+    return _inline(buffer.getvalue(), name, title)
 
 
 def _settings(name: str) -> dict[str, Any]:

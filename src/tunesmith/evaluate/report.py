@@ -1,13 +1,14 @@
 """From scores to a report, and the report onto disk.
 
 The evaluation calls, in this order: `system` for each system, `compare` for tuned against each other one,
-`confusion_of`, `class_scores`, `flips_of`, `pick_examples`; puts the parts in a `Report`; `write_report`.
+`confusion_of`, `calibration_of`, `class_scores`, `flips_of`, `pick_examples`; puts the parts in a `Report`;
+`write_report`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,17 @@ from numpy.typing import NDArray
 from tunesmith.errors import DataError, RunError
 from tunesmith.evaluate.report_html import to_html, to_markdown
 from tunesmith.evaluate.report_model import (
+    Calibration,
     ClassScore,
     Comparison,
     Confusion,
     Flips,
     Measured,
+    ReliabilityBin,
     Report,
     Sample,
     System,
+    Threshold,
 )
 from tunesmith.evaluate.stats import (
     DEFAULT,
@@ -35,14 +39,11 @@ from tunesmith.evaluate.stats import (
     perplexity_difference,
     perplexity_interval,
 )
+from tunesmith.evaluate.tasks import SHOWN
 from tunesmith.evaluate.words import verdict
-from tunesmith.scoring import PRIMARY, Scores, Task, flips
+from tunesmith.scoring import PRIMARY, TASKS, Scores, Task, flips, goodness
 
-COMPARED: dict[Task, tuple[str, ...]] = {
-    "label": ("accuracy", "macro_f1"),
-    "json": ("json_exact", "field_accuracy"),
-    "text": ("rouge_l", "token_f1", "exact_match"),
-}
+COMPARED: dict[Task, tuple[str, ...]] = {task: kind.compared for task, kind in TASKS.items()}
 """Metrics on which systems are compared; the first is the primary one."""
 
 
@@ -103,9 +104,26 @@ def confusion_of(name: str, scores: Scores) -> Confusion | None:
     return Confusion(system=name, labels=list(scores.labels), counts=scores.confusion.tolist())
 
 
+def calibration_of(name: str, scores: Scores) -> Calibration | None:
+    """Whether the probabilities of the system called `name` can be believed; None where it gave none."""
+    found = scores.calibration
+    if found is None:
+        return None
+    return Calibration(
+        system=name,
+        ece=scores.metrics["ece"],
+        bins=[ReliabilityBin(**asdict(b)) for b in found.bins],
+        thresholds=[Threshold(**asdict(t)) for t in found.abstention],
+    )
+
+
 def class_scores(base: Scores, tuned: Scores) -> list[ClassScore]:
-    """F1 of each label, or accuracy of each JSON field, before and after; the commonest first."""
-    if tuned.task == "label":
+    """What `PartOf` names, before and after: F1 of each class or label, the commonest first; accuracy of each
+    JSON field; error of each target. Empty where answers have no parts."""
+    part = SHOWN[tuned.task].part
+    if part is None:
+        return []
+    if tuned.per_class:
         found = [
             ClassScore(
                 name=name,
@@ -117,20 +135,22 @@ def class_scores(base: Scores, tuned: Scores) -> list[ClassScore]:
             if after["support"] or after["predicted"]
         ]
         return sorted(found, key=lambda c: -c.support)
+    prefix = f"{part.metric}."
     return [
         ClassScore(
-            name=key.removeprefix("accuracy."),
+            name=key.removeprefix(prefix),
             support=int((~np.isnan(rows)).sum()),
             base=base.metrics[key],
             tuned=tuned.metrics[key],
         )
         for key, rows in tuned.per_row.items()
-        if key.startswith("accuracy.")
+        if key.startswith(prefix)
     ]
 
 
 def flips_of(base: Scores, tuned: Scores, samples: Sequence[Sample], most: int = 10) -> Flips:
-    """Rows that became right and rows that became wrong; at most `most` of each are shown, in file order.
+    """Rows that became right and rows that became wrong (nearer and farther, for numbers); at most `most` of
+    each are shown, in file order.
 
     samples: all N test rows, in the order they were scored in.
     """
@@ -149,15 +169,17 @@ def pick_examples(
 ) -> tuple[list[Sample], list[Sample]]:
     """(good, bad): a seeded choice among the rows the tuned model got wholly right, and its worst rows.
 
-    Where answers are graded (text), bad rows are those of lowest score; ties fall by the seed, never by hand.
+    Where answers are graded (text, numbers, several things a row), good rows are those of the best score and
+    bad rows are those of lowest score; ties fall by the seed, never by hand.
     """
     _one_each(samples, tuned)
     order = np.random.default_rng(seed).permutation(len(samples))
-    value = tuned.primary[order]
+    grades = goodness(tuned)
+    value = grades[order]
     best = np.nanmax(value) if not np.isnan(value).all() else np.nan
     good = order[value == best][:most] if best > 0 else order[:0]
     ranked = order[np.argsort(value, kind="stable")]  # NaN last
-    bad = [i for i in ranked if tuned.primary[i] < 1 and i not in set(good.tolist())][:most]
+    bad = [i for i in ranked if grades[i] < 1 and i not in set(good.tolist())][:most]
     return [samples[i] for i in sorted(good)], [samples[i] for i in bad]
 
 
@@ -214,6 +236,7 @@ __all__ = [
     "Losses",
     "Report",
     "Sample",
+    "calibration_of",
     "class_scores",
     "compare",
     "confusion_of",

@@ -16,17 +16,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tunesmith.evaluate import plots
+from tunesmith.evaluate.baselines import TITLES
 from tunesmith.evaluate.report_model import Comparison, Confusion, Measured, Report, System
+from tunesmith.evaluate.tasks import SHOWN
 from tunesmith.evaluate.words import Tone, amount, p_words
-from tunesmith.scoring import metric, show
+from tunesmith.scoring import digits, metric, show
 
 MATRIX_LABELS = 30
 """A confusion matrix with more labels than this is shown as its commonest confusions only."""
 
 ABSENT = {
     "systems": "Nothing was scored: there were no test rows, so there is no proof.",
-    "confusions": "No confusion matrix: answers are not labels.",
-    "classes": "No table by class or field: answers are free text.",
+    "confusions": "No confusion matrix: answers are not one label each.",
+    "calibrations": "No reliability plot: no system gave probabilities.",
+    "classes": "No table by class or field: answers have no such parts.",
     "flips": "No comparison row by row: base and tuned model were not both scored on test rows.",
     "examples": "No examples: no test rows were answered.",
     "suspects": "Training rows were not searched for errors.",
@@ -35,8 +38,6 @@ ABSENT = {
     "seeds": "One run only: how much another seed would change is not known.",
 }
 """Why a part is missing, where the report itself gives no reason."""
-
-TITLES = {"tfidf": "TF-IDF + logistic regression", "majority": "commonest answer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +51,30 @@ class Headline:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One system on the primary metric; positions in per cent of the axis from 0 to 1."""
+    """One system on the primary metric, drawn on an axis from `ends[0]` to `ends[1]`."""
 
     system: System
     measured: Measured
     text: str
     interval: str
     comparison: Comparison | None
+    ends: tuple[float, float]
+
+    def at(self, value: float) -> float:
+        """Where on the axis a value lies, in per cent."""
+        low, high = self.ends
+        return 100 * min(max((value - low) / (high - low), 0.0), 1.0)
 
 
 def to_html(report: Report) -> str:
     """The page: one file, no script, nothing loaded from anywhere."""
     figures = [(caption, Markup(svg)) for caption, svg in plots.figures(report)]
-    return environment(True).get_template("report.html.j2").render(view(report), figures=figures)
+    reliability = {
+        c.system: Markup(plots.reliability(f"reliability-{i}", c.bins))
+        for i, c in enumerate(report.calibrations)
+    }
+    page = environment(True).get_template("report.html.j2")
+    return page.render(view(report), figures=figures, reliability=reliability)
 
 
 def to_markdown(report: Report) -> str:
@@ -88,10 +100,12 @@ def headline(report: Report) -> Headline:
     sentences = [f"The difference on {found.difference.n} test rows is {_facts(found)}."]
     others = [c for c in report.comparisons if c.metric == name and c.base != "base" and c.base in values]
     if others:
-        sentences.append(_strongest(max(others, key=lambda c: values[c.base]), values, name))
+        sign = 1 if metric(name).higher_is_better else -1
+        sentences.append(_strongest(max(others, key=lambda c: sign * values[c.base]), values, name))
     if report.flips is not None:
         f = report.flips
-        sentences.append(f"{f.fixed} rows became right, {f.broken} became wrong.")
+        better, worse = SHOWN[report.task].turned
+        sentences.append(f"{f.fixed} rows {better}, {f.broken} {worse}.")
     if report.forgetting is not None:
         sentences.append(report.forgetting.words)
     return Headline(found.tone, heads[found.tone], sentences)
@@ -133,7 +147,27 @@ def _against(report: Report, base: str) -> Comparison | None:
     return next(found, None)
 
 
+def _ends(report: Report) -> tuple[float, float]:
+    """The axis of the primary metric: its range, as far as that is finite, else as far as values and
+    intervals go."""
+    low, high = metric(report.primary).range
+    found = [s.metrics[report.primary] for s in report.systems if report.primary in s.metrics]
+    seen = [v for m in found for v in (m.low, m.value, m.high) if v is not None and math.isfinite(v)]
+    low = low if math.isfinite(low) else min(seen, default=0.0)
+    high = high if math.isfinite(high) else max(seen, default=1.0)
+    return (low, high) if low < high else (low, low + 1)
+
+
+def _scale(report: Report) -> list[str]:
+    """What stands under the axis: at its start, middle and end."""
+    if metric(report.primary).is_share:
+        return ["0", "50 %", "100 %"]
+    low, high = _ends(report)
+    return [digits(v) for v in (low, (low + high) / 2, high)]
+
+
 def _bars(report: Report) -> list[Bar]:
+    ends = _ends(report)
     out = []
     for system in report.systems:
         measured = system.metrics.get(report.primary)
@@ -145,6 +179,7 @@ def _bars(report: Report) -> list[Bar]:
                     show(report.primary, measured.value),
                     interval_text(report.primary, measured),
                     _against(report, system.name),
+                    ends,
                 )
             )
     return out
@@ -154,7 +189,8 @@ def interval_text(name: str, measured: Measured) -> str:
     """'88.1 to 92.9' in the unit of the metric; empty without an interval."""
     if measured.low is None or measured.high is None:
         return ""
-    return f"{show(name, measured.low).removesuffix(' %')} to {show(name, measured.high).removesuffix(' %')}"
+    low, high = (show(name, v).removesuffix(" %") for v in (measured.low, measured.high))
+    return f"{low} to {high}"
 
 
 def _metric_rows(report: Report) -> list[tuple[str, list[Measured | None]]]:
@@ -189,6 +225,8 @@ def view(report: Report) -> dict[str, Any]:
         "report": report,
         "headline": headline(report),
         "bars": _bars(report),
+        "scale": _scale(report),
+        "kind": SHOWN[report.task],
         "metric_rows": [row for row in rows if _has_interval(row)],
         "other_rows": [row for row in rows if not _has_interval(row)],
         "system_title": system_title,

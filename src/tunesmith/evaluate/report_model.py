@@ -28,8 +28,8 @@ class Lineage(Part):
     """Folder or hub id of the base model."""
     base_hash: str = ""
     """Hash of its weights."""
-    kind: Literal["full", "lora"]
-    """All weights, or an adapter on the base."""
+    kind: str
+    """`full`: all weights; else the kind of adapter on the base, such as `lora`."""
     architecture: str = ""
     """Class name, such as LlamaForCausalLM."""
     parameters: int = 0
@@ -119,15 +119,48 @@ class Confusion(Part):
     """(L, L + 1): rows are references, columns answers, the last column no valid label."""
 
 
+class ReliabilityBin(Part):
+    """The rows whose confidence lies in (low, high]."""
+
+    low: float
+    high: float
+    confidence: float
+    """Their mean confidence: the probability of the class chosen."""
+    accuracy: float
+    """The share that is right."""
+    count: int
+
+
+class Threshold(Part):
+    """Answering only where confidence is at least `threshold`."""
+
+    threshold: float
+    coverage: float
+    """Share of rows that are answered."""
+    accuracy: float
+    """Share of those that is right; NaN where none is answered."""
+
+
+class Calibration(Part):
+    """Whether the probabilities of one system can be believed."""
+
+    system: str
+    ece: float
+    """Expected calibration error, over equal-width bins."""
+    bins: list[ReliabilityBin]
+    """Those that have rows, from low to high confidence."""
+    thresholds: list[Threshold] = []
+
+
 class ClassScore(Part):
-    """One class, or one field of JSON answers, before and after."""
+    """One class, label of spans, field of JSON answers or target, before and after."""
 
     name: str
     support: int
-    """Test rows that have it."""
+    """Test rows that have it; of a label of spans, how many spans."""
     base: float | None = None
     tuned: float | None = None
-    """F1 of a class; accuracy of a field."""
+    """F1 of a class or a label; accuracy of a field; mean absolute error of a target."""
 
 
 class Sample(Part):
@@ -143,7 +176,7 @@ class Sample(Part):
 
 
 class Flips(Part):
-    """Rows on which base and tuned differ in being right."""
+    """Rows on which base and tuned differ in being right; for numbers, in how near they are."""
 
     fixed: int
     broken: int
@@ -239,8 +272,10 @@ class Report(Part):
     """Empty: nothing was scored."""
     comparisons: list[Comparison] = []
     confusions: list[Confusion] = []
+    calibrations: list[Calibration] = []
+    """Of the systems that give probabilities."""
     classes: list[ClassScore] = []
-    """Labels with their F1, or fields with their accuracy."""
+    """Classes or labels of spans with their F1, fields with their accuracy, or targets with their error."""
     flips: Flips | None = None
     good: list[Sample] = []
     bad: list[Sample] = []

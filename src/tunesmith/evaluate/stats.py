@@ -1,7 +1,9 @@
 """Intervals and tests on test rows. Seeded and vectorised.
 
-Everything here treats rows as the unit that was sampled: an interval says how far a number would move had
-other rows of the same kind been drawn. It says nothing about another training seed or another kind of data.
+A metric is a mean of row scores, or it is `Pooled`: a function of all rows together. Both are resampled by
+`bootstrap` and permuted by `_permute`; a mean needs less to be stored. Everything here treats rows as the
+unit that was sampled: an interval says how far a number would move had other rows of the same kind been
+drawn. It says nothing about another training seed or another kind of data.
 """
 
 from __future__ import annotations
@@ -16,8 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, norm
 
 from tunesmith.errors import DataError
-from tunesmith.scoring import Codes, Scores
-from tunesmith.scoring.labels import weighted_macro_f1
+from tunesmith.scoring import Pooled, Scores, metric, table
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[NDArray[Any], Floats], Floats]
@@ -25,6 +26,12 @@ Statistic = Callable[[NDArray[Any], Floats], Floats]
 
 EXACT_ROWS = 12
 """Up to this many rows that differ, permutation tests enumerate all 2^n assignments."""
+
+SHARE = (0.0, 1.0)
+"""The range of most metrics."""
+
+UNKNOWN = "unbounded: all rows agree"
+"""How an interval of rows that all agree is named where the metric has no finite range."""
 
 _CHUNK = 4_000_000
 
@@ -68,6 +75,7 @@ def bootstrap(rows: NDArray[Any], statistic: Statistic, settings: Settings = DEF
 
     Equal rows are merged: drawing N rows with replacement is one multinomial draw over the distinct rows, so
     a thousand right/wrong rows cost as much as two. Both systems' columns in `rows` make it a paired one.
+    Samples that leave the statistic undefined (NaN) do not count; where all do, the interval is unbounded.
     """
     kinds, counts = np.unique(rows, axis=0, return_counts=True)
     rng = np.random.default_rng(settings.seed)
@@ -76,8 +84,12 @@ def bootstrap(rows: NDArray[Any], statistic: Statistic, settings: Settings = DEF
         statistic(kinds, rng.multinomial(len(rows), counts / len(rows), size=n).astype(np.float64))
         for n in _chunks(settings.resamples, size)
     ]
+    values = np.concatenate(drawn)
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return -math.inf, math.inf
     tail = (1 - settings.confidence) / 2
-    low, high = np.quantile(np.concatenate(drawn), [tail, 1 - tail])
+    low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
 
 
@@ -90,61 +102,79 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> tuple[float, f
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def mean_interval(values: Floats, settings: Settings = DEFAULT) -> Interval:
-    """The mean of row scores (N,) in [0, 1] with its interval; NaN rows do not count.
+def mean_interval(
+    values: Floats, settings: Settings = DEFAULT, limits: tuple[float, float] = SHARE
+) -> Interval:
+    """The mean of row scores (N,) within `limits`, with its interval; NaN rows do not count.
 
     Where all rows agree the bootstrap would give an interval of no width; then Wilson's.
     """
     values = _counted(values)
     mean = float(values.mean())
     if np.ptp(values) == 0:
-        return Interval(mean, *wilson(values.sum(), len(values), settings.confidence), len(values), "Wilson")
+        return _agreeing(mean, len(values), limits, settings)
     return Interval(mean, *bootstrap(values[:, None], _mean, settings), len(values), "bootstrap")
 
 
-def mean_difference(base: Floats, tuned: Floats, settings: Settings = DEFAULT) -> Interval:
-    """Mean of tuned - base over paired rows in [0, 1], with its interval; rows NaN on a side do not count.
+def mean_difference(
+    base: Floats, tuned: Floats, settings: Settings = DEFAULT, limits: tuple[float, float] = SHARE
+) -> Interval:
+    """Mean of tuned - base over paired rows within `limits`, with its interval; rows NaN on a side do not
+    count.
 
-    Where every row differs by the same d the bootstrap degenerates. With u Wilson's bound on the share of
-    rows that could have differed otherwise (0 seen among n), the mean lies within u (1 + |d|) of d.
+    Where every row differs by the same d the bootstrap degenerates: see `_agreeing_difference`.
     """
     _same_length(base, tuned)
     differences = _counted(tuned - base)
     n, mean = len(differences), float(differences.mean())
     if np.ptp(differences) == 0:
-        reach = wilson(0, n, settings.confidence)[1] * (1 + abs(mean))
-        return Interval(mean, max(-1.0, mean - reach), min(1.0, mean + reach), n, "Wilson")
+        return _agreeing_difference(mean, n, limits, settings)
     return Interval(mean, *bootstrap(differences[:, None], _mean, settings), n, "paired bootstrap")
 
 
-def macro_f1_interval(codes: Codes, settings: Settings = DEFAULT) -> Interval:
-    """Macro-F1 with its interval, recomputed on resampled rows. All rows right or wrong: Wilson's."""
-    right = codes.reference == codes.predicted
-    if right.all() or not right.any():
-        bounds = wilson(float(right.sum()), len(right), settings.confidence)
-        return Interval(float(right[0]), *bounds, len(right), "Wilson")
-    rows = np.stack([codes.reference, codes.predicted], axis=1)
-    statistic = _macro_f1(len(codes.classes))
-    value = float(statistic(rows, np.ones((1, len(rows))))[0])
-    return Interval(value, *bootstrap(rows, statistic, settings), len(rows), "bootstrap")
+def pooled_interval(
+    pooled: Pooled, settings: Settings = DEFAULT, limits: tuple[float, float] = SHARE
+) -> Interval:
+    """A metric of all rows together, recomputed on resampled rows. Where no sample moves it from an end of
+    `limits`: Wilson's (elsewhere it stands still by definition, as the correlation of answers that are all
+    the same)."""
+    reference, predicted = table(pooled.reference), table(pooled.predicted)
+    known = reference.shape[1]
+
+    def statistic(rows: NDArray[Any], weights: Floats) -> Floats:
+        return pooled.value(rows[:, :known], rows[:, known:], weights)
+
+    rows = np.hstack([reference, predicted])
+    n, value = len(rows), float(statistic(rows, np.ones((1, len(rows))))[0])
+    low, high = bootstrap(rows, statistic, settings)
+    if low == high and value in limits:
+        return _agreeing(value, n, limits, settings)
+    return Interval(value, max(low, limits[0]), min(high, limits[1]), n, "bootstrap")
 
 
-def macro_f1_difference(base: Codes, tuned: Codes, settings: Settings = DEFAULT) -> Interval:
-    """Macro-F1 of tuned - base on the same rows, with its interval. Where both give the same answers:
-    as `mean_difference`, the share of rows that could have differed bounds the difference."""
+def pooled_difference(
+    base: Pooled, tuned: Pooled, settings: Settings = DEFAULT, limits: tuple[float, float] = SHARE
+) -> Interval:
+    """A metric of all rows together, tuned - base on the same rows, with its interval. Where no sample moves
+    it: see `_agreeing_difference`."""
     _same_rows(base, tuned)
-    n = len(base.reference)
-    if np.array_equal(base.predicted, tuned.predicted):
-        reach = wilson(0, n, settings.confidence)[1]
-        return Interval(0.0, -reach, reach, n, "Wilson")
-    one = _macro_f1(len(base.classes))
+    reference, before, after = table(base.reference), table(base.predicted), table(tuned.predicted)
+    known, ours = reference.shape[1], reference.shape[1] + before.shape[1]
 
-    def difference(rows: NDArray[Any], weights: Floats) -> Floats:
-        return one(rows[:, [0, 2]], weights) - one(rows[:, [0, 1]], weights)
+    def change(rows: NDArray[Any], weights: Floats) -> Floats:
+        told = rows[:, :known]
+        return tuned.value(told, rows[:, ours:], weights) - base.value(told, rows[:, known:ours], weights)
 
-    rows = np.stack([base.reference, base.predicted, tuned.predicted], axis=1)
-    value = float(difference(rows, np.ones((1, n)))[0])
-    return Interval(value, *bootstrap(rows, difference, settings), n, "paired bootstrap")
+    rows = np.hstack([reference, before, after])
+    n, value = len(rows), float(change(rows, np.ones((1, len(rows))))[0])
+    low, high = bootstrap(rows, change, settings)
+    if low == high:
+        return _agreeing_difference(value, n, limits, settings)
+    return Interval(value, low, high, n, "paired bootstrap")
+
+
+macro_f1_interval = pooled_interval
+"""Macro-F1 from class numbers (`Codes`) is one of these."""
 
 
 def perplexity_interval(nll: Floats, tokens: NDArray[np.int64], settings: Settings = DEFAULT) -> Interval:
@@ -205,67 +235,89 @@ def sign_flip(differences: Floats, settings: Settings = DEFAULT) -> Test:
     )
 
 
-def swap_test(base: Codes, tuned: Codes, settings: Settings = DEFAULT) -> Test:
-    """Paired permutation test of equal macro-F1 (approximate randomisation, Yeh 2000): which of the two
-    answers of a row is whose is arbitrary. Exact or Monte Carlo as `sign_flip`."""
+def swap_test(base: Pooled, tuned: Pooled, settings: Settings = DEFAULT) -> Test:
+    """Paired permutation test of an equal metric of all rows together (approximate randomisation, Yeh 2000):
+    which of the two answers of a row is whose is arbitrary. Exact or Monte Carlo as `sign_flip`."""
     _same_rows(base, tuned)
-    classes = np.arange(len(base.classes))
-    right, ours, theirs = (x[:, None] == classes for x in (base.reference, base.predicted, tuned.predicted))
-    support = right.sum(axis=0)
-    counts = [np.stack([right & x, x]).astype(np.float64) for x in (ours, theirs)]  # (2, N, L): hits, named
-    totals = [c.sum(axis=1)[:, None] for c in counts]  # (2, 1, L)
-    differ = base.predicted != tuned.predicted
-    change = (counts[1] - counts[0])[
-        :, differ
-    ]  # what a swapped row brings to the one and takes from the other
+    reference, before, after = table(base.reference), table(base.predicted), table(tuned.predicted)
+    differ = (before != after).any(axis=1)
+    known, num = reference.shape[1], int(differ.sum())
+    shared, counts = np.unique(np.hstack([reference, before])[~differ], axis=0, return_counts=True)
+    told = np.vstack([shared[:, :known], reference[differ], reference[differ]])
+    answers = np.vstack([shared[:, known:], before[differ], after[differ]])
 
-    def macro_f1(hits_and_named: Floats) -> Floats:
-        hits, named = hits_and_named[..., support > 0]
-        return np.asarray((2 * hits / (support[support > 0] + named)).mean(axis=1))
+    def gap(swap: Floats) -> Floats:
+        fixed = np.broadcast_to(counts.astype(np.float64), (len(swap), len(counts)))
+        ours = base.value(told, answers, np.hstack([fixed, 1 - swap, swap]))
+        return np.asarray(np.abs(tuned.value(told, answers, np.hstack([fixed, swap, 1 - swap])) - ours))
 
-    def difference(swap: Floats) -> Floats:
-        moved = swap @ change  # (2, M, L)
-        return np.abs(macro_f1(totals[1] - moved) - macro_f1(totals[0] + moved))
-
-    observed = float(difference(np.zeros((1, int(differ.sum()))))[0])
-    return _permute(int(differ.sum()), settings, lambda swap: difference(swap) >= observed - 1e-9)
+    observed = float(gap(np.zeros((1, num)))[0])
+    tolerance = 1e-9 * (1 + observed)
+    return _permute(num, settings, lambda swap: gap(swap) >= observed - tolerance, width=len(told))
 
 
 def interval(scores: Scores, name: str, settings: Settings = DEFAULT) -> Interval | None:
-    """The interval of one metric of a system, by the kind of metric; None for a metric that has neither row
-    scores nor class numbers (the precision and recall averages: descriptive only)."""
-    if name in scores.codes:
-        return macro_f1_interval(scores.codes[name], settings)
-    return mean_interval(scores.per_row[name], settings) if name in scores.per_row else None
+    """The interval of one metric of a system; None for a metric that has neither row scores nor a pooled form
+    (the precision and recall averages of single labels: descriptive only)."""
+    limits = metric(name).range
+    if name in scores.pooled:
+        return pooled_interval(scores.pooled[name], settings, limits)
+    return mean_interval(scores.per_row[name], settings, limits) if name in scores.per_row else None
 
 
 def difference(
     base: Scores, tuned: Scores, name: str, settings: Settings = DEFAULT
 ) -> tuple[Interval, Test] | None:
     """Difference tuned - base of one metric with its interval and test, by the kind of metric: McNemar for
-    right/wrong rows, sign flips for graded rows, swapped answers for macro-F1. None as in `interval`, or
-    where one of the systems lacks the metric."""
-    if name in base.codes and name in tuned.codes:
-        a, b = base.codes[name], tuned.codes[name]
-        return macro_f1_difference(a, b, settings), swap_test(a, b, settings)
+    right/wrong rows, sign flips for graded rows, swapped answers for pooled metrics. None as in `interval`,
+    or where one of the systems lacks the metric."""
+    limits = metric(name).range
+    if name in base.pooled and name in tuned.pooled:
+        a, b = base.pooled[name], tuned.pooled[name]
+        return pooled_difference(a, b, settings, limits), swap_test(a, b, settings)
     if name not in base.per_row or name not in tuned.per_row:
         return None
     before, after = base.per_row[name], tuned.per_row[name]
-    found = mean_difference(before, after, settings)
+    found = mean_difference(before, after, settings, limits)
     keep = ~np.isnan(after - before)
     before, after = before[keep], after[keep]
     binary = bool(np.isin(np.concatenate([before, after]), (0.0, 1.0)).all())
     return found, mcnemar(before, after) if binary else sign_flip(after - before, settings)
 
 
-def _permute(num_rows: int, settings: Settings, as_extreme: Callable[[Floats], NDArray[np.bool_]]) -> Test:
-    """Runs a swap test. as_extreme: swaps (M, num_rows) of 0 and 1 -> (M,) which are at least as extreme."""
+def _agreeing(value: float, n: int, limits: tuple[float, float], settings: Settings) -> Interval:
+    """Where all rows agree: Wilson's interval of that share of `limits`; without finite limits, the limits
+    themselves."""
+    low, high = limits
+    width = high - low
+    if not math.isfinite(width):
+        return Interval(value, low, high, n, UNKNOWN)
+    bounds = wilson(n * (value - low) / width, n, settings.confidence)
+    return Interval(value, low + width * bounds[0], low + width * bounds[1], n, "Wilson")
+
+
+def _agreeing_difference(value: float, n: int, limits: tuple[float, float], settings: Settings) -> Interval:
+    """Where every row differs by the same d, as a share of the width of `limits`: with u Wilson's bound on
+    the share of rows that could have differed otherwise (0 seen among n), the mean lies within u (1 + |d|) of
+    d. Without finite limits nothing bounds it."""
+    width = limits[1] - limits[0]
+    if not math.isfinite(width):
+        return Interval(value, -math.inf, math.inf, n, UNKNOWN)
+    reach = wilson(0, n, settings.confidence)[1] * (width + abs(value))
+    return Interval(value, max(-width, value - reach), min(width, value + reach), n, "Wilson")
+
+
+def _permute(
+    num_rows: int, settings: Settings, as_extreme: Callable[[Floats], NDArray[np.bool_]], width: int = 0
+) -> Test:
+    """Runs a swap test. as_extreme: swaps (M, num_rows) of 0 and 1 -> (M,) which are at least as extreme.
+    width: how many numbers it makes of each swap, if more than num_rows."""
     if num_rows <= EXACT_ROWS:
         bits = np.arange(2**num_rows)[:, None] >> np.arange(num_rows)
         return Test(float(as_extreme((bits & 1).astype(np.float64)).mean()), "paired permutation, exact")
     rng = np.random.default_rng(settings.seed)
     hits = 0
-    for n in _chunks(settings.permutations, max(1, _CHUNK // num_rows)):
+    for n in _chunks(settings.permutations, max(1, _CHUNK // max(num_rows, width))):
         hits += int(as_extreme(rng.integers(0, 2, (n, num_rows)).astype(np.float64)).sum())
     p = (hits + 1) / (settings.permutations + 1)
     return Test(p, f"paired permutation, {settings.permutations} draws")
@@ -282,10 +334,6 @@ def _mean(rows: NDArray[Any], weights: Floats) -> Floats:
 
 def _rate(rows: NDArray[Any], weights: Floats) -> Floats:
     return np.asarray((weights @ rows[:, 0]) / (weights @ rows[:, 1]))
-
-
-def _macro_f1(num_classes: int) -> Statistic:
-    return lambda rows, weights: weighted_macro_f1(rows[:, 0], rows[:, 1], weights, num_classes)
 
 
 def _exp(value: float) -> float:
@@ -312,6 +360,6 @@ def _same_length(a: NDArray[Any], b: NDArray[Any]) -> None:
         raise DataError(f"{len(a)} and {len(b)} rows", "both systems on the same rows")
 
 
-def _same_rows(a: Codes, b: Codes) -> None:
+def _same_rows(a: Pooled, b: Pooled) -> None:
     if not (np.array_equal(a.reference, b.reference) and a.classes == b.classes):
         raise DataError("two systems scored on other rows or classes", "both on the same rows and labels")

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from tunesmith.evaluate.stats import Interval
-from tunesmith.scoring import metric
+from tunesmith.scoring import digits, metric
 
 Tone = Literal["better", "worse", "none"]
 Curve = Sequence[tuple[int, float]]
@@ -28,7 +28,7 @@ def amount(name: str, value: float) -> str:
     """A difference with its sign: in points (hundredths) for shares, three digits otherwise."""
     if metric(name).is_share:
         return f"{100 * value:+.1f}".replace("-", "−")
-    return f"{value:+.3g}".replace("-", "−")
+    return digits(value, "+")
 
 
 def verdict(name: str, found: Interval, p: float, confidence: float = 0.95) -> tuple[Tone, str]:

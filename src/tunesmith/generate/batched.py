@@ -5,6 +5,7 @@ Prompts of similar length go together, padded on the left; a batch ends when eve
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,6 +53,14 @@ def _plainly_greedy(module: Any) -> Iterator[None]:
         inner.generation_config = own
 
 
+@contextmanager
+def _no_word_of_positions() -> Iterator[None]:
+    """PEFT warns that prompt tuning leaves out position ids: without padding they are those that the model counts."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Position ids are not supported", category=UserWarning)
+        yield
+
+
 def generate(
     model: Model,
     prompts: Sequence[Sequence[int]],
@@ -63,10 +72,23 @@ def generate(
 ) -> Iterator[tuple[int, Generated]]:
     """Yield (index of the prompt, answer) as batches finish, longest prompts first; greedy."""
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
+    for indices in _batches(order, [len(p) for p in prompts], batch_size, alike=model.virtual_tokens > 0):
         answers = _generate_batch(model, [prompts[i] for i in indices], max_new_tokens, end_ids, pad_id)
         yield from zip(indices, answers, strict=True)
+
+
+def _batches(
+    order: Sequence[int], lengths: Sequence[int], size: int, *, alike: bool
+) -> Iterator[Sequence[int]]:
+    """The order in pieces of `size`; alike: of one length each, for padding would come between learned tokens before a
+    row and the row."""
+    start = 0
+    while start < len(order):
+        end = min(start + size, len(order))
+        while alike and lengths[order[end - 1]] != lengths[order[start]]:
+            end -= 1
+        yield order[start:end]
+        start = end
 
 
 def _generate_batch(
@@ -76,9 +98,12 @@ def _generate_batch(
     input_ids = torch.full((len(prompts), width), pad_id)
     attention_mask = torch.zeros(len(prompts), width, dtype=torch.long)
     for row, prompt in enumerate(prompts):
-        input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        attention_mask[row, width - len(prompt) :] = 1
-    with evaluating(model.module), _plainly_greedy(model.module):
+        # On the left: an answer goes on where its prompt ends. An encoder reads sources that begin at position 0.
+        start = width - len(prompt) if model.start_id is None else 0
+        input_ids[row, start : start + len(prompt)] = torch.tensor(prompt)
+        attention_mask[row, start : start + len(prompt)] = 1
+    begin = {} if model.start_id is None else {"decoder_start_token_id": model.start_id}
+    with evaluating(model.module), _plainly_greedy(model.module), _no_word_of_positions():
         output = model.module.generate(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -88,7 +113,9 @@ def _generate_batch(
             eos_token_id=list(end_ids),
             pad_token_id=pad_id,
             use_cache=True,
+            **begin,
         )
+    width = width if model.start_id is None else 1  # what stands before the answer
     ends = set(end_ids)
     answers = []
     for row in output[:, width:].tolist():

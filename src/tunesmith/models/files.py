@@ -11,7 +11,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tunesmith.embedded import base_model_path
 from tunesmith.errors import ModelError, near_miss
@@ -24,8 +24,9 @@ EMBEDDED = "tunesmith/base-8m"
 class Manifest:
     """What a saved model is.
 
-    base_hash: `weights_hash` of the base that an adapter or a tuned model started from. format, columns: of the
-    rows it was trained on, as in `DataConfig`; labels: their classes, empty where they have none.
+    base_hash: `weights_hash` of the base that an adapter or a tuned model started from. format, columns, message_keys,
+    roles: of the rows it was trained on, as in `DataConfig`; labels: their classes, empty where they have none.
+    head: what its head says (`HeadSpec`), for a model that has one.
     """
 
     kind: str
@@ -39,9 +40,12 @@ class Manifest:
     parent: str | None
     versions: dict[str, str]
     instruction: str | None = None
-    format: Literal["auto", "messages", "prompt", "label", "text"] = "auto"
+    format: str = "auto"
     columns: dict[str, str] = field(default_factory=dict)
+    message_keys: dict[str, str] = field(default_factory=dict)
+    roles: dict[str, str] = field(default_factory=dict)
     labels: list[str] = field(default_factory=list)
+    head: dict[str, Any] | None = None
     files: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -50,7 +54,8 @@ class Manifest:
         return cls("adapter", base, base_hash, "auto", "", "", [], "", None, {})
 
     def write(self, folder: Path) -> None:
-        self.files = {p.name: sha256(p) for p in sorted(folder.glob("*.safetensors"))}
+        found = sorted(folder.rglob("*.safetensors"))
+        self.files = {p.relative_to(folder).as_posix(): sha256(p) for p in found}
         (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PretrainedConfig,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
 
 from tunesmith.config.run import ModelConfig
 from tunesmith.core import attention, gate
+from tunesmith.core.heads import Head, PooledHead
 from tunesmith.core.model import Model
 from tunesmith.errors import ModelError
 from tunesmith.models.files import Manifest, locate, read_json, weights_hash
+from tunesmith.models.heads import HeadSpec, refuse_missing
+from tunesmith.models.heads import build as build_head
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
 DROPOUTS = (
     "attention_dropout attn_pdrop resid_pdrop embd_pdrop hidden_dropout dropout embed_dropout activation_dropout "
-    "attention_probs_dropout_prob hidden_dropout_prob"
+    "attention_probs_dropout_prob hidden_dropout_prob embedding_dropout mlp_dropout classifier_dropout "
+    "seq_classif_dropout"
 ).split()
 
 
@@ -28,7 +40,8 @@ DROPOUTS = (
 class Loaded:
     """A model ready to train or to answer, and where it came from.
 
-    adapter: the folder of a PEFT adapter that the base wears, or None. notes: what a person should know.
+    adapter: the folder of a PEFT adapter that the base wears, or None. notes: what a person should know. head: what
+    the model's head says; None for a language model.
     """
 
     model: Model
@@ -39,6 +52,7 @@ class Loaded:
     adapter: Path | None
     manifest: Manifest | None
     notes: list[str]
+    head: HeadSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,13 @@ class Source:
     def tokenizer_folder(self) -> Path:
         has_own = self.adapter is not None and (self.adapter / "tokenizer.json").exists()
         return self.adapter if has_own and self.adapter is not None else self.base_folder
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Learned tokens that its adapter puts before each row (prompt and prefix tuning)."""
+        if self.adapter is None:
+            return 0
+        return int(read_json(self.adapter / "adapter_config.json").get("num_virtual_tokens") or 0)
 
 
 def find(base: str, revision: str | None = None) -> Source:
@@ -105,19 +126,29 @@ def read_config(source: Source) -> PretrainedConfig:
             "an architecture that this version of transformers has",
             "choose another model, or update transformers",
         ) from error
-    if config.is_encoder_decoder:
-        raise ModelError(
-            f"{source.base} ({config.model_type}) is an encoder-decoder model",
-            "a decoder (causal language) model",
-            "choose a decoder model",
-        )
     return config
 
 
-def choose_path(config: PretrainedConfig, setting: str) -> tuple[Literal["layout", "padded"], str]:
-    """The way rows reach the model, and why in words."""
+def choose_path(
+    config: PretrainedConfig, setting: str, prompted: bool = False
+) -> tuple[Literal["layout", "padded"], str]:
+    """The way rows reach the model, and why in words. prompted: learned tokens stand before each row."""
     if setting == "padded":
         return "padded", "padded rows: set by you"
+    if prompted:
+        if setting == "layout":
+            raise ModelError(
+                "model.path=layout with prompt or prefix tuning, whose learned tokens stand before a row of their own",
+                "padded rows",
+                "set model.path=auto or padded",
+            )
+        return "padded", "padded rows: prompt and prefix tuning put learned tokens before each row"
+    if config.is_encoder_decoder:
+        if setting == "layout":
+            raise ModelError(
+                f"{config.model_type} is an encoder-decoder model", "model.path=auto or padded for these"
+            )
+        return "padded", "padded rows: the prompt goes to the encoder, the answer to the decoder"
     verdict = gate.gate(config)
     if verdict.accepted:
         return "layout", f"flat layout: {config.model_type} {verdict.reason}"
@@ -147,13 +178,27 @@ def set_dropout(config: PretrainedConfig, value: float) -> list[str]:
     return names
 
 
+def _quiet(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.WARNING
+
+
 def _load_weights(
-    source: Source, config: PretrainedConfig, dtype: torch.dtype | str, attn_implementation: str | None
-) -> Any:
-    """The base model with every weight from its files: transformers would draw a missing one at random."""
-    what = f"the weights in {source.base_folder}"
+    kind: Any,
+    source: Source,
+    config: PretrainedConfig,
+    dtype: torch.dtype | str,
+    attn_implementation: str | None,
+    *,
+    other_sizes: bool = False,
+) -> tuple[Any, set[str]]:
+    """The base model as an AutoModel `kind`, and the tensors that no file had: transformers draws those at random.
+
+    other_sizes: tensors of another shape than the model's count as missing.
+    """
+    reports = logging.getLogger("transformers.modeling_utils")
+    reports.addFilter(_quiet)  # what is missing is looked at here, and said in a line
     try:
-        module, found = AutoModelForCausalLM.from_pretrained(
+        module, found = kind.from_pretrained(
             source.base_folder,
             config=config,
             dtype=dtype,
@@ -161,51 +206,74 @@ def _load_weights(
             trust_remote_code=False,
             output_loading_info=True,
             attn_implementation=attn_implementation,
+            ignore_mismatched_sizes=other_sizes,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
-            f"{what} cannot be loaded: {_first_line(error)}",
-            "whole *.safetensors files of a decoder (causal language) model that fit config.json",
+            f"the weights in {source.base_folder} cannot be loaded: {_first_line(error)}",
+            "whole *.safetensors files of a model of this kind that fit config.json",
             "copy the folder again, whole; convert other formats (pytorch_model.bin) to safetensors first",
         ) from error
-    missing = sorted(found["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"{what} lack {len(missing)} of the model's tensors, such as {missing[0]}",
-            "every weight that config.json speaks of",
-            "copy the folder again, whole",
-        )
-    return module
+    finally:
+        reports.removeFilter(_quiet)
+    return module, {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
 
 
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
-def load_model(config: ModelConfig, *, train: bool = False) -> Loaded:
-    """Load the base (and its adapter). `config.dtype` must be resolved, except that `auto` keeps the file's own."""
+def load_model(
+    config: ModelConfig, *, head: HeadSpec | None = None, train: bool = False, prompted: bool = False
+) -> Loaded:
+    """Load the base (and its adapter). `config.dtype` must be resolved, except that `auto` keeps the file's own.
+
+    head: to train on it; None: the one that it was saved with, or none. prompted: learned tokens before rows.
+    """
     source = find(config.base, config.revision)
     hf_config = read_config(source)
-    notes: list[str] = []
+    saved = HeadSpec.from_dict(source.manifest.head) if source.manifest and source.manifest.head else None
+    spec, kept = _head_of(source, head, saved)
+    _check_kind(source, hf_config, spec)
+    prompted = prompted or source.virtual_tokens > 0
+    path, why = choose_path(hf_config, config.path, prompted)
+    notes = [why]
     if config.dropout is not None:
         notes.append(f"dropout {config.dropout} on " + ", ".join(set_dropout(hf_config, config.dropout)))
-    path, why = choose_path(hf_config, config.path)
-    notes.append(why)
     attention.register()
     transformers.logging.disable_progress_bar()  # loading is short; a run has bars of its own
     dtype = "auto" if config.dtype == "auto" else DTYPES[config.dtype]
-    module = _load_weights(source, hf_config, dtype, attention.NAME if path == "layout" else None)
+    implementation = attention.NAME if path == "layout" else None
     tokenizer = load_tokenizer(source)
+    read: Head | None = None
+    if spec is None:
+        kind = AutoModelForSeq2SeqLM if hf_config.is_encoder_decoder else AutoModelForCausalLM
+        module, missing = _load_weights(kind, source, hf_config, dtype, implementation)
+        refuse_missing(source.base_folder, missing)
+    else:
+        if hf_config.pad_token_id is None:  # stock heads of causal models look for it
+            hf_config.pad_token_id = _padding(tokenizer)
+        module, read, news = build_head(
+            source.base_folder,
+            hf_config,
+            spec,
+            lambda kind: _load_weights(kind, source, hf_config, dtype, implementation, other_sizes=True),
+            (source.adapter or source.base_folder) if kept else None,
+            renew=saved is not None and not kept,
+            bare=prompted,
+        )
+        spec = replace(spec, pooling=read.pooling)
+        if path == "layout" and gate.gate(hf_config).from_padding:
+            read.offset = hf_config.pad_token_id + 1
+        notes += news if source.adapter is None else []  # an adapter brings its head
     if source.adapter is not None:
-        from peft import PeftModel
-
-        if len(tokenizer) > module.get_input_embeddings().num_embeddings:
-            module.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        module = PeftModel.from_pretrained(module, source.adapter, is_trainable=train)
+        module = _wear(module, source.adapter, len(tokenizer), train)
     module.train(train)
-    layers = hf_config.get_text_config().num_hidden_layers
+    model = Model(module, path, hf_config.get_text_config().num_hidden_layers, read, _start_id(hf_config))
+    if source.adapter is not None:
+        count_virtual(model)
     return Loaded(
-        model=Model(module, path, layers),
+        model=model,
         tokenizer=tokenizer,
         base=source.base,
         base_folder=source.base_folder,
@@ -213,4 +281,100 @@ def load_model(config: ModelConfig, *, train: bool = False) -> Loaded:
         adapter=source.adapter,
         manifest=source.manifest,
         notes=notes,
+        head=spec,
     )
+
+
+def count_virtual(model: Model) -> None:
+    """Tell a model that wears an adapter what it puts before each row."""
+    worn = model.module.backbone if isinstance(model.module, PooledHead) else model.module
+    config = worn.peft_config["default"]
+    if not config.is_prompt_learning:
+        return
+    model.virtual_tokens = config.num_virtual_tokens
+    model.virtual_columns = config.num_virtual_tokens if config.peft_type == "PROMPT_TUNING" else 0
+    if model.head is not None:
+        model.head.backbone = worn
+
+
+def _start_id(config: PretrainedConfig) -> int | None:
+    """What an encoder-decoder model's decoder begins with."""
+    return int(config.decoder_start_token_id) if config.is_encoder_decoder else None
+
+
+def _head_of(source: Source, asked: HeadSpec | None, saved: HeadSpec | None) -> tuple[HeadSpec | None, bool]:
+    """What the head is to say, and whether the saved one says it. Raises ModelError for another than an adapter's."""
+    if asked is None or saved is None:
+        spec, kept = asked or saved, asked is None and saved is not None
+    else:
+        same = asked.method == saved.method
+        spec = replace(asked, pooling=saved.pooling) if same and asked.pooling == "auto" else asked
+        kept = same and (spec.labels, spec.pooling) == (saved.labels, saved.pooling)
+    if source.adapter is not None and spec is not None and not kept:
+        own = f"a head for {_words(saved)}" if saved is not None else "no head"
+        raise ModelError(
+            f"the adapter {source.adapter} has {own}",
+            f"one for {_words(spec)}",
+            "export it merged and train on that model",
+        )
+    return spec, kept
+
+
+def _words(spec: HeadSpec) -> str:
+    names = ", ".join(spec.labels[:5]) + (", …" if len(spec.labels) > 5 else "")
+    return f"{spec.method} ({names}; pooling {spec.pooling})"
+
+
+def _check_kind(source: Source, config: PretrainedConfig, head: HeadSpec | None) -> None:
+    if head is None and gate.is_encoder(config):
+        raise ModelError(
+            f"{source.base} ({config.model_type}) is an encoder: it does not write text",
+            "a decoder (causal language) model for method.type sft",
+            "set method.type=classify, regress or tag, or choose a decoder",
+        )
+
+    if not config.is_encoder_decoder:
+        return
+    if head is not None:
+        raise ModelError(
+            f"{source.base} ({config.model_type}) is an encoder-decoder model, which has no head here",
+            "an encoder or a decoder for method.type classify, regress or tag",
+            "write method.type=sft: the class is then the answer's text",
+        )
+    if (
+        config.model_type not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+        or config.to_dict().get("decoder_start_token_id") is None
+    ):
+        raise ModelError(
+            f"{source.base} ({config.model_type}) is an encoder-decoder model that does not write text",
+            "one such as T5 or BART",
+        )
+
+
+def _padding(tokenizer: Any) -> int:
+    """Its padding token, or else its end token."""
+    if tokenizer.pad_token_id is not None:
+        return int(tokenizer.pad_token_id)
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            "the tokenizer has neither a padding nor an end token", "one of them", "choose another model"
+        )
+    return int(tokenizer.eos_token_id)
+
+
+def _wear(module: Any, adapter: Path, num_tokens: int, train: bool) -> Any:
+    """The module, or the backbone of a pooled head, under its adapter."""
+    from peft import PeftConfig, PeftModel
+
+    prompted = PeftConfig.from_pretrained(adapter).is_prompt_learning
+    pooled = isinstance(module, PooledHead)
+    if not pooled and num_tokens > module.get_input_embeddings().num_embeddings:
+        module.resize_token_embeddings(num_tokens, mean_resizing=False)
+    inner = module.backbone if pooled else module
+    worn = PeftModel.from_pretrained(inner, adapter, is_trainable=train and not prompted)
+    if prompted:  # PEFT loads learned tokens for answering only, though they can be trained as they are
+        worn.prompt_encoder.requires_grad_(train)
+    if not pooled:
+        return worn
+    module.backbone = worn
+    return module

@@ -6,11 +6,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from tunesmith.core.heads import Head, PooledHead
 from tunesmith.errors import ModelError
+from tunesmith.models.adapters import adapter_of, save_as_plain
 from tunesmith.models.files import Manifest
+from tunesmith.models.heads import save_pooled
+from tunesmith.models.tune import merged
 
 
-def save_model(module: Any, tokenizer: Any, manifest: Manifest, folder: Path) -> None:
+def save_model(
+    module: Any, tokenizer: Any, manifest: Manifest, folder: Path, head: Head | None = None
+) -> None:
     """Write module, tokenizer, template and manifest to `folder`, whole or not at all.
 
     A PEFT module writes its adapter only; a full one all weights in the dtype it computes in.
@@ -18,17 +24,21 @@ def save_model(module: Any, tokenizer: Any, manifest: Manifest, folder: Path) ->
     aside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    generation = module.generation_config
-    if manifest.end_ids:
-        generation.eos_token_id = manifest.end_ids if len(manifest.end_ids) > 1 else manifest.end_ids[0]
-    if generation.pad_token_id is None:
-        generation.pad_token_id = tokenizer.pad_token_id
-    if manifest.kind == "adapter":
+    if isinstance(module, PooledHead):
+        assert head is not None
+        positions = module.config.get_text_config().to_dict().get("max_position_embeddings")
+        room = tokenizer.model_max_length if positions is None else positions - head.offset
+        save_pooled(module, head.pooling, aside, min(tokenizer.model_max_length, room))
+    elif head is not None and manifest.kind == "adapter":
         module.save_pretrained(aside, safe_serialization=True, save_embedding_layers=False)
-        generation.save_pretrained(aside)
-        (aside / "README.md").unlink(missing_ok=True)  # PEFT's empty card; ours is written with the report
-    else:
+    elif head is not None:
         module.save_pretrained(aside, safe_serialization=True)
+    else:
+        _save_language_model(module, tokenizer, manifest, aside)
+    worn = adapter_of(module)
+    if manifest.kind == "adapter" and worn is not None:
+        save_as_plain(worn, aside)
+        (aside / "README.md").unlink(missing_ok=True)  # PEFT's empty card; ours is written with the report
     tokenizer.save_pretrained(aside)
     manifest.write(aside)
     if folder.exists():
@@ -36,10 +46,21 @@ def save_model(module: Any, tokenizer: Any, manifest: Manifest, folder: Path) ->
     aside.rename(folder)
 
 
-def merge(module: Any) -> Any:
-    """The base with the adapter's update added to its weights (W + alpha / r * B A)."""
-    from peft import PeftModel
+def _save_language_model(module: Any, tokenizer: Any, manifest: Manifest, folder: Path) -> None:
+    generation = module.generation_config
+    if manifest.end_ids:
+        generation.eos_token_id = manifest.end_ids if len(manifest.end_ids) > 1 else manifest.end_ids[0]
+    if generation.pad_token_id is None:
+        generation.pad_token_id = tokenizer.pad_token_id
+    if manifest.kind == "adapter":
+        module.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+        generation.save_pretrained(folder)
+    else:
+        module.save_pretrained(folder, safe_serialization=True)
 
-    if not isinstance(module, PeftModel):
+
+def merge(module: Any) -> Any:
+    """The base with the adapter's update added to its weights (LoRA: W + alpha / r * B A)."""
+    if adapter_of(module) is None:
         raise ModelError("this model has no adapter to merge", "an adapter", "export it as it is")
-    return module.merge_and_unload()
+    return merged(module)

@@ -1,36 +1,49 @@
-"""What is trained: all weights, all but frozen parts, or low-rank adapters."""
+"""What is trained: all weights, all but frozen parts, or an adapter."""
 
 from __future__ import annotations
 
 import re
-import warnings
+from typing import Any
 
+from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 
-from tunesmith.config.run import FreezeConfig, LoraConfig, SftConfig
+from tunesmith.config.methods import FreezeConfig, SftConfig, Tuning
+from tunesmith.core.heads import Head, PooledHead
+from tunesmith.core.model import Model
 from tunesmith.errors import ConfigError
+from tunesmith.models.adapters import adapter_of, go_on, wear
 from tunesmith.models.load import Loaded
+from tunesmith.models.peft_config import PEFT_HEADS
+from tunesmith.models.targets import compiled
 
 LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|layer)\.(\d+)\.")
+EMBEDDINGS = re.compile(r"(?:^|\.)embeddings(?:_project)?\.")
 
 
-def prepare(loaded: Loaded, method: SftConfig, new_token_ids: list[int]) -> list[str]:
+def prepare(loaded: Loaded, method: Tuning, new_token_ids: list[int]) -> list[str]:
     """Make the trainable parameters trainable and nothing else; returns notes for a person.
 
-    A run on top of an adapter goes on training that adapter (`tuning: lora`), or merges it first (`full`).
+    A run on top of an adapter goes on training that adapter (the same `tuning`), or merges it first (`full`).
     """
     assert method.tuning is not None, "defaults are resolved before a run"
+    if isinstance(method, SftConfig) and loaded.head is not None:
+        raise ConfigError(
+            f"method.type=sft on {loaded.base}, a model with a head for {', '.join(loaded.head.labels[:5])}",
+            "a language model",
+            f"write method.type={loaded.head.method}, or name the model that it was made from",
+        )
     notes = []
     if method.tuning == "full":
         if loaded.adapter is not None:
-            loaded.model.module = loaded.model.module.merge_and_unload()
+            loaded.model.module = merged(loaded.model.module)
             notes.append(
                 f"the adapter {loaded.adapter} was merged into its base before full-parameter training"
             )
             loaded.adapter = None
         notes += _full(loaded.model.module, method.freeze)
     elif loaded.adapter is None:
-        notes += _lora(loaded, method.lora, new_token_ids)
+        notes += wear(loaded, method, new_token_ids)
     elif new_token_ids:
         raise ConfigError(
             f"the adapter {loaded.adapter} does not train the rows of {len(new_token_ids)} tokens that "
@@ -39,8 +52,9 @@ def prepare(loaded: Loaded, method: SftConfig, new_token_ids: list[int]) -> list
             "choose another model.template, or write tuning: full, which merges the adapter first",
         )
     else:
-        notes.append(_go_on(loaded, method.lora))
+        notes.append(go_on(loaded, method))
     module = loaded.model.module
+    _freeze_unread(loaded.model.head)
     trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
     total = sum(p.numel() for p in module.parameters())
     if trainable == 0:
@@ -51,7 +65,7 @@ def prepare(loaded: Loaded, method: SftConfig, new_token_ids: list[int]) -> list
 
 def _full(module: nn.Module, freeze: FreezeConfig) -> list[str]:
     embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
-    patterns = [_compile(p) for p in freeze.patterns]
+    patterns = [compiled(p) for p in freeze.patterns]
     unused = set(freeze.patterns)
     layers = {int(m[1]) for name, _ in module.named_parameters() if (m := LAYER.search(name))}
     if freeze.layers and freeze.layers > len(layers):
@@ -78,122 +92,60 @@ def _full(module: nn.Module, freeze: FreezeConfig) -> list[str]:
     return [f"{frozen} weight tensors are frozen"] if frozen else []
 
 
-def _lora(loaded: Loaded, config: LoraConfig, new_token_ids: list[int]) -> list[str]:
-    from peft import LoraConfig as PeftLora
-    from peft import TaskType, get_peft_model
+def lr_factors(model: Model, layer_decay: float, head_factor: float) -> dict[str, float]:
+    """Name of each parameter -> its learning rate as a multiple of the run's.
 
-    module = loaded.model.module
-    targets = target_modules(module, config.modules)
-    adapter = PeftLora(
-        r=config.rank,
-        lora_alpha=config.alpha if config.alpha is not None else 2 * config.rank,
-        lora_dropout=config.dropout,
-        target_modules=targets,
-        task_type=TaskType.CAUSAL_LM,
-        trainable_token_indices=_token_rows(module, new_token_ids) if new_token_ids else None,
-        # GPT-2's Conv1D keeps its weight transposed; PEFT wants to be told.
-        fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in module.modules()),
-    )
-    with warnings.catch_warnings():  # PEFT asks transformers under a name that is going away
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-        loaded.model.module = get_peft_model(module, adapter)
-    loaded.model.module.peft_config["default"].base_model_name_or_path = loaded.base
-    notes = [f"LoRA of rank {config.rank} on {len(targets)} linear layers"]
-    if new_token_ids:
-        notes.append(f"the embeddings of {len(new_token_ids)} new tokens are trained beside the adapter")
-    return notes
-
-
-def _go_on(loaded: Loaded, config: LoraConfig) -> str:
-    """Raises ConfigError where the recipe asks for another adapter than the one that is trained on."""
-    own = loaded.model.module.peft_config["default"]
-    adapted = _linear(loaded.model.module.get_base_model(), adapted=True)
-    default = LoraConfig()
-    asked: dict[str, tuple[object, object]] = {}  # what the recipe says, what the adapter has
-    if config.rank not in (default.rank, own.r):
-        asked["rank"] = (config.rank, own.r)
-    # `tunesmith.config.defaults` makes 2 x rank of an alpha that nobody set.
-    if config.alpha not in (None, 2 * config.rank, own.lora_alpha):
-        asked["alpha"] = (config.alpha, own.lora_alpha)
-    if config.dropout not in (default.dropout, own.lora_dropout):
-        asked["dropout"] = (config.dropout, own.lora_dropout)
-    if config.modules != default.modules:
-        wanted = target_modules(loaded.model.module.get_base_model(), config.modules)
-        if set(wanted) != set(adapted):
-            asked["modules"] = (config.modules, sorted({name.split(".")[-1] for name in adapted}))
-    if asked:
-        raise ConfigError(
-            f"the adapter {loaded.adapter} has other settings than the recipe: "
-            + ", ".join(f"method.lora.{k} is {own_} there, {said} here" for k, (said, own_) in asked.items()),
-            "training that goes on with an adapter keeps its rank, alpha, dropout and layers",
-            "leave them out; or export the adapter merged and train a new one on that model",
-        )
-    return f"training goes on with the adapter {loaded.adapter} (rank {own.r}, alpha {own.lora_alpha:g})"
-
-
-def _linear(module: nn.Module, *, adapted: bool = False) -> list[str]:
-    """Full names of the linear layers, the head excepted; `adapted`: only those that wear an adapter."""
-    from peft.tuners.lora import LoraLayer
-
-    head = module.get_output_embeddings()  # type: ignore[operator]
-    names: list[str] = []
-    inside: tuple[str, ...] = ()  # of an adapted layer or of the head: parts, and no layers of the model
-    for name, part in module.named_modules():
-        if name.startswith(inside):
-            continue
-        wears = isinstance(part, LoraLayer)
-        if wears or part is head:
-            inside += (f"{name}.",)
-        plain = isinstance(part, nn.Linear) or type(part).__name__ == "Conv1D"
-        if part is not head and (wears or (plain and not adapted)):
-            names.append(name)
-    return names
-
-
-def _token_rows(module: nn.Module, ids: list[int]) -> dict[str, list[int]]:
-    """Which rows are trained in which layers: those of the embeddings and, where it is not tied to them, of the head.
-
-    A new row of an untied head would otherwise be neither trained nor saved.
+    The top layer, the norm above it and the language-model head have 1; a layer below has the one above it times
+    `layer_decay`, the embeddings (with the norm on them) those of the first layer times it again; a head in place of
+    the language-model head has `head_factor`. Learned tokens before the rows have 1.
     """
-    layers = [module.get_input_embeddings()]  # type: ignore[operator]
-    head = module.get_output_embeddings()  # type: ignore[operator]
-    if head.bias is not None:
+    backbone = {id(p) for p in model.head.backbone.parameters()} if model.head is not None else None
+    embeddings = {id(m.weight) for m in model.module.modules() if isinstance(m, nn.Embedding)}
+    factors = {}
+    for name, parameter in model.module.named_parameters():
+        layer = LAYER.search(name)
+        if "prompt_encoder." in name:
+            factors[name] = 1.0
+        elif backbone is not None and id(parameter) not in backbone:
+            factors[name] = head_factor
+        elif layer is not None:
+            factors[name] = layer_decay ** (model.num_layers - 1 - int(layer[1]))
+        else:
+            lowest = id(parameter) in embeddings or EMBEDDINGS.search(name)
+            factors[name] = layer_decay**model.num_layers if lowest else 1.0
+    return factors
+
+
+def merged(module: Any) -> Any:
+    """The module with its adapter's update added to its weights (LoRA: W + alpha / r * B A).
+
+    Raises ConfigError for adapters that change no weights.
+    """
+    worn = adapter_of(module)
+    assert worn is not None, "a module with an adapter"
+    if worn.peft_config["default"].is_prompt_learning:
         raise ConfigError(
-            "this model's head has a bias, which PEFT leaves out where single rows of a head are trained",
-            "a head without bias for a template that adds an end token",
-            "choose another model.template, or write tuning: full",
+            "prompt and prefix tuning put learned tokens before each row and change no weights: nothing can be merged",
+            "an adapter that changes weights, such as LoRA",
+            "use the adapter as it is",
         )
-    if head.weight is not layers[0].weight:
-        layers.append(head)
-    names = {id(part): name for name, part in module.named_modules()}
-    return {names[id(layer)]: ids for layer in layers}
+    if isinstance(module, PooledHead):
+        module.backbone = worn.merge_and_unload()
+        return module
+    base = worn.get_base_model()
+    for name in PEFT_HEADS:  # PEFT itself unwraps a head of several layers for LoRA only
+        head = base._modules.get(name)
+        if isinstance(head, ModulesToSaveWrapper):
+            setattr(base, name, head.modules_to_save["default"])
+    return worn.merge_and_unload()
 
 
-def target_modules(module: nn.Module, patterns: list[str]) -> list[str]:
-    """Full names of the linear layers that the patterns choose, the head excepted."""
-    linear = _linear(module)
-    if "all-linear" in patterns:
-        return linear
-    chosen: list[str] = []
-    for pattern in patterns:
-        regex = _compile(pattern)
-        hits = [n for n in linear if n.split(".")[-1] == pattern or regex.search(n)]
-        if not hits:
-            last = sorted({n.split(".")[-1] for n in linear})
-            raise ConfigError(
-                f"method.lora.modules: no linear layer matches '{pattern}'", "one of " + ", ".join(last)
-            )
-        chosen += [n for n in hits if n not in chosen]
-    return chosen
-
-
-def _compile(pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(
-            f"'{pattern}' is not a regular expression: {error}", "Python's re syntax"
-        ) from error
+def _freeze_unread(head: Head | None) -> None:
+    """A pooler that the head does not read through has no gradient and keeps its weights."""
+    if head is not None and isinstance(head.carrier, PooledHead):
+        pooler = head.backbone._modules.get("pooler")
+        if pooler is not None:
+            pooler.requires_grad_(False)
 
 
 def grow_embeddings(loaded: Loaded, new_ids: list[int]) -> None:

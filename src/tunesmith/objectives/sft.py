@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tunesmith.config.run import SftConfig
+from tunesmith.config.methods import SftConfig
 from tunesmith.core.batch import Batch
 from tunesmith.core.loss import cross_entropy
 from tunesmith.core.model import Model

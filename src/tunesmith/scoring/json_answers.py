@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.scoring.labels import Codes
+from tunesmith.errors import DataError
+from tunesmith.scoring.labels import Codes, averages
+from tunesmith.scoring.scores import Scores, means
 
 MAX_CATEGORIES = 50
 """A field with more distinct values than this is not treated as a set of classes."""
@@ -21,11 +24,11 @@ MAX_DEPTH = 100
 _FENCE = re.compile(r"\A\s*```[\w-]*[ \t]*\n(.*?)\n?[ \t]*```\s*\Z", re.DOTALL)
 
 
-def parse_object(text: str) -> dict[str, Any] | None:
-    """The JSON object that an answer is; None when it is not one.
+def parse_json(text: str) -> Any | None:
+    """The JSON value that an answer is; None when it is not one (or is `null`).
 
     One Markdown code fence around the whole answer is taken off first, so that an untuned chat model is not
-    marked down for good manners. Text before or after the object, NaN and Infinity are not JSON; nor is what
+    marked down for good manners. Text before or after the value, NaN and Infinity are not JSON; nor is what
     nests deeper than MAX_DEPTH.
     """
     fenced = _FENCE.match(text)
@@ -33,7 +36,13 @@ def parse_object(text: str) -> dict[str, Any] | None:
         value = json.loads(fenced.group(1) if fenced else text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) and not _too_deep(value) else None
+    return None if _too_deep(value) else value
+
+
+def parse_object(text: str) -> dict[str, Any] | None:
+    """The JSON object that an answer is, by `parse_json`; None when it is not one."""
+    value = parse_json(text)
+    return value if isinstance(value, dict) else None
 
 
 def same_value(a: object, b: object) -> bool:
@@ -106,6 +115,42 @@ def field_codes(
     return out
 
 
+def score_json(references: Sequence[str], predictions: Sequence[str], labels: Sequence[str]) -> Scores:
+    """Scores of JSON objects, whole and by field; `labels` play no part. References that are none do not
+    count."""
+    wanted: list[dict[str, Any]] = []
+    kept: list[int] = []
+    for row, reference in enumerate(references):
+        value = parse_object(reference)
+        if value is not None:
+            wanted.append(value)
+            kept.append(row)
+    if not kept:
+        raise DataError("none of the references is a JSON object", "JSON objects, for task 'json'")
+    got = [parse_object(predictions[row]) for row in kept]
+    by_field = field_rows(wanted, got)
+    schema = np.array([g is not None and g.keys() == w.keys() for w, g in zip(wanted, got, strict=True)])
+    exact = np.array([g is not None and same_value(w, g) for w, g in zip(wanted, got, strict=True)])
+    right = np.array([np.nansum([v[i] for v in by_field.values()]) for i in range(len(kept))])
+    num_fields = np.array([len(w) for w in wanted])
+    rows = {
+        "json_exact": exact,
+        # a reference without fields ({}) is right when the answer is {} too
+        "field_accuracy": np.where(num_fields > 0, right / np.maximum(num_fields, 1), exact),
+        "json_valid": np.array([g is not None for g in got]),
+        "json_schema": schema,
+        **{f"accuracy.{name}": values for name, values in by_field.items()},
+    }
+    every = {name: _spread(values.astype(np.float64), kept, len(references)) for name, values in rows.items()}
+    codes = field_codes(wanted, got)
+    at = np.asarray(kept, np.int64)
+    named = {f"macro_f1.{name}": replace(c, rows=at[c.rows]) for name, c in codes.items()}
+    f1 = {name: averages(c)["macro_f1"] for name, c in named.items()}
+    parsed = [parse_object(p) for p in predictions]
+    answers = tuple(None if p is None else canonical(p) for p in parsed)
+    return Scores("json", means(every) | f1, every, named, answers=answers)
+
+
 def _plain(value: object) -> object:
     if isinstance(value, str):
         return value.strip()
@@ -130,3 +175,9 @@ def _too_deep(value: object) -> bool:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _spread(values: NDArray[np.float64], kept: list[int], num_rows: int) -> NDArray[np.float64]:
+    out = np.full(num_rows, np.nan)
+    out[kept] = values
+    return out

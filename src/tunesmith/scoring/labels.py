@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_fscore_support
 
 from tunesmith.errors import DataError, near_miss
+from tunesmith.scoring.pooled import Array, Floats
 from tunesmith.scoring.text import normalise
 
 
@@ -18,14 +19,17 @@ from tunesmith.scoring.text import normalise
 class Codes:
     """References and predictions as class numbers.
 
-    reference: (N,) int64 in [0, L). predicted: (N,) int64 in [0, L]; L means 'no valid class'.
-    classes: the L names. rows: (N,) int64, which row of the test set each entry is.
+    reference: (N,) int64 in [0, L). predicted: (N,) int64 in [0, L]; L means 'no valid class'. classes: the L
+    names. rows: (N,) int64, which row of the test set each entry is. As a `Pooled`, its value is macro-F1.
     """
 
     reference: NDArray[np.int64]
     predicted: NDArray[np.int64]
     classes: tuple[str, ...]
     rows: NDArray[np.int64]
+
+    def value(self, reference: Array, predicted: Array, weights: Floats) -> Floats:
+        return weighted_macro_f1(reference[:, 0], predicted[:, 0], weights, len(self.classes))
 
 
 def match_label(text: str, labels: Sequence[str]) -> str | None:

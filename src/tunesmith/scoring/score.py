@@ -1,53 +1,21 @@
-"""References and predictions -> metrics, and the row scores they are means of."""
+"""References and predictions -> metrics, and what their intervals stand on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.errors import DataError
 from tunesmith.scoring import json_answers, text
-from tunesmith.scoring import labels as classes
-from tunesmith.scoring.labels import Codes
-from tunesmith.scoring.metrics import PRIMARY, Task
+from tunesmith.scoring.metrics import Task, metric
+from tunesmith.scoring.pooled import Floats
+from tunesmith.scoring.scores import Scores
+from tunesmith.scoring.tasks import TASKS
 
 JSON_SHARE = 0.95
 """Share of references that must be JSON objects for the task to be `json`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """How one system did on N rows.
-
-    metrics: name -> value; the names are those of METRICS, plus `accuracy.<field>` and `macro_f1.<field>`.
-    per_row: name -> (N,) float64, for the metrics that are means of rows; NaN where a row does not count.
-    codes: name -> class numbers, for the metrics that are not means of rows (`macro_f1`, `macro_f1.<field>`).
-    confusion: (L, L + 1) int64 for labels (last column: no valid label), else None.
-    per_class: label -> precision, recall, f1, support, predicted.
-    answers: what each prediction was read as: a label, an object in canonical JSON, text; None if invalid.
-    """
-
-    task: Task
-    metrics: dict[str, float]
-    per_row: dict[str, NDArray[np.float64]]
-    codes: dict[str, Codes] = field(default_factory=dict)
-    labels: tuple[str, ...] = ()
-    confusion: NDArray[np.int64] | None = None
-    per_class: dict[str, dict[str, float]] = field(default_factory=dict)
-    answers: tuple[str | None, ...] = ()
-
-    @property
-    def num_rows(self) -> int:
-        return len(self.answers)
-
-    @property
-    def primary(self) -> NDArray[np.float64]:
-        """(N,) row scores of the task's primary metric."""
-        return self.per_row[PRIMARY[self.task]]
 
 
 def detect_task(references: Sequence[str], row_labels: Sequence[str | None] = ()) -> Task:
@@ -58,6 +26,13 @@ def detect_task(references: Sequence[str], row_labels: Sequence[str | None] = ()
     return "json" if references and num_json >= JSON_SHARE * len(references) else "text"
 
 
+def known_classes(task: Task, references: Sequence[str], labels: Iterable[str] = ()) -> tuple[str, ...]:
+    """What `score` takes as `labels`: for tasks with classes, the given ones and those of the references,
+    sorted; else the given ones as they are (the names of targets)."""
+    found = TASKS[task].classes
+    return tuple(labels) if found is None else tuple(sorted({*labels, *found(references)}))
+
+
 def score(
     task: Task,
     references: Sequence[str],
@@ -65,12 +40,16 @@ def score(
     labels: Sequence[str] = (),
     *,
     hit_limit: Sequence[bool] | None = None,
+    probabilities: Floats | None = None,
 ) -> Scores:
     """Score predictions against references.
 
-    labels: the known classes, for task `label` (a reference outside them is an error). hit_limit: for each
-    prediction whether it was cut off at the limit of new tokens; without it `overlong_rate` is not measured.
-    Raises DataError for lists of unequal length, no rows, or references that do not fit the task.
+    labels: the known classes, for tasks `label`, `labels` and `spans` (a reference outside them is an error);
+    names of the targets, for `number` (none: they are counted). hit_limit: for each prediction whether it was
+    cut off at the limit of new tokens; without it `overlong_rate` is not measured. probabilities: (N, L) of
+    the classes in the order of `labels`, for `label` (rows sum to 1) and `labels` (each class by itself).
+    Raises DataError for lists of unequal length, no rows, or references or probabilities that do not fit the
+    task.
     """
     if len(references) != len(predictions) or not references:
         raise DataError(
@@ -79,88 +58,33 @@ def score(
         )
     if hit_limit is not None and len(hit_limit) != len(predictions):
         raise DataError(f"{len(hit_limit)} limit flags for {len(predictions)} predictions", "one for each")
-    if task == "label":
-        scores = _score_labels(references, predictions, labels)
-    elif task == "json":
-        scores = _score_json(references, predictions)
-    else:
-        scores = _score_text(references, predictions)
+    kind = TASKS[task]
+    scores = kind.score(references, predictions, labels)
     rows = _failures(references, predictions, hit_limit)
     scores.per_row.update(rows)
     scores.metrics.update({name: float(values.mean()) for name, values in rows.items()})
-    return scores
+    if probabilities is None:
+        return scores
+    if kind.probabilities is None:
+        able = ", ".join(name for name, k in TASKS.items() if k.probabilities)
+        raise DataError(f"probabilities for task '{task}'", f"none, or one of the tasks {able}")
+    return kind.probabilities(scores, np.asarray(probabilities, np.float64))
 
 
 def flips(base: Scores, tuned: Scores) -> tuple[list[int], list[int]]:
-    """Rows that became right, and rows that became wrong: exact right/wrong by `accuracy`, `json_exact` or
-    `exact_match`, whichever the task has."""
-    name = "exact_match" if base.task == "text" else PRIMARY[base.task]
-    before, after = base.per_row[name] > 0, tuned.per_row[name] > 0
-    return np.flatnonzero(~before & after).tolist(), np.flatnonzero(before & ~after).tolist()
+    """Rows that became better, and rows that became worse, by the row metric that the task is judged by:
+    wholly right and wrong (`accuracy`, `json_exact`, `exact_match` ...), or nearer and farther (`mae`)."""
+    name = TASKS[base.task].turned
+    gain = tuned.per_row[name] - base.per_row[name]
+    gain = gain if metric(name).higher_is_better else -gain
+    return np.flatnonzero(gain > 0).tolist(), np.flatnonzero(gain < 0).tolist()
 
 
-def _score_labels(references: Sequence[str], predictions: Sequence[str], labels: Sequence[str]) -> Scores:
-    codes = classes.label_codes(references, predictions, labels)
-    valid = codes.predicted < len(labels)
-    rows = {
-        "accuracy": (codes.reference == codes.predicted).astype(np.float64),
-        "valid_label": valid.astype(np.float64),
-    }
-    return Scores(
-        task="label",
-        metrics=_means(rows) | classes.averages(codes),
-        per_row=rows,
-        codes={"macro_f1": codes},
-        labels=tuple(labels),
-        confusion=classes.confusion(codes),
-        per_class=classes.per_class(codes),
-        answers=tuple(labels[i] if ok else None for i, ok in zip(codes.predicted, valid, strict=True)),
-    )
-
-
-def _score_json(references: Sequence[str], predictions: Sequence[str]) -> Scores:
-    wanted: list[dict[str, Any]] = []
-    kept: list[int] = []
-    for row, reference in enumerate(references):
-        value = json_answers.parse_object(reference)
-        if value is not None:
-            wanted.append(value)
-            kept.append(row)
-    if not kept:
-        raise DataError("none of the references is a JSON object", "JSON objects, for task 'json'")
-    got = [json_answers.parse_object(predictions[row]) for row in kept]
-    by_field = json_answers.field_rows(wanted, got)
-    schema = np.array([g is not None and g.keys() == w.keys() for w, g in zip(wanted, got, strict=True)])
-    exact = np.array(
-        [g is not None and json_answers.same_value(w, g) for w, g in zip(wanted, got, strict=True)]
-    )
-    right = np.array([np.nansum([v[i] for v in by_field.values()]) for i in range(len(kept))])
-    num_fields = np.array([len(w) for w in wanted])
-    rows = {
-        "json_exact": exact,
-        # a reference without fields ({}) is right when the answer is {} too
-        "field_accuracy": np.where(num_fields > 0, right / np.maximum(num_fields, 1), exact),
-        "json_valid": np.array([g is not None for g in got]),
-        "json_schema": schema,
-        **{f"accuracy.{name}": values for name, values in by_field.items()},
-    }
-    every = {name: _spread(values.astype(np.float64), kept, len(references)) for name, values in rows.items()}
-    codes = json_answers.field_codes(wanted, got)
-    at = np.asarray(kept, np.int64)
-    named = {f"macro_f1.{name}": replace(c, rows=at[c.rows]) for name, c in codes.items()}
-    f1 = {name: classes.averages(c)["macro_f1"] for name, c in named.items()}
-    parsed = [json_answers.parse_object(p) for p in predictions]
-    answers = tuple(None if p is None else json_answers.canonical(p) for p in parsed)
-    return Scores("json", _means(every) | f1, every, named, answers=answers)
-
-
-def _score_text(references: Sequence[str], predictions: Sequence[str]) -> Scores:
-    measures = {"rouge_l": text.rouge_l, "token_f1": text.token_f1, "exact_match": text.exact_match}
-    rows = {
-        name: np.array([float(measure(r, p)) for r, p in zip(references, predictions, strict=True)])
-        for name, measure in measures.items()
-    }
-    return Scores("text", _means(rows), rows, answers=tuple(predictions))
+def goodness(scores: Scores) -> NDArray[np.float64]:
+    """(N,) how good each answer is, 1 for right: the task's graded row metric; of an error e, 1 / (1 + e)."""
+    name = TASKS[scores.task].graded
+    values = scores.per_row[name]
+    return values if metric(name).higher_is_better else 1 / (1 + values)
 
 
 def _failures(
@@ -175,13 +99,3 @@ def _failures(
     if hit_limit is not None:
         rows["overlong_rate"] = np.asarray(hit_limit, np.float64)
     return rows
-
-
-def _means(rows: dict[str, NDArray[np.float64]]) -> dict[str, float]:
-    return {name: float(np.nanmean(values)) for name, values in rows.items()}
-
-
-def _spread(values: NDArray[np.float64], kept: list[int], num_rows: int) -> NDArray[np.float64]:
-    out = np.full(num_rows, np.nan)
-    out[kept] = values
-    return out

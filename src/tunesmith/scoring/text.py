@@ -1,4 +1,4 @@
-"""Row scores of free text: exact match, token F1, ROUGE-L; and answers that are no answers.
+"""Row scores of free text: exact match, token F1, ROUGE; and answers that are no answers.
 
 Every function takes one reference and one prediction and returns a number in [0, 1] or a flag; nothing here
 knows of a model. Words are runs of letters and digits; a Chinese or Japanese character is a word by itself,
@@ -71,6 +71,17 @@ def rouge_l(reference: str, prediction: str) -> float:
     recall L / len(reference), their harmonic mean (beta = 1). Both empty: 1; one empty: 0."""
     wanted, got = words(reference), words(prediction)
     return _f1(lcs_length(wanted, got), len(wanted), len(got))
+
+
+def rouge_n(reference: str, prediction: str, n: int) -> float:
+    """ROUGE-N (Lin 2004): the harmonic mean of precision and recall over the bags of runs of n `words`.
+
+    Where neither side has n words: 1 if the words are the same, else 0. One side without: 0."""
+    wanted, got = words(reference), words(prediction)
+    if max(len(wanted), len(got)) < n:
+        return float(wanted == got)
+    bags = [Counter(zip(*(side[i:] for i in range(n)), strict=False)) for side in (wanted, got)]
+    return _f1((bags[0] & bags[1]).total(), bags[0].total(), bags[1].total())
 
 
 def lcs_length(a: list[str], b: list[str]) -> int:

@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from tunesmith.config.run import Run, SftConfig
+from tunesmith.config.methods import PROMPTED, Method, SftConfig
+from tunesmith.config.run import Run
+from tunesmith.core.heads import PooledHead
 from tunesmith.core.objective import Objective
+from tunesmith.data.encode import HeadEncoder
 from tunesmith.data.template import apply_choice, choose_template
+from tunesmith.errors import ConfigError
+from tunesmith.evaluate.heads import HeadAnswerer
+from tunesmith.evaluate.linear_probe import fit_probe
+from tunesmith.models.heads import spec_of
 from tunesmith.models.load import Loaded, load_model
-from tunesmith.models.tune import grow_embeddings, prepare
+from tunesmith.models.tune import grow_embeddings, lr_factors, prepare
+from tunesmith.objectives.classify import Classify
+from tunesmith.objectives.regress import Regress
 from tunesmith.objectives.sft import Sft
+from tunesmith.objectives.tag import Tag
 from tunesmith.registry import Registry
 from tunesmith.train.optim import Optimizer
 from tunesmith.train.source import StaticSource, rows_taken
 from tunesmith.train.state import Progress, TrainState
+from tunesmith.train.unfreeze import describe, groups
 from tunesmith.types import TokenRow
 
-OBJECTIVES: Registry[type[Sft]] = Registry("training method")
+OBJECTIVES: Registry[Callable[[Any], Objective]] = Registry("training method")
 OBJECTIVES.register("sft")(Sft)
+OBJECTIVES.register("classify")(Classify)
+OBJECTIVES.register("regress")(Regress)
+OBJECTIVES.register("tag")(Tag)
 
 
 @dataclass
@@ -60,8 +75,10 @@ def build(run: Run, rows: Sequence[TokenRow], data_hashes: dict[str, str]) -> Bu
     An adapter's first weights depend on the seed alone.
     """
     seed_everything(run)
-    loaded = load_model(run.model, train=True)
-    notes = loaded.notes + prepare(loaded, run.method, with_template(loaded, run.model.template))
+    head = spec_of(run.method)
+    loaded = load_model(run.model, head=head, train=True, prompted=run.method.tuning in PROMPTED)
+    new_ids = with_template(loaded, run.model.template) if writes_after_prompt(loaded) else []
+    notes = loaded.notes + start_head(run, loaded, rows) + prepare(loaded, run.method, new_ids)
     train = run.train
     assert train.batch_size is not None
     assert train.threads is not None
@@ -72,15 +89,50 @@ def build(run: Run, rows: Sequence[TokenRow], data_hashes: dict[str, str]) -> Bu
         seed=run.seed,
         padded=loaded.model.path == "padded",
         shuffled=train.order == "shuffled",
+        share=train.neftune_alpha is None,
     )
     progress = Progress(micro_batch_tokens=train.micro_batch_tokens or 0, threads=train.threads)
+    head_factor = 1.0 if isinstance(run.method, SftConfig) else run.method.head_lr_factor
+    factors = lr_factors(loaded.model, train.layer_lr_decay, head_factor)
+    thaws = None
+    if train.unfreeze_every is not None:
+        thaws = groups(loaded.model)
+        notes.append(describe(thaws.values(), source.epoch(source.total_steps - 1), train.unfreeze_every))
     state = TrainState(
-        progress, Optimizer(loaded.model.module, train), config_hash(run, loaded.base_hash, data_hashes)
+        progress,
+        Optimizer(loaded.model.module, train, factors, thaws),
+        config_hash(run, loaded.base_hash, data_hashes),
     )
     return Built(loaded, make_objective(run.method), source, state, notes)
 
 
-def make_objective(method: SftConfig) -> Objective:
+def start_head(run: Run, loaded: Loaded, rows: Sequence[TokenRow]) -> list[str]:
+    """Put a linear probe's weights into a new head, where the recipe asks for it."""
+    if loaded.head is None or isinstance(run.method, SftConfig) or run.method.head_init == "random":
+        return []
+    carrier = loaded.model.head.carrier if loaded.model.head is not None else None
+    if not isinstance(carrier, PooledHead):
+        raise ConfigError(
+            f"method.head_init=probe, but the head is a {type(carrier).__name__}",
+            "a head of one linear layer on a pooled state",
+            "set method.pooling=mean, or leave head_init out",
+        )
+    encoder = HeadEncoder.of(
+        loaded.head.method, loaded.head.multi_label, loaded.tokenizer, loaded.head.labels
+    )
+    probe = fit_probe(HeadAnswerer(loaded.model, encoder, 0), rows, run.seed)
+    with torch.no_grad():
+        carrier.classifier.weight.copy_(torch.from_numpy(probe.weight))
+        carrier.classifier.bias.copy_(torch.from_numpy(probe.bias))
+    return ["the head starts at a linear probe on the untuned model's features"]
+
+
+def writes_after_prompt(loaded: Loaded) -> bool:
+    """A causal language model: its prompts are rendered by a template."""
+    return loaded.head is None and loaded.model.start_id is None
+
+
+def make_objective(method: Method) -> Objective:
     return OBJECTIVES[method.type](method)
 
 

@@ -14,17 +14,21 @@ import torch
 from tunesmith.config.run import TrainConfig
 from tunesmith.core.batch import Batch
 from tunesmith.core.model import Model
+from tunesmith.core.noise import EmbeddingNoise
 from tunesmith.core.objective import Objective
 from tunesmith.errors import NonFiniteError
 from tunesmith.train.checkpoint import Checkpoints, is_better
 from tunesmith.train.optim import learning_rate
 from tunesmith.train.state import TrainState
+from tunesmith.train.unfreeze import group_at
 from tunesmith.types import EventSink, TokenRow
 
 
 class Source(Protocol):
     @property
     def total_steps(self) -> int: ...
+
+    def epoch(self, step: int) -> float: ...
 
     def micro_batches(self, step: int, budget: int) -> list[Batch]: ...
 
@@ -74,6 +78,7 @@ class Engine:
         if progress.step == 0 and progress.best_step is None and self._evaluate():  # what training must beat
             self.save()
         self.model.module.train()
+        self._unfreeze(max(progress.step - 1, 0))  # as after the last step, where there is none left to take
         while progress.step < total and not progress.stopped:
             step_started = time.monotonic()
             rate = learning_rate(progress.step, total, self.config)
@@ -98,7 +103,21 @@ class Engine:
         """One optimizer step. Raises NonFiniteError before the weights change."""
         step = self.state.progress.step
         micro_batches = self.source.micro_batches(step, self.state.progress.micro_batch_tokens)
-        torch.manual_seed(_mix(self.seed, step))
+        seed = _mix(self.seed, step)
+        torch.manual_seed(seed)
+        self._unfreeze(step)
+        with self.model.noisy(embedding_noise(self.config, seed)):
+            result = self._gradient(micro_batches)
+        self.state.optimizer.step(rate, result.grad_norm)
+        progress = self.state.progress
+        progress.step += 1
+        progress.tokens += result.tokens
+        progress.supervised_tokens += result.supervised
+        progress.rows += result.rows
+        return result
+
+    def _gradient(self, micro_batches: list[Batch]) -> StepResult:
+        """The whole step's gradient, each term divided once by its own weight."""
         weights = _total([self.objective.weights(b) for b in micro_batches])
         losses = dict.fromkeys(weights, 0.0)
         metrics: dict[str, float] = {}
@@ -118,8 +137,7 @@ class Engine:
         norm = self.state.optimizer.grad_norm().item()
         if not math.isfinite(norm):
             raise self._non_finite("gradient", micro_batches)
-        self.state.optimizer.step(rate, norm)
-        result = StepResult(
+        return StepResult(
             loss=losses,
             metrics={n: v / metric_weights[n] for n, v in metrics.items() if metric_weights[n] > 0},
             grad_norm=norm,
@@ -127,12 +145,10 @@ class Engine:
             supervised=sum(len(b.targets) for b in micro_batches),
             rows=sum(b.num_rows for b in micro_batches),
         )
-        progress = self.state.progress
-        progress.step += 1
-        progress.tokens += result.tokens
-        progress.supervised_tokens += result.supervised
-        progress.rows += result.rows
-        return result
+
+    def _unfreeze(self, step: int) -> None:
+        if self.config.unfreeze_every is not None:
+            self.state.optimizer.unfreeze(group_at(self.source.epoch(step), self.config.unfreeze_every))
 
     def save(self) -> None:
         started = time.monotonic()
@@ -204,6 +220,11 @@ class Engine:
                 culprits.append(row)
         self.state.optimizer.zero_grad()
         return culprits or rows
+
+
+def embedding_noise(config: TrainConfig, seed: int) -> EmbeddingNoise | None:
+    """Of the step with this seed."""
+    return None if config.neftune_alpha is None else EmbeddingNoise(config.neftune_alpha, seed)
 
 
 def _mix(seed: int, step: int) -> int:

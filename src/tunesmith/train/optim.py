@@ -7,6 +7,7 @@ in float32 at once, so many micro-batches lose no bits and only one bfloat16 gra
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -14,21 +15,43 @@ from torch import Tensor, nn
 from tunesmith.config.run import TrainConfig
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+# Share of the fall that is done -> what is left of it.
+FALLS: dict[str, Callable[[float], float]] = {
+    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
+    "linear": lambda progress: 1 - progress,
+    "wsd": lambda progress: 1 - math.sqrt(progress),
+}
+
+
+ADAPTER_PARTS = ("lora_", "ia3_", "hada_", "vera_lambda_", "prompt_encoder.")
+"""In the names of PEFT's parameters."""
 
 
 class Optimizer:
-    """Steps the trainable parameters of a module. Tied weights are one parameter under their first name."""
+    """Steps the trainable parameters of a module. Tied weights are one parameter under their first name.
 
-    def __init__(self, module: nn.Module, config: TrainConfig) -> None:
+    factors: name -> its learning rate as a multiple of the run's; 1 where there is none. groups: name -> when it begins
+    to train (`unfreeze`); without groups all train from the start.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        config: TrainConfig,
+        factors: Mapping[str, float] | None = None,
+        groups: Mapping[str, int] | None = None,
+    ) -> None:
         self.max_grad_norm = config.max_grad_norm
+        self.groups = groups
         self.parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
         self.masters = {n: self._master(p) for n, p in self.parameters.items()}
-        decays = [m for n, m in self.masters.items() if _decays(n, m)]
-        others = [m for n, m in self.masters.items() if not _decays(n, m)]
+        alike: dict[tuple[bool, float], list[Tensor]] = {}
+        for name, master in self.masters.items():
+            alike.setdefault((_decays(name, master), (factors or {}).get(name, 1.0)), []).append(master)
         self.adamw = torch.optim.AdamW(
             [
-                {"params": decays, "weight_decay": config.weight_decay},
-                {"params": others, "weight_decay": 0.0},
+                {"params": masters, "weight_decay": config.weight_decay if decays else 0.0, "factor": factor}
+                for (decays, factor), masters in alike.items()
             ],
             lr=0.0,
             betas=config.betas,
@@ -50,6 +73,12 @@ class Optimizer:
         parameter.register_post_accumulate_grad_hook(collect)
         return master
 
+    def unfreeze(self, last: int) -> None:
+        """Parameters of the groups up to `last` train; the others get no gradient, and so no decay and no moments."""
+        assert self.groups is not None, "an optimizer that was told its groups"
+        for name, parameter in self.parameters.items():
+            parameter.requires_grad_(self.groups[name] <= last)
+
     def grad_norm(self) -> Tensor:
         """() Euclidean norm of the whole gradient."""
         norms = [m.grad.norm() for m in self.masters.values() if m.grad is not None]
@@ -64,7 +93,7 @@ class Optimizer:
                 if master.grad is not None:
                     master.grad.mul_(scale)
         for group in self.adamw.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["factor"]
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
         self._write_back()
@@ -111,12 +140,13 @@ class Optimizer:
 
 
 def _decays(name: str, weight: Tensor) -> bool:
-    """Matrices only; a LoRA pair's product is already kept small by its rank, so it is left alone too."""
-    return weight.ndim >= 2 and "lora_" not in name
+    """Matrices only, and none of an adapter: a LoRA pair is kept small by its rank, (IA)3's factors belong near 1, and
+    learned tokens have no reason to be near 0."""
+    return weight.ndim >= 2 and not any(part in name for part in ADAPTER_PARTS)
 
 
 def learning_rate(step: int, total: int, config: TrainConfig) -> float:
-    """Rate of step 0 <= step < total: linear warm-up from 0, then the schedule, ending at final_lr_fraction."""
+    """Rate of step 0 <= step < total: linear warm-up from 0, then the schedule (see `TrainConfig.schedule`)."""
     assert config.learning_rate is not None
     assert config.warmup_fraction is not None
     warmup = round(config.warmup_fraction * total)
@@ -124,7 +154,12 @@ def learning_rate(step: int, total: int, config: TrainConfig) -> float:
         return config.learning_rate * (step + 1) / (warmup + 1)
     if config.schedule == "constant":
         return config.learning_rate
-    progress = (step - warmup) / max(total - warmup, 1)
+    if config.schedule == "inverse_sqrt":
+        first = max(warmup, 1)
+        return config.learning_rate * math.sqrt(first / (first + step - warmup))
+    start = warmup
+    if config.schedule == "wsd":
+        start = max(warmup, total - round(config.decay_fraction * total))
+    progress = max(step - start, 0) / max(total - start, 1)
     floor = config.final_lr_fraction
-    shape = 0.5 * (1 + math.cos(math.pi * progress)) if config.schedule == "cosine" else 1 - progress
-    return config.learning_rate * (floor + (1 - floor) * shape)
+    return config.learning_rate * (floor + (1 - floor) * FALLS[config.schedule](progress))

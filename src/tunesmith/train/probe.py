@@ -29,6 +29,7 @@ from tunesmith.errors import ResourceError, TunesmithError
 from tunesmith.types import RowRef, Segment, TokenRow
 
 if TYPE_CHECKING:
+    from tunesmith.core.noise import EmbeddingNoise
     from tunesmith.train.build import Built
 
 SHARE = 0.9
@@ -133,14 +134,18 @@ def largest(rows: Sequence[TokenRow], size: int, count: int) -> dict[str, list[T
 
 def _write_rows(path: Path, rows: list[TokenRow]) -> None:
     segments = [s for r in rows for s in r.segments]
-    np.savez(
-        path,
-        ids=np.concatenate([s.ids for s in segments]),
-        weights=np.concatenate([s.weights for s in segments]),
-        lengths=np.array([len(s.ids) for s in segments]),
-        parents=np.array([s.parent for s in segments]),
-        counts=np.array([len(r.segments) for r in rows]),
-    )
+    arrays = {
+        "ids": np.concatenate([s.ids for s in segments]),
+        "weights": np.concatenate([s.weights for s in segments]),
+        "lengths": np.array([len(s.ids) for s in segments]),
+        "parents": np.array([s.parent for s in segments]),
+        "counts": np.array([len(r.segments) for r in rows]),
+        "second": np.array([-1 if r.second is None else r.second for r in rows]),
+        "alone": np.array([r.alone for r in rows]),
+        **{f"target{i}": r.target for i, r in enumerate(rows) if r.target is not None},
+    }
+    with path.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def _read_rows(path: Path) -> list[TokenRow]:
@@ -153,8 +158,13 @@ def _read_rows(path: Path) -> list[TokenRow]:
         )
     ]
     rows, start = [], 0
-    for count in data["counts"]:
-        rows.append(TokenRow(RowRef("probe", start), tuple(parts[start : start + count])))
+    more = zip(data["counts"], data["second"].tolist(), data["alone"], strict=True)
+    for index, (count, second, alone) in enumerate(more):
+        target = data.get(f"target{index}")
+        segments = tuple(parts[start : start + count])
+        rows.append(
+            TokenRow(RowRef("probe", start), segments, target, None if second < 0 else second, bool(alone))
+        )
         start += count
     return rows
 
@@ -163,6 +173,7 @@ def main(folder: Path) -> None:
     """The child: two whole steps on each of the worst micro-batches, in a process that the kernel kills first."""
     Path("/proc/self/oom_score_adj").write_text("1000")
     from tunesmith.train.build import build
+    from tunesmith.train.engine import embedding_noise
 
     spec = yaml.safe_load((folder / "spec.yaml").read_text())
     run = Run.model_validate(spec["run"])
@@ -174,7 +185,7 @@ def main(folder: Path) -> None:
         built.source.batch_size = len(rows)
         for repeat in range(2):
             started = time.perf_counter()
-            _step(built, rows)
+            _step(built, rows, embedding_noise(run.train, run.seed))
             if repeat:  # the first pass also warms caches up
                 seconds += time.perf_counter() - started
     tokens = sum(r.num_tokens for rows in batches for r in rows)
@@ -182,14 +193,15 @@ def main(folder: Path) -> None:
     print(json.dumps({"seconds_per_token": seconds / tokens, "peak_bytes": peak}))
 
 
-def _step(built: Built, rows: list[TokenRow]) -> None:
+def _step(built: Built, rows: list[TokenRow], noise: EmbeddingNoise | None) -> None:
     from tunesmith.core.batch import Batch
 
-    batch = Batch.from_rows(rows)
+    batch = Batch.from_rows(rows, share=built.source.share)
     weights = built.objective.weights(batch)
-    out = built.objective.loss(built.loaded.model, batch)
-    loss = sum(out.terms[t] / weights[t] for t in out.terms)
-    loss.backward()  # type: ignore[union-attr]
+    with built.loaded.model.noisy(noise):
+        out = built.objective.loss(built.loaded.model, batch)
+        loss = sum(out.terms[t] / weights[t] for t in out.terms)
+        loss.backward()  # type: ignore[union-attr]
     optimizer = built.state.optimizer
     optimizer.step(0.0, optimizer.grad_norm().item())
 

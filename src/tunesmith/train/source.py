@@ -29,6 +29,7 @@ class StaticSource:
 
     The rows form one endless stream of epochs; step s takes rows s * batch_size up to (s + 1) * batch_size,
     and the last step takes what is left of `num_rows`, the rows that a whole run takes, repeats counted.
+    share: see `Batch.from_rows`.
     """
 
     rows: Sequence[TokenRow]
@@ -37,11 +38,16 @@ class StaticSource:
     seed: int
     padded: bool
     shuffled: bool = True
+    share: bool = True
     _orders: dict[int, np.ndarray] = field(default_factory=dict)
 
     @property
     def total_steps(self) -> int:
         return math.ceil(self.num_rows / self.batch_size)
+
+    def epoch(self, step: int) -> float:
+        """Passes over the rows before a step."""
+        return step * self.batch_size / len(self.rows)
 
     def indices(self, step: int) -> list[int]:
         """The rows of a step, as indices into `rows`."""
@@ -51,7 +57,7 @@ class StaticSource:
     def micro_batches(self, step: int, budget: int) -> list[Batch]:
         rows = [self.rows[i] for i in self.indices(step)]
         bins = pack([r.num_tokens for r in rows], budget, padded=self.padded)
-        return [Batch.from_rows([rows[i] for i in bin_]) for bin_ in bins]
+        return [Batch.from_rows([rows[i] for i in bin_], share=self.share) for bin_ in bins]
 
     def _row(self, position: int) -> int:
         epoch, offset = divmod(position, len(self.rows))

@@ -8,18 +8,24 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tunesmith.config.run import Run
+from tunesmith.config.methods import SftConfig
+from tunesmith.config.run import DataConfig, Run
 from tunesmith.data.account import Account
+from tunesmith.data.encode import HeadEncoder, encode, span_labels
 from tunesmith.data.load import read_examples, tokenise
-from tunesmith.data.render import Supervise
+from tunesmith.data.pairs import PairEncoder, encode_pairs
+from tunesmith.data.render import Renderer, Supervise
 from tunesmith.errors import DataError
+from tunesmith.evaluate.heads import HeadAnswerer
 from tunesmith.evaluate.report import write_report
 from tunesmith.evaluate.report_model import DataAccount, Lineage, Report
+from tunesmith.models.adapters import kind_of
 from tunesmith.models.files import Manifest, locate
 from tunesmith.scoring import PRIMARY, detect_task
 from tunesmith.types import EventSink, Example, TokenRow, silent
 from tunesmith.workflow import prove
-from tunesmith.workflow.finish import table_of, versions
+from tunesmith.workflow.finish import architecture_of, table_of, versions
+from tunesmith.workflow.heads import TASKS, AnyEncoder
 from tunesmith.workflow.open import Opened, load
 
 MAX_NEW_TOKENS = 256
@@ -83,7 +89,7 @@ def _evaluate(
 ) -> Evaluated:
     show = sink or silent
     account = Account(settings.data.on_bad_row)
-    examples, mappings = read_examples([str(p) for p in data], settings.data, account)
+    examples, mappings = read_examples([str(p) for p in data], _columns(settings, models[0][1]), account)
     examples = prove.chosen_rows(examples, settings.evaluate.limit, settings.seed)
     if not examples:
         raise DataError(f"no usable row in {', '.join(map(str, data))}", "at least one row")
@@ -94,7 +100,9 @@ def _evaluate(
         opened = load(model, threads=settings.train.threads)
         rows = _rows(opened, examples, settings, account)
         if proof is None or report is None:
-            proof = _new_proof(settings, examples, rows, [model for _, model in models], show)
+            proof = _new_proof(
+                settings, examples, rows, [model for _, model in models], opened.renderer, show
+            )
             report = _new_report(settings, proof, opened, account, models)
             report.data.mapping = "; ".join(m.describe() for m in mappings.values())
         _measure(proof, opened, name, rows)
@@ -108,17 +116,38 @@ def _evaluate(
     return Evaluated(report, output, columns, table)
 
 
+def _columns(settings: Run, model: str) -> DataConfig:
+    """How rows are read: as the settings say, else as a model with a head needs them."""
+    manifest = Manifest.read(locate(model), verify=False)
+    if settings.data.format != "auto" or manifest is None or manifest.head is None:
+        return settings.data
+    return settings.data.model_copy(update={"format": manifest.format})
+
+
 def _rows(opened: Opened, examples: Sequence[Example], settings: Run, account: Account) -> list[TokenRow]:
-    supervise: Supervise = "all" if examples[0].text is not None else settings.method.supervise
+    if isinstance(opened.renderer, HeadEncoder):
+        return encode(examples, opened.renderer, opened.context, settings.data.on_long_row, account)
+    if isinstance(opened.renderer, PairEncoder):
+        return encode_pairs(examples, opened.renderer, opened.context, settings.data.on_long_row, account)
+    own: Supervise = settings.method.supervise if isinstance(settings.method, SftConfig) else "assistant"
+    supervise: Supervise = "all" if examples[0].text is not None else own
     return tokenise(examples, opened.renderer, supervise, opened.context, settings.data.on_long_row, account)
 
 
 def _new_proof(
-    settings: Run, examples: list[Example], rows: list[TokenRow], models: list[str], show: EventSink
+    settings: Run,
+    examples: list[Example],
+    rows: list[TokenRow],
+    models: list[str],
+    renderer: AnyEncoder,
+    show: EventSink,
 ) -> prove.Proof:
     kept = {row.ref for row in rows}
     examples = [e for e in examples if e.ref in kept]
     labels = [e.label for e in examples]
+    if isinstance(renderer, HeadEncoder):
+        classes = span_labels(renderer.labels) if renderer.kind == "tag" else tuple(renderer.labels)
+        return prove.Proof(settings, TASKS[renderer.kind], classes, examples, rows, show)
     task = detect_task([e.answer for e in examples], labels)
     known = {label for label in labels if label is not None}
     if known:
@@ -146,10 +175,10 @@ def _new_report(
         model=Lineage(
             base=opened.loaded.base,
             base_hash=opened.loaded.base_hash,
-            kind="lora" if opened.loaded.adapter else "full",
-            architecture=type(module).__name__,
+            kind=kind_of(module),
+            architecture=architecture_of(opened.loaded),
             parameters=sum(p.numel() for p in module.parameters()),
-            template=opened.renderer.choice.kind,
+            template=opened.renderer.choice.kind if isinstance(opened.renderer, Renderer) else "",
             template_hash=opened.renderer.template_hash,
             path="; ".join(opened.loaded.notes),
         ),
@@ -162,6 +191,9 @@ def _measure(proof: prove.Proof, opened: Opened, name: str, rows: list[TokenRow]
     evaluate = proof.run.evaluate
     answerer = opened.answerer(evaluate.max_new_tokens or MAX_NEW_TOKENS, evaluate.batch_size)
     proof.rows = rows
+    if isinstance(answerer, HeadAnswerer):
+        proof.measure(name, "the head's own answer", answerer, losses=False)
+        return
     if proof.examples[0].text is not None:
         proof.texts_only(name, answerer)
         return

@@ -45,5 +45,6 @@ def export(source: Path, target: Path, merged: bool = False) -> Exported:
     loaded = load_model(ModelConfig.model_validate({"base": str(source), "dtype": "float32"}))
     module = merge(loaded.model.module).to(stored)
     manifest = loaded.manifest or Manifest.for_foreign(loaded.base, loaded.base_hash)
-    save_model(module, loaded.tokenizer, replace(manifest, kind="merged", files={}), target)
+    kept = replace(manifest, kind="merged", files={})
+    save_model(module, loaded.tokenizer, kept, target, loaded.model.head)
     return Exported(source, target, "merged")

@@ -8,13 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
+
 from tunesmith.config.explain import explain
 from tunesmith.config.machine import describe_machine
-from tunesmith.core.model import Model
+from tunesmith.core.heads import PooledHead
 from tunesmith.data.load import lengths, preview
-from tunesmith.evaluate.answers import Answerer
 from tunesmith.evaluate.card import write_card
-from tunesmith.evaluate.report import COMPARED, Losses, write_report
+from tunesmith.evaluate.report import COMPARED, write_report
 from tunesmith.evaluate.report_html import interval_text
 from tunesmith.evaluate.report_model import (
     Cost,
@@ -28,16 +29,18 @@ from tunesmith.evaluate.report_model import (
     Span,
 )
 from tunesmith.evaluate.words import describe_fit
+from tunesmith.models.adapters import kind_of
 from tunesmith.models.files import Manifest, licence_of
-from tunesmith.models.load import Loaded, load_model
+from tunesmith.models.load import Loaded
 from tunesmith.models.save import save_model
 from tunesmith.scoring import PRIMARY, metric, show
-from tunesmith.train.build import Built, with_template
+from tunesmith.train.build import Built
 from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.folder import RunFolder
-from tunesmith.types import EventSink, TokenRow
+from tunesmith.types import EventSink
 from tunesmith.workflow import prove
 from tunesmith.workflow.prepare import Prepared
+from tunesmith.workflow.systems import measure_all
 
 PACKAGES = ("tunesmith", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 
@@ -87,13 +90,15 @@ def finish(
             sink("note", text=f"the weights of the best step, {best}, are kept")
     sink("phase", name="save", text=str(folder.model))
     manifest = _manifest(prepared, built.loaded)
-    save_model(built.loaded.model.module, built.loaded.tokenizer, manifest, folder.model)
+    save_model(
+        built.loaded.model.module, built.loaded.tokenizer, manifest, folder.model, built.loaded.model.head
+    )
     report = _new_report(prepared, built, folder)
     seconds = {
         "prepare": prepare_seconds,
         "train": progress.elapsed,  # of all sessions of a resumed run
     }
-    _prove(prepared, built, report, sink, seconds)
+    measure_all(prepared, built, report, sink, seconds)
     _add_curves(report, folder, prepared, built)
     report.cost = _cost(folder, built, seconds)
     page = write_report(report, folder.report)
@@ -114,11 +119,11 @@ def _plan_of(folder: RunFolder) -> dict[str, Any]:
 def _manifest(prepared: Prepared, loaded: Loaded) -> Manifest:
     run, source = prepared.run, prepared.source
     return Manifest(
-        kind="adapter" if run.method.tuning == "lora" else "full",
+        kind="full" if run.method.tuning == "full" else "adapter",
         base=source.base,
         base_hash=loaded.base_hash,
         dtype=run.model.dtype,
-        template=prepared.choice.kind,
+        template=prepared.choice.kind if prepared.choice else "",
         template_hash=prepared.renderer.template_hash,
         end_ids=[int(i) for i in prepared.renderer.end_ids],
         run=run.name,
@@ -127,97 +132,18 @@ def _manifest(prepared: Prepared, loaded: Loaded) -> Manifest:
         instruction=run.data.instruction,
         format=prepared.splits.mapping.kind,
         columns=run.data.columns,
-        labels=list(prepared.splits.labels),
+        message_keys=run.data.message_keys,
+        roles=run.data.roles,
+        labels=list(prepared.labels),
+        head=loaded.head.as_dict() if loaded.head else None,
     )
-
-
-@dataclass
-class _General:
-    """Losses of one model on held-out text (where rows have no answers) and on the general sample."""
-
-    held_out: Losses | None
-    general: Losses | None
-
-
-def _prove(
-    prepared: Prepared, built: Built, report: Report, sink: EventSink, seconds: dict[str, float]
-) -> None:
-    """Tuned first, then base: one model in memory at a time."""
-    run = prepared.run
-    sink("phase", name="prove", text="base, tuned and baselines on the same test rows")
-    examples = prove.chosen_rows(prepared.examples("test"), run.evaluate.limit, run.seed)
-    refs = {e.ref for e in examples}
-    proof = prove.Proof(
-        run=run,
-        task=report.task,
-        labels=prepared.splits.labels,
-        examples=examples,
-        rows=[r for r in prepared.rows["test"] if r.ref in refs],
-        sink=sink,
-    )
-    general = prove.general_rows(run, prepared.renderer, prepared.context)
-    answers = prove.have_answers(examples)
-    tuned = _look(prepared, proof, built.loaded.model, "tuned", general)
-    with proof.timed("hard training rows"):
-        report.suspects = prove.suspects(
-            _answerer(prepared, built.loaded.model), prepared.splits.train, prepared.rows["train"], run.seed
-        )
-    built.state.optimizer.release()
-    prove.free(built.loaded.model)
-    base_model = load_base(prepared).model
-    base = _look(prepared, proof, base_model, "base", general)
-    if answers and run.evaluate.few_shot:
-        shots = prove.shots_for(run, prepared.examples("train"))
-        note = f"prompted with {len(shots)} training examples (as many as fit)"
-        proof.measure("few-shot base", note, _answerer(prepared, base_model), shots, losses=False)
-    prove.free(base_model)
-    if answers and run.evaluate.baselines and proof.task != "text":
-        proof.baselines(prepared.examples("train"))
-    if answers:
-        with proof.timed("statistics"):
-            proof.fill_ordered(report)
-    elif base.held_out and tuned.held_out:
-        prove.fill_perplexity(report, base.held_out, tuned.held_out, proof.settings)
-    else:
-        report.absent["systems"] = (
-            "there are no test rows (data.test_fraction is 0 and no data.test is given)"
-        )
-    if base.general and tuned.general:
-        report.forgetting = prove.forgetting(base.general, tuned.general, run)
-    seconds |= proof.seconds
-
-
-def _answerer(prepared: Prepared, model: Model) -> Answerer:
-    return prove.make_answerer(prepared.run, model, prepared.tokenizer, prepared.renderer, prepared.context)
-
-
-def _look(
-    prepared: Prepared, proof: prove.Proof, model: Model, name: str, general: list[TokenRow]
-) -> _General:
-    """Everything that is measured of one model."""
-    run, answerer = prepared.run, _answerer(prepared, model)
-    answers = prove.have_answers(proof.examples)
-    if answers:
-        proof.measure(name, "free generation, greedy", answerer)
-        if proof.task == "label" and run.evaluate.label_scoring:
-            proof.choose(f"{name} (choosing a label)", answerer)
-    with proof.timed(f"losses of {name}"):
-        held_out = proof.losses(answerer) if proof.examples and not answers else None
-        return _General(held_out, answerer.losses(general) if general else None)
-
-
-def load_base(prepared: Prepared) -> Loaded:
-    """The model as it was before training, with the same template and new tokens."""
-    loaded = load_model(prepared.run.model)
-    with_template(loaded, prepared.run.model.template)
-    return loaded
 
 
 def _new_report(prepared: Prepared, built: Built, folder: RunFolder) -> Report:
     run, source = prepared.run, prepared.source
     module = built.loaded.model.module
     examples = prepared.examples("test") or prepared.examples("train")
-    task = prove.task_of(prepared.splits, examples) if prove.have_answers(examples) else "text"
+    task = prepared.task(examples) if prove.have_answers(examples) else "text"
     return Report(
         name=run.name,
         created=datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -228,11 +154,11 @@ def _new_report(prepared: Prepared, built: Built, folder: RunFolder) -> Report:
         model=Lineage(
             base=source.base,
             base_hash=built.loaded.base_hash,
-            kind="lora" if run.method.tuning == "lora" else "full",
-            architecture=type(module.get_base_model() if run.method.tuning == "lora" else module).__name__,
+            kind=kind_of(module),
+            architecture=architecture_of(built.loaded),
             parameters=sum(p.numel() for p in module.parameters()),
             trainable=sum(p.numel() for p in module.parameters() if p.requires_grad),
-            template=prepared.choice.kind,
+            template=prepared.choice.kind if prepared.choice else "",
             template_hash=prepared.renderer.template_hash,
             parent_run=source.manifest.run if source.manifest else "",
             path="; ".join(built.loaded.notes),
@@ -242,6 +168,16 @@ def _new_report(prepared: Prepared, built: Built, folder: RunFolder) -> Report:
         config=explain(run, {}),
         reasons=prepared.reasons,
     )
+
+
+def architecture_of(loaded: Loaded) -> str:
+    head = loaded.model.head
+    if head is not None and isinstance(head.carrier, PooledHead):
+        return f"{type(head.backbone).__name__} with a linear layer on the {head.pooling} of its states"
+    if head is not None:
+        return type(head.carrier).__name__
+    module = loaded.model.module
+    return type(module.get_base_model() if isinstance(module, PeftModel) else module).__name__
 
 
 def _account(prepared: Prepared) -> DataAccount:
@@ -320,7 +256,7 @@ def _cost(folder: RunFolder, built: Built, seconds: dict[str, float]) -> Cost:
 
 def table_of(report: Report) -> tuple[list[str], list[list[str]]]:
     """Systems against the metrics that matter for the task, with intervals."""
-    names = list(COMPARED[report.task])
+    names = list(COMPARED[report.task])[:3]
     if report.task == "json":
         fields = [c.name for c in report.classes]
         names = ["json_valid", "json_exact", *(f"accuracy.{f}" for f in fields)]

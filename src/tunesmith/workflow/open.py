@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
 from tunesmith.config.machine import cpu_has_bf16, physical_cores
 from tunesmith.config.run import DataConfig, ModelConfig
+from tunesmith.data.encode import HeadEncoder
+from tunesmith.data.pairs import PairEncoder
 from tunesmith.data.render import Renderer
 from tunesmith.data.template import Kind, choose_template
 from tunesmith.errors import ModelError
-from tunesmith.evaluate.answers import Answerer
+from tunesmith.evaluate.answers import Answerer, Answers
+from tunesmith.evaluate.heads import HeadAnswerer
 from tunesmith.models.files import Manifest, locate
 from tunesmith.models.load import Loaded, load_model
 from tunesmith.train.build import with_template
 from tunesmith.types import Example, Message, RowRef
+from tunesmith.workflow.heads import AnyEncoder, context_of, encoder_of
 
 
 @dataclass
@@ -27,7 +32,7 @@ class Opened:
     """A model that answers. instruction: the text that its training rows began with, if any."""
 
     loaded: Loaded
-    renderer: Renderer
+    renderer: AnyEncoder
     context: int
     instruction: str | None
 
@@ -35,10 +40,18 @@ class Opened:
     def trained_on(self) -> DataConfig:
         """The format and the columns of the rows that the model was trained on, as far as they are known."""
         manifest = self.loaded.manifest
-        return DataConfig(format=manifest.format, columns=manifest.columns) if manifest else DataConfig()
+        if manifest is None:
+            return DataConfig()
+        known = ("format", "columns", "message_keys", "roles")
+        return DataConfig.model_validate({name: getattr(manifest, name) for name in known})
 
-    def answerer(self, max_new_tokens: int, batch_size: int) -> Answerer:
-        """An answer takes at most half of the context, as in the proof of a run."""
+    def answerer(self, max_new_tokens: int, batch_size: int) -> Answerer | HeadAnswerer:
+        """An answer takes at most half of the context, as in the proof of a run; a head writes none."""
+        if isinstance(self.renderer, HeadEncoder):
+            assert self.loaded.head is not None
+            return HeadAnswerer(
+                self.loaded.model, self.renderer, self.context, self.loaded.head.abstain_below
+            )
         return Answerer(
             model=self.loaded.model,
             tokenizer=self.loaded.tokenizer,
@@ -60,7 +73,18 @@ class Opened:
         examples = (self._example(value, index) for index, value in enumerate(inputs))
         answerer = self.answerer(max_new_tokens, batch_size)
         while chunk := list(itertools.islice(examples, batch_size)):
-            yield from answerer.answer(chunk)[0]
+            yield from answerer.answer(chunk).texts
+
+    def record(self, answers: Answers, index: int) -> dict[str, Any]:
+        """An answer as `predict` writes it: a text and whether it ended, or what a head says and how sure it is (null
+        where it abstains)."""
+        text = answers.texts[index]
+        if self.loaded.head is None:
+            return {"answer": text, "ended": not answers.cut[index]}
+        plain = self.loaded.head.method == "classify" and not self.loaded.head.multi_label
+        said = (text or None) if plain else json.loads(text)
+        sure = {} if answers.confidence is None else {"confidence": round(answers.confidence[index], 6)}
+        return {"answer": said, **sure}
 
     def _example(self, value: str | Sequence[Mapping[str, str]], index: int) -> Example:
         if isinstance(value, str):
@@ -91,6 +115,14 @@ def load(model: str | Path, *, dtype: str = "auto", threads: int | None = None) 
     loaded = load_model(config)
     if dtype == "auto" and loaded.model.module.dtype == torch.bfloat16 and not cpu_has_bf16():
         loaded.model.module.float()
+    context = context_of(loaded.model.module.config, loaded.tokenizer, loaded.model.virtual_tokens)
+    if loaded.head is not None:
+        manifest = loaded.manifest
+        encoder = encoder_of(loaded.head, loaded.tokenizer)
+        return Opened(loaded, encoder, context, manifest.instruction if manifest else None)
+    if loaded.model.start_id is not None:
+        pairs = PairEncoder(loaded.tokenizer, context)
+        return Opened(loaded, pairs, context, loaded.manifest.instruction if loaded.manifest else None)
     with_template(loaded, "auto")
     choice = choose_template(loaded.tokenizer, "auto")
     manifest = loaded.manifest
@@ -104,5 +136,4 @@ def load(model: str | Path, *, dtype: str = "auto", threads: int | None = None) 
             f"template hash {manifest.template_hash[:12]}, got {renderer.template_hash[:12]}",
             "put the tokenizer files of the run's model/ folder back",
         )
-    context = int(loaded.model.module.config.get_text_config().max_position_embeddings)
     return Opened(loaded, renderer, context, manifest.instruction if manifest else None)

@@ -90,8 +90,8 @@ def _answers(
             except RowError as error:
                 records[line] = {"error": str(error)}
         if usable:
-            texts, cut = answerer.answer(usable)
-            for example, text, was_cut in zip(usable, texts, cut, strict=True):
-                records[example.ref.line] = {"answer": text, "ended": not was_cut}
+            found = answerer.answer(usable)
+            for index, example in enumerate(usable):
+                records[example.ref.line] = opened.record(found, index)
         for line, _ in chunk:
             yield line, records[line]

@@ -11,33 +11,69 @@ from typing import Any
 
 from tunesmith.config.defaults import Facts, resolve
 from tunesmith.config.machine import available_memory, cpu_has_bf16, physical_cores
+from tunesmith.config.methods import SftConfig
 from tunesmith.config.run import Run
 from tunesmith.config.weights import known_parameters
+from tunesmith.core import gate
+from tunesmith.data import folders
+from tunesmith.data.account import Account
+from tunesmith.data.encode import HeadEncoder, encode, span_labels
 from tunesmith.data.load import Splits, lengths, load_splits, preview, tokenise
+from tunesmith.data.pairs import PairEncoder, encode_pairs
 from tunesmith.data.render import Renderer
 from tunesmith.data.template import TemplateChoice, apply_choice, choose_template
 from tunesmith.errors import DataError
 from tunesmith.models.files import EMBEDDED, locate
+from tunesmith.models.heads import HeadSpec, spec_of
 from tunesmith.models.load import Source, find, load_tokenizer, read_config
+from tunesmith.scoring import Task, detect_task
 from tunesmith.types import EventSink, Example, TokenRow, silent
+from tunesmith.workflow.heads import (
+    TASKS,
+    AnyEncoder,
+    check_pairs,
+    context_of,
+    encoder_of,
+    with_format,
+    with_outputs,
+)
 
 
 @dataclass
 class Prepared:
     """Everything that is known before a model is loaded.
 
-    run: resolved. reasons: dotted key -> why. rows: split -> token rows; `splits` holds the examples they come from.
+    run: resolved. reasons: dotted key -> why. choice: None where a head reads texts as they are.
+    rows: split -> token rows; `splits` holds the examples they come from.
     """
 
     run: Run
     reasons: dict[str, str]
     source: Source
     tokenizer: Any
-    choice: TemplateChoice
-    renderer: Renderer
+    choice: TemplateChoice | None
+    renderer: AnyEncoder
     splits: Splits
     rows: dict[str, list[TokenRow]]
     context: int
+
+    @property
+    def head(self) -> HeadSpec | None:
+        return spec_of(self.run.method)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes: of the head (of a tagger, its spans' labels), or those of the training rows."""
+        if self.head is None:
+            return self.splits.labels
+        return span_labels(self.head.labels) if self.head.method == "tag" else self.head.labels
+
+    def task(self, examples: Sequence[Example]) -> Task:
+        """How answers are scored: as the head's, or as what these answers are (labels, JSON objects, text)."""
+        if isinstance(self.renderer, HeadEncoder):
+            return TASKS[self.renderer.kind]
+        known = [*self.splits.train[:1000], *examples]
+        return detect_task([e.answer for e in known], [e.label for e in known])
 
     def examples(self, split: str) -> list[Example]:
         """The examples of a split whose rows are in use."""
@@ -50,7 +86,7 @@ def absolute(run: Run) -> Run:
     """Paths made absolute, so that a run can be resumed from any folder."""
     data = run.data.model_dump()
     for name in ("train", "validation", "test"):
-        data[name] = [_absolute(path) for path in data[name]]
+        data[name] = [folders.absolute(entry) for entry in data[name]]
     model = run.model.model_dump()
     model["base"], model["template"] = _model_folder(model["base"]), _absolute(model["template"])
     evaluate = run.evaluate.model_dump()
@@ -72,6 +108,9 @@ def _model_folder(base: str) -> str:
     return str(locate(base).resolve()) if base != EMBEDDED and Path(base).expanduser().is_dir() else base
 
 
+SPLITS = ("train", "validation", "test")
+
+
 def prepare(run: Run, folder: Path, sink: EventSink, now: datetime | None = None) -> Prepared:
     """Read and render the rows; choose what the recipe left open; print the account.
 
@@ -81,28 +120,47 @@ def prepare(run: Run, folder: Path, sink: EventSink, now: datetime | None = None
     source = find(run.model.base, run.model.revision)
     tokenizer = load_tokenizer(source)
     config = read_config(source)
-    context = int(config.get_text_config().max_position_embeddings)
-    choice = choose_template(tokenizer, run.model.template)
-    apply_choice(tokenizer, choice)
-    renderer = Renderer(tokenizer, choice, now)
+    context = context_of(config, tokenizer, max(run.method.virtual_tokens(), source.virtual_tokens))
+    run = with_format(run)
     splits = load_splits(run.data, run.seed, folder)
     limit = min(run.data.max_length or context, context)
-    supervise = run.method.supervise
-    rows = {
-        name: tokenise(
-            getattr(splits, name), renderer, supervise, limit, run.data.on_long_row, splits.account
-        )
-        for name in ("train", "validation", "test")
-    }
+    choice: TemplateChoice | None = None
+    why: dict[str, str] = {}
+    renderer: AnyEncoder
+    if isinstance(run.method, SftConfig) and config.is_encoder_decoder:
+        check_pairs(run)
+        renderer = PairEncoder(tokenizer, context)
+    elif isinstance(run.method, SftConfig):
+        choice = choose_template(tokenizer, run.model.template)
+        apply_choice(tokenizer, choice)
+        renderer = Renderer(tokenizer, choice, now)
+    else:
+        run, why = with_outputs(run, splits.train)
+        spec = spec_of(run.method)
+        assert spec is not None
+        renderer = encoder_of(spec, tokenizer)
+    rows = {name: _rows(run, getattr(splits, name), renderer, limit, splits.account) for name in SPLITS}
     if not rows["train"]:
         raise DataError(
             "no training row is left", "at least one usable row", f"see {folder / 'dropped.jsonl'}"
         )
     facts = _facts(run, source, config, tokenizer, rows, splits.train, context)
     resolved, reasons = resolve(run, facts)
+    reasons |= why
     prepared = Prepared(resolved, reasons, source, tokenizer, choice, renderer, splits, rows, context)
     _say(prepared, sink)
     return prepared
+
+
+def _rows(
+    run: Run, examples: Sequence[Example], renderer: AnyEncoder, limit: int, account: Account
+) -> list[TokenRow]:
+    if isinstance(renderer, HeadEncoder):
+        return encode(examples, renderer, limit, run.data.on_long_row, account)
+    if isinstance(renderer, PairEncoder):
+        return encode_pairs(examples, renderer, limit, run.data.on_long_row, account)
+    assert isinstance(run.method, SftConfig)
+    return tokenise(examples, renderer, run.method.supervise, limit, run.data.on_long_row, account)
 
 
 def resolved(run: Run) -> tuple[Run, dict[str, str]]:
@@ -125,8 +183,9 @@ def _facts(
     tokens, supervised = [r.num_tokens for r in train], [r.num_supervised for r in train]
     plain = examples[0].text is not None
     longest_answer = 0 if plain else max(supervised)
+    head = not isinstance(run.method, SftConfig)
     if (
-        run.method.supervise == "all" and not plain
+        isinstance(run.method, SftConfig) and run.method.supervise == "all" and not plain
     ):  # prompts are supervised too: measure the answers themselves
         longest_answer = max(len(tokenizer(e.answer)["input_ids"]) for e in examples[:2000])
     text = config.get_text_config()
@@ -143,6 +202,8 @@ def _facts(
         mean_supervised_tokens=sum(supervised) / len(supervised),
         longest_answer_tokens=longest_answer,
         is_pretraining=plain,
+        is_encoder=gate.is_encoder(config),
+        has_head=head,
         available_memory_bytes=available_memory(),
         physical_cores=physical_cores(),
         has_bf16=cpu_has_bf16(),

@@ -10,18 +10,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tunesmith.config.methods import ClassifyConfig
 from tunesmith.config.run import DataConfig, Run
 from tunesmith.core.model import Model
 from tunesmith.data.account import Account
-from tunesmith.data.load import Splits, read_examples
+from tunesmith.data.encode import HeadEncoder
+from tunesmith.data.load import read_examples
 from tunesmith.data.render import Renderer
 from tunesmith.data.tokens import windows
 from tunesmith.embedded import general_text
-from tunesmith.evaluate.answers import Answerer, pick_shots
-from tunesmith.evaluate.baselines import TFIDF_NOTE, majority, tfidf
+from tunesmith.evaluate.answers import Answerer, Answers, pick_shots
+from tunesmith.evaluate.baselines import BASELINES
+from tunesmith.evaluate.heads import HeadAnswerer
 from tunesmith.evaluate.report import (
     Losses,
+    calibration_of,
     class_scores,
     compare,
     comparison,
@@ -40,8 +45,11 @@ from tunesmith.evaluate.stats import (
     perplexity_ratio,
 )
 from tunesmith.evaluate.words import describe_forgetting
-from tunesmith.scoring import Scores, Task, detect_task, score
+from tunesmith.scoring import Scores, Task, align, known_classes, score
 from tunesmith.types import EventSink, Example, Message, RowRef, TokenRow
+from tunesmith.workflow.heads import AnyEncoder
+
+AnyAnswerer = Answerer | HeadAnswerer
 
 SUSPECT_TOKENS = 40_000
 """Training tokens scored again to find rows that are still hard: enough to rank them, cheap beside training."""
@@ -49,8 +57,7 @@ SUSPECT_TOKENS = 40_000
 ORDER = (
     "base",
     "few-shot base",
-    "majority",
-    "tfidf",
+    *dict.fromkeys(baseline.name for found in BASELINES.values() for baseline in found),
     "base (choosing a label)",
     "tuned (choosing a label)",
     "tuned",
@@ -97,16 +104,22 @@ class Proof:
         return Settings(evaluate.bootstrap, evaluate.confidence, self.run.seed)
 
     def measure(
-        self, name: str, note: str, answerer: Answerer, shots: Sequence[Example] = (), *, losses: bool = True
+        self,
+        name: str,
+        note: str,
+        answerer: AnyAnswerer,
+        shots: Sequence[Example] = (),
+        *,
+        losses: bool = True,
     ) -> Found:
         """Free generation by a model, and its losses on the reference answers."""
         with self.timed(f"answers of {name}"):
-            texts, cut = answerer.answer(
+            said = answerer.answer(
                 self.examples,
                 shots,
                 lambda done, total: self.sink("progress", name=name, done=done, total=total),
             )
-            found = Found(name, note, texts, self.score(texts, cut))
+            found = self.found(name, note, said)
             if losses:
                 found.losses = self.losses(answerer)
         self.systems.append(found)
@@ -125,29 +138,31 @@ class Proof:
         self.systems.append(Found(name, note, texts, self.score(texts)))
 
     def baselines(self, train: Sequence[Example]) -> None:
-        """Majority and TF-IDF + logistic regression, for labels and JSON answers."""
-        answers = [e.answer for e in train]
+        """What needs no language model, for every task that has such a baseline."""
+        answers, texts = [e.answer for e in train], [_input(e) for e in train]
+        asked = [_input(e) for e in self.examples]
         with self.timed("baselines"):
-            for name, note, texts in (
-                (
-                    "majority",
-                    "the commonest training answer",
-                    majority(self.task, answers, len(self.examples)),
-                ),
-                (
-                    "tfidf",
-                    TFIDF_NOTE,
-                    tfidf(self.task, [_input(e) for e in train], answers, [_input(e) for e in self.examples]),
-                ),
-            ):
-                self.systems.append(Found(name, note, texts, self.score(texts)))
+            for baseline in BASELINES[self.task]:
+                said = baseline.answer(texts, answers, asked)
+                self.systems.append(Found(baseline.name, baseline.note, said, self.score(said)))
 
-    def score(self, texts: Sequence[str], cut: Sequence[bool] | None = None) -> Scores:
+    def found(self, name: str, note: str, said: Answers) -> Found:
+        return Found(name, note, said.texts, self.score(said.texts, said.cut, said.probabilities))
+
+    def score(
+        self,
+        texts: Sequence[str],
+        cut: Sequence[bool] | None = None,
+        probabilities: NDArray[np.float64] | None = None,
+    ) -> Scores:
+        """probabilities: (N, L) in the order of `self.labels`; a class that only the test rows have gets 0."""
         references = [e.answer for e in self.examples]
-        labels = tuple(sorted({*self.labels, *references})) if self.task == "label" else ()
-        return score(self.task, references, texts, labels, hit_limit=cut)
+        labels = known_classes(self.task, references, self.labels)
+        if probabilities is not None:
+            probabilities = align(probabilities, self.labels, labels)
+        return score(self.task, references, texts, labels, hit_limit=cut, probabilities=probabilities)
 
-    def losses(self, answerer: Answerer) -> Losses:
+    def losses(self, answerer: AnyAnswerer) -> Losses:
         """One loss an example, where an example may have several token rows."""
         found = answerer.losses(self.rows)
         index = {e.ref: i for i, e in enumerate(self.examples)}
@@ -194,6 +209,7 @@ class Proof:
         """Put everything measured into the report."""
         report.systems = self.report_systems()
         report.comparisons = self.comparisons(tuned)
+        report.calibrations = [k for f in (base, tuned) if (k := calibration_of(f.name, f.scores))]
         report.confusions = [c for f in (base, tuned) if (c := confusion_of(f.name, f.scores))]
         samples = [
             Sample(where=str(e.ref), prompt=_input(e), reference=e.answer, base=b, tuned=t)
@@ -202,12 +218,6 @@ class Proof:
         report.classes = class_scores(base.scores, tuned.scores)
         report.flips = flips_of(base.scores, tuned.scores, samples)
         report.good, report.bad = pick_examples(tuned.scores, samples, seed=self.run.seed)
-
-
-def task_of(splits: Splits, examples: Sequence[Example]) -> Task:
-    """What kind of answers these are: labels, JSON objects, or text."""
-    known = [*splits.train[:1000], *examples]
-    return detect_task([e.answer for e in known], [e.label for e in known])
 
 
 def have_answers(examples: Sequence[Example]) -> bool:
@@ -223,7 +233,13 @@ def chosen_rows(examples: Sequence[Example], limit: int | None, seed: int) -> li
     return [examples[i] for i in sorted(picked)]
 
 
-def make_answerer(run: Run, model: Model, tokenizer: object, renderer: Renderer, context: int) -> Answerer:
+def make_answerer(
+    run: Run, model: Model, tokenizer: object, renderer: AnyEncoder, context: int
+) -> AnyAnswerer:
+    if isinstance(renderer, HeadEncoder):
+        limit = min(run.data.max_length or context, context)
+        below = run.method.abstain_below if isinstance(run.method, ClassifyConfig) else 0.0
+        return HeadAnswerer(model, renderer, limit, below)
     assert run.evaluate.max_new_tokens is not None
     return Answerer(
         model=model,
@@ -236,7 +252,7 @@ def make_answerer(run: Run, model: Model, tokenizer: object, renderer: Renderer,
 
 
 def suspects(
-    answerer: Answerer, examples: Sequence[Example], rows: Sequence[TokenRow], seed: int
+    answerer: AnyAnswerer, examples: Sequence[Example], rows: Sequence[TokenRow], seed: int
 ) -> list[Suspect]:
     """The training rows of highest mean loss among a seeded choice of them, worst first."""
     by_ref = {e.ref: e for e in examples}
@@ -248,7 +264,7 @@ def suspects(
         chosen.append(rows[i])
         used += rows[i].num_tokens
     losses = answerer.losses(chosen)
-    mean = losses.nll / losses.tokens
+    mean = losses.nll / np.maximum(losses.tokens, 1)
     worst = np.argsort(-mean, kind="stable")[:10]
     return [
         Suspect(
@@ -261,9 +277,11 @@ def suspects(
     ]
 
 
-def general_rows(run: Run, renderer: Renderer, context: int) -> list[TokenRow]:
+def general_rows(run: Run, renderer: AnyEncoder, context: int) -> list[TokenRow]:
     """Token rows of the general sample: the lines of a .txt file, or the `text` column of a file of rows; a text
     longer than the context becomes several windows. Raises DataError for rows without text."""
+    if not isinstance(renderer, Renderer):
+        return []  # a head writes no text, and an encoder-decoder model continues none
     examples: list[Example] = []
     for path in run.evaluate.forgetting:
         file = general_text() if path == "embedded" else Path(path)
@@ -313,7 +331,7 @@ def fill_perplexity(
 def free(*models: Model) -> None:
     """Let go of a model's weights before the next is loaded."""
     for model in models:
-        model.module = None
+        model.module, model.head = None, None
     gc.collect()
 
 

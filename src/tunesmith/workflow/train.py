@@ -18,6 +18,7 @@ from tunesmith.config.run import Run
 from tunesmith.core.model import Model
 from tunesmith.data.readers import sha256
 from tunesmith.errors import ConfigError, Interrupted, RunError
+from tunesmith.evaluate.heads import HeadAnswerer, mean
 from tunesmith.evaluate.report import write_report
 from tunesmith.evaluate.report_model import SeedRun
 from tunesmith.scoring import metric
@@ -266,9 +267,15 @@ def _watch(prepared: Prepared, model: Model) -> Watch | None:
     proof = _validation(prepared)
 
     def evaluate(step: int) -> dict[str, float]:
+        if isinstance(answerer, HeadAnswerer):  # one pass gives the loss and the answers
+            outputs = answerer.outputs(rows)
+            said = answerer.read(proof.examples, outputs)
+            return {"loss": mean(answerer.losses_of(rows, outputs))} | proof.found(
+                "", "", said
+            ).scores.metrics
         metrics = {"loss": answerer.mean_loss(rows)}
         if proof.examples:
-            metrics |= proof.score(*answerer.answer(proof.examples)).metrics
+            metrics |= proof.found("", "", answerer.answer(proof.examples)).scores.metrics
         return metrics
 
     higher = run.train.watch != "loss" and metric(run.train.watch).higher_is_better
@@ -276,14 +283,17 @@ def _watch(prepared: Prepared, model: Model) -> Watch | None:
 
 
 def _validation(prepared: Prepared) -> prove.Proof:
-    """What scores the validation rows that are answered by generation: none of plain text."""
+    """What scores the validation rows that are answered: by a head all of them, by generation some, none of plain
+    text."""
     run, examples = prepared.run, prepared.examples("validation")
-    generates = run.train.eval_generate > 0 and prove.have_answers(examples)
+    head = prepared.head is not None
+    answers = prove.have_answers(examples) and (head or run.train.eval_generate > 0)
+    limit = None if head else run.train.eval_generate
     return prove.Proof(
         run=run,
-        task=prove.task_of(prepared.splits, examples) if generates else "text",
-        labels=prepared.splits.labels,
-        examples=prove.chosen_rows(examples, run.train.eval_generate, run.seed) if generates else [],
+        task=prepared.task(examples) if answers else "text",
+        labels=prepared.labels,
+        examples=prove.chosen_rows(examples, limit, run.seed) if answers else [],
         rows=[],
         sink=silent,
     )

@@ -1,0 +1,223 @@
+"""Banking77 (arXiv:2003.04807): a small encoder and the embedded decoder against the published table.
+
+python benchmarks/banking77.py --data DATA --encoder FOLDER [--out benchmarks/results] [--only NAME] [--seeds 3]
+DATA holds train.csv and test.csv with columns text, category; FOLDER a sentence encoder such as all-MiniLM-L6-v2.
+
+Settings were chosen on a tenth of the training rows (docs/log.md); here a run trains on all of them (or on the first
+k of each class in a seeded order), without validation rows, to its end, and scores the test rows once. Each run is
+a process of its own. Writes banking77.json, one row a run: model, method, shots (0: all rows), seed, test_accuracy,
+train_seconds, and prints the table. Runs that the file already has are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+MINILM = "all-MiniLM-L6-v2 (22 M)"
+BASE = "tunesmith/base-8m (8 M)"
+FULL = ["train.batch_size=32", "train.learning_rate=2e-4", "method.head_lr_factor=10", "train.epochs=6"]
+FEW = ["train.batch_size=16", "train.learning_rate=2e-4", "method.head_lr_factor=10"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Settings of one row of the table; shots 0: all training rows."""
+
+    name: str
+    model: str
+    method: str
+    shots: int
+    seeds: int
+    overrides: tuple[str, ...]
+
+
+SETTINGS = [
+    Setting("minilm-full", MINILM, "full tuning, head", 0, 3, ("method.type=classify", *FULL)),
+    Setting(
+        "minilm-10", MINILM, "full tuning, head", 10, 3, ("method.type=classify", *FEW, "train.epochs=20")
+    ),
+    Setting(
+        "minilm-30", MINILM, "full tuning, head", 30, 3, ("method.type=classify", *FEW, "train.epochs=12")
+    ),
+    Setting(
+        "minilm-lora",
+        MINILM,
+        "LoRA r=16, head",
+        0,
+        1,
+        (
+            "method.type=classify",
+            "method.tuning=lora",
+            "train.batch_size=32",
+            "train.learning_rate=1e-3",
+            "train.epochs=6",
+            "method.head_lr_factor=3",
+        ),
+    ),
+    Setting(
+        "base-generation",
+        BASE,
+        "full tuning, generation",
+        0,
+        1,
+        ("train.batch_size=16", "train.learning_rate=1.5e-3", "train.epochs=5"),
+    ),
+    Setting(
+        "base-head",
+        BASE,
+        "full tuning, head",
+        0,
+        1,
+        ("method.type=classify", "train.batch_size=16", "train.learning_rate=1.5e-3", "train.epochs=5"),
+    ),
+]
+
+PUBLISHED = [
+    ("BERT fixed", "67.55 / 80.07 / 87.19"),
+    ("BERT tuned", "83.42 / 90.03 / 93.66"),
+    ("USE", "84.23 / 89.74 / 92.81"),
+    ("ConveRT", "83.32 / 89.37 / 93.01"),
+    ("USE + ConveRT", "85.19 / 90.57 / 93.36"),
+]
+"""10 and 30 examples a class, and all: the paper's table of intent accuracy."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--encoder", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--only", default="", help="run only settings whose name begins so")
+    parser.add_argument("--seeds", type=int, help="at most this many seeds of each")
+    args = parser.parse_args()
+    target = args.out / "banking77.json"
+    found = json.loads(target.read_text()) if target.exists() else {"rows": []}
+    for setting in (s for s in SETTINGS if s.name.startswith(args.only)):
+        for seed in range(min(setting.seeds, args.seeds or setting.seeds)):
+            if not any(_is(row, setting, seed) for row in found["rows"]):
+                found["rows"] += _run(setting, seed, args.data, args.encoder)
+                found["machine"], found["date"] = _machine(), date.today().isoformat()
+                args.out.mkdir(parents=True, exist_ok=True)
+                target.write_text(json.dumps(found, indent=1) + "\n")
+                print(_line(found["rows"][-1]), flush=True)
+    print(table(found["rows"]))
+
+
+def _is(row: dict[str, Any], setting: Setting, seed: int) -> bool:
+    return (row["model"], row["method"], row["shots"], row["seed"]) == (
+        setting.model,
+        setting.method,
+        setting.shots,
+        seed,
+    )
+
+
+def _run(setting: Setting, seed: int, data: Path, encoder: Path) -> list[dict[str, Any]]:
+    """One process; the TF-IDF baseline of the same rows is a row of its own, once."""
+    with tempfile.TemporaryDirectory(prefix="banking77-") as name:
+        folder = Path(name)
+        train = few_shot(data / "train.csv", setting.shots, seed, folder / "train.csv")
+        base = str(encoder) if setting.model == MINILM else "tunesmith/base-8m"
+        command = [
+            *(sys.executable, "-m", "tunesmith.cli.main", "train", "--quiet"),
+            *(f"name={setting.name}", f"output={folder}", f"seed={seed}", f"model.base={base}"),
+            *(f"data.train={train}", f"data.test={data / 'test.csv'}", "data.validation_fraction=0"),
+            *("evaluate.forgetting=[]", "evaluate.few_shot=0", "train.save_every=1000000"),
+            *setting.overrides,
+        ]
+        subprocess.run(command, check=True)
+        report = json.loads((folder / setting.name / "report" / "metrics.json").read_text())
+    systems = {s["name"]: s["metrics"]["accuracy"]["value"] for s in report["systems"]}
+    common = {"shots": setting.shots, "seed": seed}
+    rows = [
+        {
+            "model": setting.model,
+            "method": setting.method,
+            **common,
+            "test_accuracy": systems["tuned"],
+            "train_seconds": round(report["cost"]["seconds"]["train"], 1),
+        }
+    ]
+    if setting.name.startswith("minilm") and "lora" not in setting.name:
+        for model, method, system in (
+            ("TF-IDF", "logistic regression", "tfidf"),
+            (MINILM, "linear probe, frozen", "base"),
+        ):
+            row = {"model": model, "method": method, **common}
+            rows.insert(0, row | {"test_accuracy": systems[system], "train_seconds": None})
+    return rows
+
+
+def few_shot(source: Path, shots: int, seed: int, target: Path) -> Path:
+    """`shots` rows of each class, drawn by the seed; all rows for 0."""
+    if not shots:
+        return source
+    with source.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    random.Random(seed).shuffle(rows)
+    taken: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        taken.setdefault(row["category"], []).append(row)
+    chosen = [row for of_class in taken.values() for row in of_class[:shots]]
+    with target.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["text", "category"])
+        writer.writeheader()
+        writer.writerows(chosen)
+    return target
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Mean accuracy of the seeds, beside the published rows."""
+    lines = [
+        "| model | method | 10 a class | 30 a class | all rows | seconds (all) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for model, method in dict.fromkeys((r["model"], r["method"]) for r in rows):
+        mine = [r for r in rows if (r["model"], r["method"]) == (model, method)]
+        cells = [_cell([r["test_accuracy"] for r in mine if r["shots"] == shots]) for shots in (10, 30, 0)]
+        seconds = [r["train_seconds"] for r in mine if r["shots"] == 0 and r["train_seconds"]]
+        lines.append(
+            f"| {model} | {method} | {' | '.join(cells)} | {statistics.mean(seconds):.0f} |"
+            if seconds
+            else f"| {model} | {method} | {' | '.join(cells)} | - |"
+        )
+    lines += [f"| {name} | published | {' | '.join(values.split(' / '))} | |" for name, values in PUBLISHED]
+    return "\n".join(lines)
+
+
+def _cell(values: list[float]) -> str:
+    if not values:
+        return "-"
+    mean = f"{100 * statistics.mean(values):.2f}"
+    return (
+        mean
+        if len(values) == 1
+        else f"{mean} (s.d. {100 * statistics.stdev(values):.2f}, {len(values)} seeds)"
+    )
+
+
+def _line(row: dict[str, Any]) -> str:
+    what = f"{row['model']}, {row['method']}, shots {row['shots']}, seed {row['seed']}"
+    return f"{what}: {100 * row['test_accuracy']:.2f} % in {row['train_seconds']} s"
+
+
+def _machine() -> str:
+    from tunesmith.config.machine import describe_machine
+
+    return f"{describe_machine()}; {platform.platform()}"
+
+
+if __name__ == "__main__":
+    main()

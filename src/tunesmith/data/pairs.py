@@ -1,0 +1,117 @@
+"""Examples -> token rows for encoder-decoder models: the question is the source, the answer the target.
+
+There is no chat template: both sides are encoded as the tokenizer does it, and `data.instruction` (such as T5's
+"summarize: ") stands before the source. Text never becomes a control token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tunesmith.data.account import Account
+from tunesmith.data.tokens import OnLongRow
+from tunesmith.errors import ConfigError, ModelError, RowError
+from tunesmith.types import Example, Message, Segment, TokenRow
+
+MIN_LENGTH = 2
+
+
+@dataclass
+class PairEncoder:
+    """tokenizer: with an end token, which ends every target. context: most tokens of either side."""
+
+    tokenizer: Any
+    context: int
+
+    def __post_init__(self) -> None:
+        if self.tokenizer.eos_token_id is None:
+            raise ModelError(
+                "the tokenizer has no end token", "one: targets end with it", "choose another model"
+            )
+
+    @property
+    def end_ids(self) -> list[int]:
+        return [int(self.tokenizer.eos_token_id)]
+
+    @property
+    def template_hash(self) -> str:
+        probe = [self.tokenizer("a")["input_ids"], self.tokenizer(text_target="a")["input_ids"]]
+        return hashlib.sha256(json.dumps(probe).encode()).hexdigest()
+
+    def describe(self) -> str:
+        return "the question goes to the encoder as it is, the answer to the decoder"
+
+    def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[int]:
+        """The source. Raises RowError for what is no single question."""
+        turns = [m for m in messages if m.role != "system"]
+        if len(turns) != 1 or turns[0].role != "user" or tools:
+            raise RowError(
+                "not_one_question",
+                f"{len(turns)} turns",
+                fix="an encoder-decoder model takes one question a row",
+            )
+        text = "\n\n".join(m.content for m in messages)
+        return self._ids(self.tokenizer(text, split_special_tokens=True, verbose=False))
+
+    def row(self, example: Example) -> TokenRow:
+        source = self.prompt_ids(example.prompt, example.tools)
+        target = self._ids(
+            self.tokenizer(text_target=example.answer, split_special_tokens=True, verbose=False)
+        )
+        if target[-1] != self.end_ids[0]:
+            target.append(self.end_ids[0])
+        return _row(example, source, target)
+
+    def _ids(self, encoded: Any) -> list[int]:
+        return [int(i) for i in encoded["input_ids"]]
+
+
+def encode_pairs(
+    examples: Iterable[Example],
+    encoder: PairEncoder,
+    max_length: int,
+    on_long_row: OnLongRow,
+    account: Account,
+) -> list[TokenRow]:
+    """Rows whose sides have at most `max_length` tokens each; `cut` shortens sources and targets at their end, before
+    the end token (of a target it is then missing)."""
+    if max_length < MIN_LENGTH:
+        raise ConfigError(f"data.max_length = {max_length}", f"at least {MIN_LENGTH} tokens")
+    rows: list[TokenRow] = []
+    files = set()
+    for example in examples:
+        files.add(example.ref.file)
+        try:
+            row = encoder.row(example)
+        except RowError as error:
+            account.withdraw(example.ref, error.reason, error.got, bad=True)
+            continue
+        source, target = (s.ids.tolist() for s in row.segments)
+        if max(len(source), len(target)) > max_length:
+            if on_long_row == "drop":
+                longest = max(len(source), len(target))
+                account.withdraw(example.ref, "too_long", f"{longest:,} tokens; at most {max_length:,}")
+                continue
+            if len(source) > max_length:
+                account.notes["prompt_cut"] += 1
+                source = [*source[: max_length - 1], source[-1]]
+            if len(target) > max_length:
+                account.notes["answer_cut"] += 1
+                target = target[:max_length]
+            row = _row(example, source, target)
+        rows.append(row)
+    for file in sorted(files):
+        account.check(file)
+    return rows
+
+
+def _row(example: Example, source: list[int], target: list[int]) -> TokenRow:
+    root = Segment(np.array(source, np.int64), np.zeros(len(source), np.float32))
+    leaf = Segment(np.array(target, np.int64), np.ones(len(target), np.float32), 0)
+    return TokenRow(example.ref, (root, leaf), alone=True)

@@ -1,0 +1,76 @@
+"""The tasks: how answers of each kind are scored. A new task is a new entry of TASKS (and of `Task`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from tunesmith.scoring.corpus import score_text
+from tunesmith.scoring.json_answers import score_json
+from tunesmith.scoring.metrics import Task
+from tunesmith.scoring.multi_label import names, names_probabilities, score_names
+from tunesmith.scoring.numbers import score_numbers
+from tunesmith.scoring.pooled import Floats
+from tunesmith.scoring.scores import Scores
+from tunesmith.scoring.single_label import label_probabilities, score_label
+from tunesmith.scoring.spans import score_spans, span_labels
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How one task is scored.
+
+    score: (references, predictions, labels) -> Scores. compared: the metrics on which systems are compared.
+    The first is the primary one, on which the claim 'it got better' stands: fixed before anything is
+    measured. turned: the row metric by which a row became right or wrong (or better or worse, where it is
+    graded). graded: the row metric by which good and bad examples are told. classes: the class names in
+    references; None where answers have no classes. probabilities: adds to scores what probabilities of the
+    classes say.
+    """
+
+    score: Callable[[Sequence[str], Sequence[str], Sequence[str]], Scores]
+    compared: tuple[str, ...]
+    turned: str
+    graded: str
+    classes: Callable[[Sequence[str]], Iterable[str]] | None = None
+    probabilities: Callable[[Scores, Floats], Scores] | None = None
+
+
+TASKS: dict[Task, Kind] = {
+    "label": Kind(
+        score_label,
+        compared=("accuracy", "macro_f1"),
+        turned="accuracy",
+        graded="accuracy",
+        classes=lambda references: references,
+        probabilities=label_probabilities,
+    ),
+    "labels": Kind(
+        score_names,
+        compared=("micro_f1", "macro_f1", "jaccard", "subset_accuracy"),
+        turned="subset_accuracy",
+        graded="jaccard",
+        classes=names,
+        probabilities=names_probabilities,
+    ),
+    "json": Kind(
+        score_json, compared=("json_exact", "field_accuracy"), turned="json_exact", graded="json_exact"
+    ),
+    "text": Kind(
+        score_text,
+        compared=("rouge_l", "token_f1", "exact_match", "bleu", "chrf"),
+        turned="exact_match",
+        graded="rouge_l",
+    ),
+    "number": Kind(score_numbers, compared=("mae", "rmse"), turned="mae", graded="mae"),
+    "spans": Kind(
+        score_spans,
+        compared=("span_f1", "macro_f1", "span_exact"),
+        turned="span_exact",
+        graded="span_row_f1",
+        classes=span_labels,
+    ),
+}
+
+PRIMARY: dict[Task, str] = {task: kind.compared[0] for task, kind in TASKS.items()}
+"""The metric on which the claim 'it got better' stands."""

@@ -1,0 +1,146 @@
+"""The systems that a finished run is proved by: tuned, base, and baselines, on the same test rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunesmith.core.model import Model
+from tunesmith.data.encode import HeadEncoder
+from tunesmith.data.render import Renderer
+from tunesmith.evaluate.answers import Answerer
+from tunesmith.evaluate.heads import HeadAnswerer
+from tunesmith.evaluate.linear_probe import NOTE, linear_probe
+from tunesmith.evaluate.report import Losses
+from tunesmith.evaluate.report_model import Report
+from tunesmith.models.load import Loaded, load_model
+from tunesmith.train.build import Built, with_template, writes_after_prompt
+from tunesmith.types import EventSink, TokenRow
+from tunesmith.workflow import prove
+from tunesmith.workflow.prepare import Prepared
+
+NO_TEST_ROWS = "there are no test rows (data.test_fraction is 0 and no data.test is given)"
+
+
+@dataclass
+class _General:
+    """Losses of one model on held-out text (where rows have no answers) and on the general sample."""
+
+    held_out: Losses | None
+    general: Losses | None
+
+
+def measure_all(
+    prepared: Prepared, built: Built, report: Report, sink: EventSink, seconds: dict[str, float]
+) -> None:
+    """Tuned first, then base: one model in memory at a time."""
+    run = prepared.run
+    sink("phase", name="prove", text="base, tuned and baselines on the same test rows")
+    examples = prove.chosen_rows(prepared.examples("test"), run.evaluate.limit, run.seed)
+    refs = {e.ref for e in examples}
+    proof = prove.Proof(
+        run=run,
+        task=report.task,
+        labels=prepared.labels,
+        examples=examples,
+        rows=[r for r in prepared.rows["test"] if r.ref in refs],
+        sink=sink,
+    )
+    answers = prove.have_answers(examples)
+    if isinstance(prepared.renderer, HeadEncoder):
+        _prove_head(prepared, built, report, proof)
+        seconds |= proof.seconds
+        return
+    general = prove.general_rows(run, prepared.renderer, prepared.context)
+    tuned = _look(prepared, proof, built.loaded.model, "tuned", general)
+    with proof.timed("hard training rows"):
+        report.suspects = prove.suspects(
+            _answerer(prepared, built.loaded.model), prepared.splits.train, prepared.rows["train"], run.seed
+        )
+    built.state.optimizer.release()
+    prove.free(built.loaded.model)
+    base_model = load_base(prepared).model
+    base = _look(prepared, proof, base_model, "base", general)
+    if answers and run.evaluate.few_shot and isinstance(prepared.renderer, Renderer):
+        shots = prove.shots_for(run, prepared.examples("train"))
+        note = f"prompted with {len(shots)} training examples (as many as fit)"
+        proof.measure("few-shot base", note, _answerer(prepared, base_model), shots, losses=False)
+    prove.free(base_model)
+    if answers and run.evaluate.baselines:
+        proof.baselines(prepared.examples("train"))
+    if answers:
+        with proof.timed("statistics"):
+            proof.fill_ordered(report)
+    elif base.held_out and tuned.held_out:
+        prove.fill_perplexity(report, base.held_out, tuned.held_out, proof.settings)
+    else:
+        report.absent["systems"] = NO_TEST_ROWS
+    if base.general and tuned.general:
+        report.forgetting = prove.forgetting(base.general, tuned.general, run)
+    elif not isinstance(prepared.renderer, Renderer):
+        report.absent["forgetting"] = "an encoder-decoder model has no perplexity on plain text"
+    seconds |= proof.seconds
+
+
+def _prove_head(prepared: Prepared, built: Built, report: Report, proof: prove.Proof) -> None:
+    """The head on the test rows, against a linear probe on what the base's features already hold."""
+    run = prepared.run
+    tuned = _head_answerer(prepared, built.loaded.model)
+    if proof.examples:
+        proof.measure("tuned", "the head's own answer", tuned, losses=False)
+    with proof.timed("hard training rows"):
+        report.suspects = prove.suspects(tuned, prepared.splits.train, prepared.rows["train"], run.seed)
+    built.state.optimizer.release()
+    prove.free(built.loaded.model)
+    report.absent["forgetting"] = "a head writes no text"
+    if not proof.examples:
+        report.absent["systems"] = NO_TEST_ROWS
+        return
+    base = load_base(prepared).model
+    with proof.timed("answers of base"):
+        answerer = _head_answerer(prepared, base)
+        outputs = linear_probe(answerer, prepared.rows["train"], proof.rows, run.seed)
+        proof.systems.append(proof.found("base", NOTE, answerer.read(proof.examples, outputs)))
+    prove.free(base)
+    if run.evaluate.baselines:
+        proof.baselines(prepared.examples("train"))
+    with proof.timed("statistics"):
+        proof.fill_ordered(report)
+
+
+def _answerer(prepared: Prepared, model: Model) -> Answerer:
+    found = _any_answerer(prepared, model)
+    assert isinstance(found, Answerer)
+    return found
+
+
+def _head_answerer(prepared: Prepared, model: Model) -> HeadAnswerer:
+    found = _any_answerer(prepared, model)
+    assert isinstance(found, HeadAnswerer)
+    return found
+
+
+def _any_answerer(prepared: Prepared, model: Model) -> prove.AnyAnswerer:
+    return prove.make_answerer(prepared.run, model, prepared.tokenizer, prepared.renderer, prepared.context)
+
+
+def _look(
+    prepared: Prepared, proof: prove.Proof, model: Model, name: str, general: list[TokenRow]
+) -> _General:
+    """Everything that is measured of one model."""
+    run, answerer = prepared.run, _answerer(prepared, model)
+    answers = prove.have_answers(proof.examples)
+    if answers:
+        proof.measure(name, "free generation, greedy", answerer)
+        if proof.task == "label" and run.evaluate.label_scoring:
+            proof.choose(f"{name} (choosing a label)", answerer)
+    with proof.timed(f"losses of {name}"):
+        held_out = proof.losses(answerer) if proof.examples and not answers else None
+        return _General(held_out, answerer.losses(general) if general else None)
+
+
+def load_base(prepared: Prepared) -> Loaded:
+    """The model as it was before training, with the same template and new tokens."""
+    loaded = load_model(prepared.run.model, head=prepared.head)
+    if writes_after_prompt(loaded):
+        with_template(loaded, prepared.run.model.template)
+    return loaded

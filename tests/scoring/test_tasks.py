@@ -1,0 +1,69 @@
+"""Every task of the table keeps the same promises."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from tunesmith.scoring import METRICS, PRIMARY, TASKS, Scores, Task, flips, goodness, metric, score, whole
+
+ROWS: dict[Task, tuple[list[str], list[str]]] = {
+    "label": (["a", "b", "a"], ["A", "a", "don't know"]),
+    "labels": (['["a"]', '["a", "b"]', "[]"], ['["a", "b"]', '["b", "a"]', "none"]),
+    "json": (['{"k": "a"}', '{"k": "b"}', '{"k": "a"}'], ['{"k": "a"}', "no", '{"k": "a"}']),
+    "text": (["a b c", "c d", "e"], ["a b", "c d", "I cannot answer"]),
+    "number": (["[1, 20]", "[2, 30]", "[4, 10]"], ["[1, 21]", "[3, 30]", "about 4"]),
+    "spans": (['[[0, 2, "a"]]', "[]", '[[3, 4, "b"]]'], ['[[0, 2, "a"]]', '[[0, 1, "b"]]', "none"]),
+}
+
+
+def scored(task: Task, perfect: bool = False) -> Scores:
+    references, predictions = ROWS[task]
+    return score(task, references, references if perfect else predictions, ["a", "b"])
+
+
+def test_the_table_has_every_task() -> None:
+    assert set(TASKS) == set(get_args(Task)) == set(ROWS)
+    assert {task: kind.compared[0] for task, kind in TASKS.items()} == PRIMARY
+    before = {"label": "accuracy", "json": "json_exact", "text": "rouge_l"}
+    assert {task: PRIMARY[task] for task in before} == before  # claims of old reports stand on these
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_metric_is_documented_in_range_and_what_its_rows_say(task: Task) -> None:
+    scores = scored(task)
+    for name, value in scores.metrics.items():
+        low, high = metric(name).range
+        assert low <= value <= high, name
+        assert name in METRICS or name.partition(".")[0] in METRICS
+    for name, rows in scores.per_row.items():
+        assert rows.shape == (3,)
+        assert scores.metrics[name] == pytest.approx(np.nanmean(rows))
+    for name, pooled in scores.pooled.items():
+        assert scores.metrics[name] == pytest.approx(whole(pooled))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_compared_can_be_resampled_and_rows_can_be_judged(task: Task) -> None:
+    scores, kind = scored(task), TASKS[task]
+    # fields of JSON answers and targets come on top; label and json leave macro averages descriptive
+    assert all(name in scores.per_row or name in scores.pooled for name in kind.compared)
+    assert kind.turned in scores.per_row
+    assert kind.graded in scores.per_row
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_perfect_answers_are_best_and_flips_go_one_way(task: Task) -> None:
+    base, best = scored(task), scored(task, perfect=True)
+    for name, value in best.metrics.items():
+        of = metric(name)
+        if name not in ("bleu", "hamming_loss"):  # BLEU needs four words in a run
+            better = value - base.metrics[name] if of.higher_is_better else base.metrics[name] - value
+            assert better >= -1e-12, name
+    assert goodness(best).tolist() == [1, 1, 1]
+    fixed, broken = flips(base, best)
+    assert fixed
+    assert not broken
+    assert flips(best, base) == ([], fixed)
