@@ -27,8 +27,15 @@ from typing import Any
 
 MINILM = "all-MiniLM-L6-v2 (22 M)"
 BASE = "tunesmith/base-8m (8 M)"
-FULL = ["train.batch_size=32", "train.learning_rate=2e-4", "method.head_lr_factor=10", "train.epochs=6"]
-FEW = ["train.batch_size=16", "train.learning_rate=2e-4", "method.head_lr_factor=10"]
+HEAD = ("method.type=classify", "method.freeze.embeddings=true")
+FULL = (
+    *HEAD,
+    "train.batch_size=32",
+    "train.learning_rate=2e-4",
+    "train.epochs=6",
+    "method.head_lr_factor=10",
+)
+FEW = (*HEAD, "train.batch_size=16", "train.learning_rate=5e-5", "train.epochs=8", "method.head_init=probe")
 
 
 @dataclass(frozen=True)
@@ -44,13 +51,9 @@ class Setting:
 
 
 SETTINGS = [
-    Setting("minilm-full", MINILM, "full tuning, head", 0, 3, ("method.type=classify", *FULL)),
-    Setting(
-        "minilm-10", MINILM, "full tuning, head", 10, 3, ("method.type=classify", *FEW, "train.epochs=20")
-    ),
-    Setting(
-        "minilm-30", MINILM, "full tuning, head", 30, 3, ("method.type=classify", *FEW, "train.epochs=12")
-    ),
+    Setting("minilm-full", MINILM, "full tuning, head", 0, 3, FULL),
+    Setting("minilm-10", MINILM, "full tuning, head", 10, 3, FEW),
+    Setting("minilm-30", MINILM, "full tuning, head", 30, 3, FEW),
     Setting(
         "minilm-lora",
         MINILM,
