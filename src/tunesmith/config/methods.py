@@ -241,8 +241,8 @@ class Head(Tuning):
 
     pooling: Literal["auto", "cls", "mean", "last"] = "auto"
     """Which hidden state stands for a text: its first token, the mean of its tokens, or its last token (causal
-    models). `auto`: last for causal models; for encoders mean where the model was trained with it
-    (sentence-transformers folders say so), else cls."""
+    models). `auto`: last for causal models; for encoders what the model's own configuration says (ModernBERT's
+    `classifier_pooling`, or a sentence-transformers folder's `1_Pooling`), else cls."""
 
     head_init: Literal["random", "probe"] = "random"
     """Where the head's weights start: drawn at random, or at a linear probe fitted on the untuned model's features, so
