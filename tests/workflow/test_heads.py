@@ -141,7 +141,7 @@ def test_a_head_learns_and_comes_out_with_its_proof(
 
 
 def test_a_well_learned_classifier_is_sure_and_right(encoder: Path, tmp_path: Path) -> None:
-    train = {"max_steps": 120, "eval_every": 40}
+    train = {"max_steps": 120, "eval_every": 40, "watch": "auroc"}
     tree = recipe("classify", encoder, tmp_path, method={"pooling": "mean"}, train=train)
     run = Run.model_validate(tree)
     report = tunesmith.train(run).report

@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tunesmith.config.explain import explain
 from tunesmith.config.load import load_run
 from tunesmith.config.machine import describe_machine
@@ -305,7 +307,10 @@ def _check_watch(prepared: Prepared) -> None:
     proof = _validation(prepared)
     if proof.examples:
         answers = [e.answer for e in proof.examples]
-        known |= proof.score(answers, [False] * len(answers)).metrics.keys()
+        even = None
+        if prepared.head is not None and prepared.head.method == "classify":  # heads measure probabilities too
+            even = np.full((len(answers), len(proof.labels)), 1 / len(proof.labels))
+        known |= proof.score(answers, [False] * len(answers), even).metrics.keys()
     if watch not in known:
         raise ConfigError(
             f"train.watch={watch} is not measured on these validation rows",
