@@ -308,7 +308,9 @@ def _check_watch(prepared: Prepared) -> None:
     if proof.examples:
         answers = [e.answer for e in proof.examples]
         even = None
-        if prepared.head is not None and prepared.head.method == "classify":  # heads measure probabilities too
+        if (
+            prepared.head is not None and prepared.head.method == "classify"
+        ):  # heads measure probabilities too
             even = np.full((len(answers), len(proof.labels)), 1 / len(proof.labels))
         known |= proof.score(answers, [False] * len(answers), even).metrics.keys()
     if watch not in known:
