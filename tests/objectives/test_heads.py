@@ -52,7 +52,7 @@ def one_class() -> Batch:
 
 
 @pytest.mark.parametrize("gamma", [0.0, 2.0])
-@pytest.mark.parametrize("given", [None, {"a": 2.0, "c": 0.5}])
+@pytest.mark.parametrize("given", [None, {"a": 3.0, "c": 0.5}])
 def test_one_class_with_weights_and_focus(gamma: float, given: dict[str, float] | None) -> None:
     config = ClassifyConfig(labels=LABELS, class_weights=given, focal_gamma=gamma)
     objective, model = Classify(config), Says(OUTPUTS)
