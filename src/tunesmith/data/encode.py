@@ -22,12 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.data.account import Account
-from tunesmith.data.tokens import OnLongRow
-from tunesmith.errors import ConfigError, DataError, RowError
+from tunesmith.data.tokens import OnLongRow, accounted
+from tunesmith.errors import DataError, RowError
 from tunesmith.types import IGNORED, Example, Segment, TokenRow
 
 OUTSIDE = "O"
-MIN_LENGTH = 3
 
 Kind = Literal["classify", "classify_many", "regress", "tag"]
 Span = tuple[int, int, str]
@@ -245,26 +244,17 @@ def encode(
     on_long_row: OnLongRow,
     account: Account,
 ) -> list[TokenRow]:
-    """Rows of at most `max_length` tokens; what is dropped, cut or does not fit tokens is in the account."""
-    if max_length < MIN_LENGTH:
-        raise ConfigError(f"data.max_length = {max_length}", f"at least {MIN_LENGTH} tokens")
-    rows: list[TokenRow] = []
-    before, files = encoder.unaligned, set()
-    for example in examples:
-        files.add(example.ref.file)
-        try:
-            row = encoder.row(example)
-        except RowError as error:
-            account.withdraw(example.ref, error.reason, error.got, bad=True)
-            continue
-        if row.num_tokens > max_length and on_long_row == "drop":
-            account.withdraw(example.ref, "too_long", f"{row.num_tokens:,} tokens; at most {max_length:,}")
-            continue
-        if row.num_tokens > max_length:
-            row = encoder.row(example, max_length)
-            account.notes["text_cut"] += 1
-        rows.append(row)
+    """Rows of at most `max_length` tokens; the account's notes count text_cut and span_inside_a_token."""
+
+    def fit(example: Example, made: list[TokenRow]) -> list[TokenRow]:
+        if made[0].num_tokens <= max_length:
+            return made
+        if on_long_row == "drop":
+            return []
+        account.notes["text_cut"] += 1
+        return [encoder.row(example, max_length)]
+
+    before = encoder.unaligned
+    rows = accounted(examples, lambda e: [encoder.row(e)], fit, lambda r: r.num_tokens, max_length, account)
     account.notes["span_inside_a_token"] += encoder.unaligned - before
-    for file in sorted(files):
-        account.check(file)
     return rows

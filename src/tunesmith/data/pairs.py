@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 
 from tunesmith.data.account import Account
-from tunesmith.data.tokens import OnLongRow
-from tunesmith.errors import ConfigError, ModelError, RowError
+from tunesmith.data.tokens import OnLongRow, accounted
+from tunesmith.errors import ModelError, RowError
 from tunesmith.types import Example, Message, Segment, TokenRow
-
-MIN_LENGTH = 2
 
 
 @dataclass
@@ -80,35 +78,27 @@ def encode_pairs(
     account: Account,
 ) -> list[TokenRow]:
     """Rows whose sides have at most `max_length` tokens each; `cut` shortens sources and targets at their end, before
-    the end token (of a target it is then missing)."""
-    if max_length < MIN_LENGTH:
-        raise ConfigError(f"data.max_length = {max_length}", f"at least {MIN_LENGTH} tokens")
-    rows: list[TokenRow] = []
-    files = set()
-    for example in examples:
-        files.add(example.ref.file)
-        try:
-            row = encoder.row(example)
-        except RowError as error:
-            account.withdraw(example.ref, error.reason, error.got, bad=True)
-            continue
-        source, target = (s.ids.tolist() for s in row.segments)
-        if max(len(source), len(target)) > max_length:
-            if on_long_row == "drop":
-                longest = max(len(source), len(target))
-                account.withdraw(example.ref, "too_long", f"{longest:,} tokens; at most {max_length:,}")
-                continue
-            if len(source) > max_length:
-                account.notes["prompt_cut"] += 1
-                source = [*source[: max_length - 1], source[-1]]
-            if len(target) > max_length:
-                account.notes["answer_cut"] += 1
-                target = target[:max_length]
-            row = _row(example, source, target)
-        rows.append(row)
-    for file in sorted(files):
-        account.check(file)
-    return rows
+    the end token (of a target it is then missing). The account's notes count prompt_cut and answer_cut."""
+
+    def fit(example: Example, made: list[TokenRow]) -> list[TokenRow]:
+        if _longest_side(made[0]) <= max_length:
+            return made
+        if on_long_row == "drop":
+            return []
+        source, target = (s.ids.tolist() for s in made[0].segments)
+        if len(source) > max_length:
+            account.notes["prompt_cut"] += 1
+            source = [*source[: max_length - 1], source[-1]]
+        if len(target) > max_length:
+            account.notes["answer_cut"] += 1
+            target = target[:max_length]
+        return [_row(example, source, target)]
+
+    return accounted(examples, lambda e: [encoder.row(e)], fit, _longest_side, max_length, account)
+
+
+def _longest_side(row: TokenRow) -> int:
+    return max(len(segment.ids) for segment in row.segments)
 
 
 def _row(example: Example, source: list[int], target: list[int]) -> TokenRow:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, Protocol
@@ -18,6 +18,37 @@ OnLongRow = Literal["drop", "cut"]
 MIN_LENGTH = 3  # a begin token, a token of the prompt, a token of the answer
 
 
+def accounted(
+    examples: Iterable[Example],
+    make: Callable[[Example], list[TokenRow]],
+    fit: Callable[[Example, list[TokenRow]], list[TokenRow]],
+    size: Callable[[TokenRow], int],
+    max_length: int,
+    account: Account,
+) -> list[TokenRow]:
+    """The rows of every example, all accounted for: what `make` cannot render, and what `fit` leaves nothing of (it is
+    too long), is withdrawn. Raises DataError when the account finds too many bad rows."""
+    if max_length < MIN_LENGTH:
+        raise ConfigError(f"data.max_length = {max_length}", f"at least {MIN_LENGTH} tokens")
+    rows: list[TokenRow] = []
+    files = set()
+    for example in examples:
+        files.add(example.ref.file)
+        try:
+            made = make(example)
+        except RowError as error:
+            account.withdraw(example.ref, error.reason, error.got, bad=True)
+            continue
+        fitting = fit(example, made)
+        if not fitting:
+            longest = max(map(size, made))
+            account.withdraw(example.ref, "too_long", f"{longest:,} tokens; at most {max_length:,}")
+        rows += fitting
+    for file in sorted(files):
+        account.check(file)
+    return rows
+
+
 def tokenise(
     examples: Iterable[Example],
     renderer: Renderer,
@@ -26,36 +57,24 @@ def tokenise(
     on_long_row: OnLongRow,
     account: Account,
 ) -> list[TokenRow]:
-    """Rows of at most `max_length` tokens, each with supervised tokens.
+    """Rows of at most `max_length` tokens, each with supervised tokens; see `accounted`.
 
-    What cannot be rendered, and with `drop` what is too long, is withdrawn from the account; its notes count
-    prompt_cut, answer_cut, text_split, split_by_turn and turns_too_long. Raises DataError when the account
-    finds too many bad rows.
+    The account's notes count prompt_cut, answer_cut, text_split, split_by_turn and turns_too_long.
     """
-    if max_length < MIN_LENGTH:
-        raise ConfigError(f"data.max_length = {max_length}", f"at least {MIN_LENGTH} tokens")
-    rows: list[TokenRow] = []
-    files = set()
-    before = renderer.split_rows
-    for example in examples:
-        files.add(example.ref.file)
-        try:
-            made = renderer.rows(example, supervise)
-        except RowError as error:
-            account.withdraw(example.ref, error.reason, error.got, bad=True)
-            continue
+
+    def fit(example: Example, made: list[TokenRow]) -> list[TokenRow]:
         fitting = [row for row in made if row.num_tokens <= max_length]
         if len(fitting) < len(made) and on_long_row == "cut":
-            fitting = _cut_all(example, made, max_length, renderer, account)
-        if not fitting:
-            longest = max(row.num_tokens for row in made)
-            account.withdraw(example.ref, "too_long", f"{longest:,} tokens; at most {max_length:,}")
-        elif len(fitting) < len(made) and on_long_row == "drop":
+            return _cut_all(example, made, max_length, renderer, account)
+        if fitting:
             account.notes["turns_too_long"] += len(made) - len(fitting)
-        rows += fitting
+        return fitting
+
+    before = renderer.split_rows
+    rows = accounted(
+        examples, lambda e: renderer.rows(e, supervise), fit, lambda r: r.num_tokens, max_length, account
+    )
     account.notes["split_by_turn"] += renderer.split_rows - before
-    for file in sorted(files):
-        account.check(file)
     return rows
 
 
