@@ -284,3 +284,12 @@ def test_native_bfloat16_is_read_from_the_flags(tmp_path: Path) -> None:
 
 def test_there_is_a_core() -> None:
     assert physical_cores() >= 1
+
+
+def test_a_head_has_a_lower_rate_and_says_what_it_does_not_use() -> None:
+    facts = replace(FACTS, num_parameters=22_000_000, has_head=True)
+    run, reasons = resolve(load_run(None, ["method.type=classify"]), facts)
+    assert run.train.learning_rate == 2.0e-4
+    assert reasons["evaluate.few_shot"] == "not used: a head writes no text"
+    plain = resolve(load_run(), replace(facts, has_head=False))[0]
+    assert plain.train.learning_rate == 6.2e-4

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 
 import tunesmith
 from tests.workflow.conftest import THINGS, label_rows, read_jsonl, settings, write_jsonl
+from tunesmith.config.methods import ClassifyConfig
 from tunesmith.config.run import Run
 from tunesmith.errors import ConfigError, ModelError
 from tunesmith.workflow.predict import predict
@@ -221,6 +222,7 @@ def test_a_decoder_takes_a_head(base: Path, tmp_path: Path) -> None:
         ({"method": {"type": "sft"}}, ModelError, "is an encoder"),
         ({"data": {"format": "messages"}}, ConfigError, "label rows"),
         ({"method": {"labels": ["fruit"]}}, ConfigError, "not among method.labels"),
+        ({"model": {"template": "plain"}}, ConfigError, "reads texts as they are"),
     ],
 )
 def test_what_cannot_be_is_refused(
@@ -240,3 +242,18 @@ def test_training_goes_on_from_a_run_with_other_classes(encoder: Path, tmp_path:
     report = tunesmith.train(Run.model_validate(tree)).report
     assert report is not None
     assert "other outputs" in report.model.path
+
+
+@pytest.mark.parametrize("kind", ["many", "tag"])
+def test_a_label_that_no_output_stands_for_is_refused(kind: str, encoder: Path, tmp_path: Path) -> None:
+    labels = ["fruit", "metal"] if kind == "many" else ["O", "B-fruit", "I-fruit"]
+    tree = recipe(kind, encoder, tmp_path, method={"labels": labels})
+    with pytest.raises(ConfigError, match=r"not among method\.labels"):
+        tunesmith.train(Run.model_validate(tree))
+
+
+def test_class_weights_that_would_be_ignored_are_refused() -> None:
+    with pytest.raises(ValueError, match="one class a row"):
+        ClassifyConfig(multi_label=True, class_weights="balanced")
+    with pytest.raises(ValueError, match="'frut', which is none"):
+        ClassifyConfig(labels=["fruit", "metal"], class_weights={"frut": 2.0})

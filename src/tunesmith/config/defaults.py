@@ -4,6 +4,7 @@
 |---|---|---|
 | method.tuning | what has settings (freeze: full); else full at <= 200 M parameters if 16 bytes each fit half the memory; else LoRA | own rule; 16 = float32 weight, gradient and two AdamW moments |
 | train.learning_rate | full: 1e-3 at <= 10 M parameters to 2e-5 at >= 7 B, straight in log-log | ends as commonly published for small and 7 B models; own line |
+| the same, with a head | 3e-4 at <= 10 M to 1e-5 at >= 7 B | own line through 2e-4 for an encoder of 22 M (docs/log.md, Banking77) |
 | the same, LoRA, rsLoRA, DoRA, OLoRA, LoHa | 10 x full, within 1e-4..2e-3 | LoRA's factor of 10: arXiv:2106.09685 and practice; the others: own rule |
 | the same, PiSSA | as full | arXiv:2404.02948 trains 7 B models at 2e-5: its first weights are as large as the model's own |
 | the same, IA3 | 3e-2 at <= 10 M to 3e-3 at >= 7 B, straight in log-log | 3e-3: arXiv:2205.05638 (11 B); at 8 M parameters ten times that lowered the loss far faster |
@@ -43,6 +44,7 @@ TRAINING_BYTES = 16
 SMALL, LARGE = 10_000_000, 7_000_000_000
 RATES = {
     "full": (1e-3, 2e-5),
+    "full with a head": (3e-4, 1e-5),
     "ia3": (3e-2, 3e-3),
     "vera": (4e-2, 4e-3),
     "prompt": (1e-1, 3e-2),
@@ -53,6 +55,12 @@ LORA_FACTOR, LORA_LOWEST, LORA_HIGHEST = 10.0, 1e-4, 2e-3
 MEBIBYTE = 1 << 20
 
 SET, NOT_USED = "set by you", "not used"
+
+ONLY_TEXT = (
+    *("model.template", "train.eval_generate", "evaluate.max_new_tokens", "evaluate.batch_size"),
+    *("evaluate.few_shot", "evaluate.label_scoring", "evaluate.forgetting"),
+)
+"""What only models that write text have."""
 
 DECIDED_LATER = {
     "model.template": "decided when the model is loaded: its own chat template, else plain",
@@ -84,7 +92,6 @@ class Facts:
     available_memory_bytes: int
     physical_cores: int
     has_bf16: bool
-    is_encoder: bool = False
     has_head: bool = False
 
 
@@ -99,6 +106,8 @@ def resolve(run: Run, facts: Facts) -> tuple[Run, dict[str, str]]:
     _choose_lengths(tree, facts, reasons)
     _choose_loop(tree["train"], facts, tree["method"], reasons)
     _choose_machine(tree, facts, reasons)
+    if facts.has_head:
+        reasons |= {path: f"{NOT_USED}: a head writes no text" for path in ONLY_TEXT}
     return Run.model_validate(tree), reasons
 
 
@@ -219,6 +228,8 @@ def _choose_loop(
             train[name], reasons[f"train.{name}"] = value, reason
 
     tuning, init = method["tuning"], method["lora"]["init"]
+    if facts.has_head and tuning == "full":
+        tuning = "full with a head"
     choose(
         "learning_rate", learning_rate(facts.num_parameters, tuning, init), _rate_words(facts, tuning, init)
     )

@@ -283,6 +283,14 @@ class ClassifyConfig(Head):
     def _parts_go_together(self) -> Self:
         if self.focal_gamma and self.label_smoothing:
             raise ValueError("focal_gamma and label_smoothing both bend the target; leave one of them out")
+        if self.multi_label and self.class_weights == "balanced":
+            raise ValueError("balanced is for one class a row; with multi_label name each class's weight")
+        if self.labels is not None and isinstance(self.class_weights, dict):
+            unknown = sorted(set(self.class_weights) - set(self.labels))
+            if unknown:
+                raise ValueError(
+                    f"class_weights names '{unknown[0]}', which is none of the labels; correct the name"
+                )
         if self.multi_label and self.abstain_below:
             raise ValueError("abstain_below has no meaning with multi_label; leave one of them out")
         return self

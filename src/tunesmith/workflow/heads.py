@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunesmith.config.methods import ClassifyConfig, HeadMethod, RegressConfig, SftConfig
@@ -64,9 +64,16 @@ FORMATS: dict[Kind, str] = {
 
 
 def with_format(run: Run) -> Run:
-    """`data.format=auto` becomes the rows that the method needs; any other than these is refused."""
+    """`data.format=auto` becomes the rows that the method needs; any other than these, and what only prompts have, is
+    refused."""
     if isinstance(run.method, SftConfig):
         return run
+    if run.model.template != "auto":
+        raise ConfigError(
+            f"model.template={run.model.template} with method.type={run.method.type}",
+            "no template: a head reads texts as they are",
+            "leave it out",
+        )
     wanted = FORMATS[kind_of(run.method)]
     if run.data.format not in ("auto", wanted):
         raise ConfigError(
@@ -87,8 +94,10 @@ def with_outputs(run: Run, train: Sequence[Example]) -> tuple[Run, dict[str, str
     if method.labels is None:
         method.labels = outputs_of(kind_of(method), train, run.data.targets)
         reasons["method.labels"] = f"of {len(train):,} training rows"
-    elif isinstance(method, ClassifyConfig) and not method.multi_label:
-        _check_labels(method.labels, train)
+    elif not isinstance(method, RegressConfig):
+        _check_labels(method.labels, outputs_of(kind_of(method), train, run.data.targets))
+    if isinstance(method, ClassifyConfig) and isinstance(method.class_weights, dict):
+        _check_weights(method.class_weights, method.labels)
     if isinstance(method, ClassifyConfig) and method.class_weights == "balanced":
         method.class_weights = balanced_weights(train, method.labels)
         reasons["method.class_weights"] = "balanced: rows / (classes x rows of the class)"
@@ -98,8 +107,20 @@ def with_outputs(run: Run, train: Sequence[Example]) -> tuple[Run, dict[str, str
     return run, reasons
 
 
-def _check_labels(labels: Sequence[str], train: Sequence[Example]) -> None:
-    unknown = sorted({e.answer for e in train} - set(labels))
+def _check_weights(weights: Mapping[str, float], labels: Sequence[str]) -> None:
+    """Raises ConfigError where a weight is for a class that there is none of."""
+    unknown = sorted(set(weights) - set(labels))
+    if unknown:
+        raise ConfigError(
+            f"method.class_weights names '{unknown[0]}', of which there is no training row",
+            f"the classes of the training rows, such as '{labels[0]}'",
+            "correct the name",
+        )
+
+
+def _check_labels(labels: Sequence[str], found: Sequence[str]) -> None:
+    """Raises ConfigError where a training row says what no output of the head stands for."""
+    unknown = sorted(set(found) - set(labels))
     if unknown:
         raise ConfigError(
             f"{len(unknown)} classes of the training rows are not among method.labels, such as '{unknown[0]}'",

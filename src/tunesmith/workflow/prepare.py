@@ -14,7 +14,6 @@ from tunesmith.config.machine import available_memory, cpu_has_bf16, physical_co
 from tunesmith.config.methods import SftConfig
 from tunesmith.config.run import Run
 from tunesmith.config.weights import known_parameters
-from tunesmith.core import gate
 from tunesmith.data import folders
 from tunesmith.data.account import Account
 from tunesmith.data.encode import HeadEncoder, encode, span_labels
@@ -202,7 +201,6 @@ def _facts(
         mean_supervised_tokens=sum(supervised) / len(supervised),
         longest_answer_tokens=longest_answer,
         is_pretraining=plain,
-        is_encoder=gate.is_encoder(config),
         has_head=head,
         available_memory_bytes=available_memory(),
         physical_cores=physical_cores(),
