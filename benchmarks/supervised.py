@@ -1,9 +1,9 @@
 """The supervised recipes on public data, full-parameter and LoRA, in one table.
 
-python benchmarks/supervised.py --data DATA [--rows 1500] [--out benchmarks/results]
+python benchmarks/supervised.py --data DATA [--rows N] [--out benchmarks/results]
 
-DATA holds gsm8k/, sgd/ and corpus/docs.jsonl.gz (rows with `text` or `messages` and a `source`). Writes
-supervised-DATE.json (one row a run) and prints the table. Nothing is downloaded.
+DATA holds gsm8k/, sgd/ and corpus/docs.jsonl.gz (rows with `text` or `messages` and a `source`): all of GSM8K is
+used, and so many dialogues and documents as ROWS says, or fewer of each with --rows. Writes supervised-DATE.json (one row a run) and prints the table. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import torch
+
 import tunesmith
 from tunesmith.config.load import load_run
 from tunesmith.config.machine import describe_machine
 
 ROOT = Path(__file__).resolve().parents[1]
+ROWS = {"gsm8k": 7_473, "dialogue": 5_000, "pretrain": 2_000}
 
 
 def slice_of_corpus(corpus: Path, target: Path, rows: int) -> str:
@@ -40,23 +43,31 @@ def slice_of_corpus(corpus: Path, target: Path, rows: int) -> str:
     return source
 
 
-def runs(data: Path, scratch: Path, rows: int) -> list[tuple[str, str, list[str]]]:
+def runs(data: Path, scratch: Path, most: int | None) -> list[tuple[str, str, list[str]]]:
     """(task, recipe, overrides)"""
+    rows = {task: min(count, most or count) for task, count in ROWS.items()}
     documents = scratch / "documents.jsonl"
-    source = slice_of_corpus(data / "corpus" / "docs.jsonl.gz", documents, rows)
+    source = slice_of_corpus(data / "corpus" / "docs.jsonl.gz", documents, rows["pretrain"])
     gsm8k, sgd = data / "gsm8k", data / "sgd"
-    limit = f"data.limit={rows}"
     return [
         ("tickets", "tickets", []),
         (
             "gsm8k",
             "gsm8k",
-            [f"data.train={gsm8k / 'train.jsonl'}", f"data.test={gsm8k / 'test.jsonl'}", limit],
+            [
+                f"data.train={gsm8k / 'train.jsonl'}",
+                f"data.test={gsm8k / 'test.jsonl'}",
+                f"data.limit={rows['gsm8k']}",
+            ],
         ),
         (
             "dialogue",
             "dialogue",
-            [f"data.train={sgd / 'train.jsonl.gz'}", f"data.test={sgd / 'test.jsonl.gz'}", limit],
+            [
+                f"data.train={sgd / 'train.jsonl.gz'}",
+                f"data.test={sgd / 'test.jsonl.gz'}",
+                f"data.limit={rows['dialogue']}",
+            ],
         ),
         (f"pretrain ({source})", "pretrain", [f"data.train={documents}"]),
     ]
@@ -88,7 +99,7 @@ def row_of(task: str, tuning: str, report: Any) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--rows", type=int, default=1500)
+    parser.add_argument("--rows", type=int, help="most training rows of a task (default: as ROWS says)")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--only", default="", help="run only tasks whose name begins so")
     given = parser.parse_args()
@@ -109,7 +120,8 @@ def main() -> None:
     facts = {
         "date": date.today().isoformat(),
         "machine": describe_machine(),
-        "rows": given.rows,
+        "threads": torch.get_num_threads(),
+        "rows": {task: min(count, given.rows or count) for task, count in ROWS.items()},
         "runs": results,
     }
     given.out.mkdir(parents=True, exist_ok=True)
