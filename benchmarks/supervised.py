@@ -3,7 +3,8 @@
 python benchmarks/supervised.py --data DATA [--rows N] [--out benchmarks/results]
 
 DATA holds gsm8k/, sgd/ and corpus/docs.jsonl.gz (rows with `text` or `messages` and a `source`): all of GSM8K is
-used, and so many dialogues and documents as ROWS says, or fewer of each with --rows. Writes supervised-DATE.json (one row a run) and prints the table. Nothing is downloaded.
+used, and so many dialogues and documents as ROWS says, or fewer of each with --rows. Writes supervised-DATE.json
+(one row a run) and prints the table. Nothing is downloaded.
 """
 
 from __future__ import annotations
