@@ -1,6 +1,6 @@
 """The supervised recipes on public data, full-parameter and LoRA, in one table.
 
-python benchmarks/supervised.py --data DATA [--rows N] [--out benchmarks/results]
+python benchmarks/supervised.py --data DATA [--rows N] [--threads N] [--out benchmarks/results]
 
 DATA holds gsm8k/, sgd/ and corpus/docs.jsonl.gz (rows with `text` or `messages` and a `source`): all of GSM8K is
 used, and so many dialogues and documents as ROWS says, or fewer of each with --rows. Writes supervised-DATE.json
@@ -102,6 +102,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--rows", type=int, help="most training rows of a task (default: as ROWS says)")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--threads", type=int, help="as train.threads")
     parser.add_argument("--only", default="", help="run only tasks whose name begins so")
     given = parser.parse_args()
     os.chdir(ROOT)
@@ -113,6 +114,7 @@ def main() -> None:
                 continue
             for tuning in ("full", "lora"):
                 extra = [f"name={recipe}-{tuning}", f"output={scratch}", f"method.tuning={tuning}"]
+                extra += [f"train.threads={given.threads}"] if given.threads else []
                 extra += ["train.learning_rate=null"] if tuning == "lora" else []
                 run = load_run(ROOT / "recipes" / f"{recipe}.yaml", [*overrides, *extra])
                 report = tunesmith.train(run).report
