@@ -43,7 +43,8 @@ class Example:
     """One usable row: a conversation, or plain text for continued pre-training (then `messages` is empty).
 
     label: the class name, when the row is a classification into one class. pair: the second text of a pair, which
-    the user's turn holds too, after the first (see `texts`).
+    the user's turn holds too, after the first (see `texts`). negatives: texts that the answer is to be nearer than,
+    where texts are embedded.
     """
 
     ref: RowRef
@@ -52,6 +53,7 @@ class Example:
     label: str | None = None
     text: str | None = None
     pair: str | None = None
+    negatives: tuple[str, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -96,7 +98,8 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class TokenRow:
-    """One training example as a tree of segments: a prompt (root) and its completions, or one segment.
+    """One training example as a tree of segments: a prompt (root) and its completions, one segment, or for
+    embeddings a root for each text (anchor, positive, negatives).
 
     It is the packing unit and is never split. The first token of a root has no predecessor, so its
     weight is 0. `parent` of each segment is smaller than its own index.

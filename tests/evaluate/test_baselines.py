@@ -116,11 +116,11 @@ def test_every_task_has_its_baselines_and_they_answer_as_a_model_would() -> None
         "number": [str(len(label)) for label in LABELS],
         "spans": ['[[0, 2, "start"]]'] * len(LABELS),
     }
-    assert BASELINES.keys() == TASKS.keys() == SHOWN.keys() == {*answers, "text"}
+    assert BASELINES.keys() == TASKS.keys() == SHOWN.keys() == {*answers, "text", "ranking"}
     assert BASELINES["text"] == ()
     for task, given in answers.items():
         for baseline in BASELINES[task]:
-            found = baseline.answer(TEXTS, given, TEXTS[:5])
+            found = baseline.answer(TEXTS, given, TEXTS[:5], None)
             labels = known_classes(task, given)
             valid = score(task, given[:5], found, labels).answers
             assert len(valid) == 5

@@ -43,7 +43,13 @@ def test_a_head_is_loaded_as_what_it_is() -> None:
     for name, loader, tag in (
         ("BertForSequenceClassification", "AutoModelForSequenceClassification", "text-classification"),
         ("BertForTokenClassification", "AutoModelForTokenClassification", "token-classification"),
-        ("PooledHead", "", "text-classification"),
+        (
+            "BertModel with a linear layer on the mean of its states",
+            "SentenceTransformer",
+            "text-classification",
+        ),
+        ("BertModel with embeddings, the mean of its states", "SentenceTransformer", "sentence-similarity"),
+        ("T5ForConditionalGeneration", "AutoModelForSeq2SeqLM", "text2text-generation"),
         ("LlamaForCausalLM", "AutoModelForCausalLM", "text-generation"),
     ):
         lineage = Lineage(base="org/base-1b", kind="full", architecture=name)

@@ -16,6 +16,7 @@ ROWS: dict[Task, tuple[list[str], list[str]]] = {
     "text": (["a b c", "c d", "e"], ["a b", "c d", "I cannot answer"]),
     "number": (["[1, 20]", "[2, 30]", "[4, 10]"], ["[1, 21]", "[3, 30]", "about 4"]),
     "spans": (['[[0, 2, "a"]]', "[]", '[[3, 4, "b"]]'], ['[[0, 2, "a"]]', '[[0, 1, "b"]]', "none"]),
+    "ranking": (["t1", "t2", "t3"], ['["t1", "t2"]', '["t1", "t2"]', "none"]),
 }
 
 

@@ -236,13 +236,17 @@ class SftConfig(Tuning):
     """Share of the target probability spread evenly over the vocabulary, or the classes."""
 
 
-class Head(Tuning):
-    """A head on the model's hidden states in place of generated text."""
+class Pooled(Tuning):
+    """What reads the model's hidden states in place of generated text."""
 
     pooling: Literal["auto", "cls", "mean", "last"] = "auto"
     """Which hidden state stands for a text: its first token, the mean of its tokens, or its last token (causal
     models). `auto`: last for causal models; for encoders what the model's own configuration says (ModernBERT's
     `classifier_pooling`, or a sentence-transformers folder's `1_Pooling`), else cls."""
+
+
+class Head(Pooled):
+    """A head with outputs of its own on those states."""
 
     head_init: Literal["random", "probe"] = "random"
     """Where the head's weights start: drawn at random, or at a linear probe fitted on the untuned model's features, so
@@ -333,6 +337,36 @@ class TagConfig(Head):
         return self
 
 
+class EmbedConfig(Pooled):
+    """Embeddings: texts that belong together come to lie near one another (cosine of pooled states)."""
+
+    type: Literal["embed"] = "embed"
+    """The training method."""
+
+    criterion: Literal["contrastive", "triplet"] = "contrastive"
+    """`contrastive`: softmax over the candidates (InfoNCE, arXiv:1807.03748). `triplet`: the positive is to be nearer
+    than the hardest candidate by a margin (arXiv:1503.03832)."""
+
+    candidates: Literal["batch", "own"] = "batch"
+    """What an anchor's positive is held against: all texts of the step's rows but anchors (equal texts are left out),
+    or the row's own negatives alone, which every row must then have."""
+
+    temperature: Annotated[float, Field(gt=0)] = 0.05
+    """Of the contrastive loss: cosines are divided by it."""
+
+    margin: Annotated[float, Field(gt=0)] = 0.2
+    """Of the triplet loss, in cosine."""
+
+    @model_validator(mode="after")
+    def _the_loss_uses_it(self) -> Self:
+        other, criterion = (
+            ("margin", "contrastive") if self.criterion == "contrastive" else ("temperature", "triplet")
+        )
+        if getattr(self, other) != type(self).model_fields[other].default:
+            raise ValueError(f"{other} has no meaning with criterion {criterion}; leave it out")
+        return self
+
+
 def _type_of(value: Any) -> str:
     return str(value.get("type", "sft")) if isinstance(value, dict) else str(value.type)
 
@@ -341,9 +375,10 @@ Method = Annotated[
     Annotated[SftConfig, Tag("sft")]
     | Annotated[ClassifyConfig, Tag("classify")]
     | Annotated[RegressConfig, Tag("regress")]
-    | Annotated[TagConfig, Tag("tag")],
+    | Annotated[TagConfig, Tag("tag")]
+    | Annotated[EmbedConfig, Tag("embed")],
     Discriminator(_type_of),
 ]
 """`method.type` says which; left out it is `sft`."""
 
-HeadMethod = ClassifyConfig | RegressConfig | TagConfig
+HeadMethod = ClassifyConfig | RegressConfig | TagConfig | EmbedConfig

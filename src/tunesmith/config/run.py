@@ -40,20 +40,24 @@ class DataConfig(Section):
     test: Files = []
     """Rows scored once, at the end, as `train` names them but without a weight. Empty: split off from `train`."""
 
-    format: Literal["auto", "messages", "prompt", "label", "labels", "number", "tags", "text"] = "auto"
+    format: Literal["auto", "messages", "prompt", "label", "labels", "number", "tags", "pairs", "text"] = (
+        "auto"
+    )
     """What a row is: `messages` (a conversation), `prompt` (prompt and completion), `label` (a text and its
     class), `labels` (a text and a list of names), `number` (a text and numbers), `tags` (words and a tag for each,
-    or a text and spans of it), `text` (plain text). `auto` looks at the columns and says what it chose:
-    conversations, prompts and labels first, then plain text, and `tags` where there are `tokens`; a label column
-    of lists makes `labels`; `number` is never guessed. Answers are text: of `labels` the JSON list of the sorted
-    names, of `number` the number or the JSON list of them, of `tags` the JSON list of [start, end, label] in
-    characters, end exclusive. Words are joined by one space; B- and I- tags (and S-, E-, L-, U-) make spans, an I-
-    without its B- begins one and is counted as `tags_repaired`, other tags make a span of each run. Files of
-    preferences are refused, with what to write to learn from their good answers alone."""
+    or a text and spans of it), `pairs` (a text, one that belongs to it, perhaps some that do not), `text` (plain
+    text). `auto` looks at the columns and says what it chose: conversations, prompts and labels first, then plain
+    text, and `tags` where there are `tokens`; a label column of lists makes `labels`; `number` and `pairs` are never
+    guessed. Answers are text: of `labels` the JSON list of the sorted names, of `number` the number or the JSON list
+    of them, of `tags` the JSON list of [start, end, label] in characters, end exclusive. Words are joined by one
+    space; B- and I- tags (and S-, E-, L-, U-) make spans, an I- without its B- begins one and is counted as
+    `tags_repaired`, other tags make a span of each run. Files of preferences are refused, with what to write to learn
+    from their good answers alone."""
 
     columns: dict[str, str] = {}
     """Which column plays which part, where the names differ from the usual ones: `messages, tools, prompt, input,
-    completion, system, history, text, pair, label, labels, tokens, tags, spans` -> column name. `input` follows the
+    completion, system, history, text, pair, label, labels, tokens, tags, spans, anchor, positive, negatives` -> column
+    name. `input` follows the
     prompt (instruction + input + output), `history` is earlier turns as [prompt, answer] pairs, `pair` is a second
     text after the first (sentence1 + sentence2, premise + hypothesis)."""
 

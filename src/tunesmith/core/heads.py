@@ -1,8 +1,9 @@
 """Heads: what reads hidden states in place of the language-model head.
 
 The states come from the backbone, flat (layout) or padded; the head then runs on the states that it reads and on
-nothing else. A stock head (transformers' ...ForSequenceClassification, ...ForTokenClassification) runs as it stands,
-around a backbone that hands it those states. Shapes: T tokens, R rows, M read tokens, H hidden size, C outputs.
+nothing else; an embedding is the pooled state itself, of length 1. A stock head (transformers'
+...ForSequenceClassification, ...ForTokenClassification) runs as it stands, around a backbone that hands it those
+states. Shapes: T tokens, R rows, S texts of rows, M read tokens, H hidden size, C outputs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 
 from tunesmith.core.batch import Batch
@@ -24,12 +26,18 @@ Pooling = Literal["cls", "mean", "last"]
 
 
 class PooledHead(nn.Module):
-    """A backbone and one linear layer on a pooled state: for poolings that no stock head of the family has."""
+    """A backbone and one linear layer on a pooled state: for poolings that no stock head of the family has.
 
-    def __init__(self, backbone: Any, num_outputs: int, dropout: float) -> None:
+    num_outputs None: no linear layer, for embeddings.
+    """
+
+    def __init__(self, backbone: Any, num_outputs: int | None, dropout: float) -> None:
         super().__init__()
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
+        self.classifier: nn.Linear | None = None
+        if num_outputs is None:
+            return
         width = backbone.config.get_text_config().hidden_size
         self.classifier = nn.Linear(width, num_outputs, dtype=backbone.dtype)
         nn.init.normal_(self.classifier.weight, std=0.02)
@@ -41,18 +49,20 @@ class PooledHead(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.classifier.weight.dtype
+        found: torch.dtype = self.backbone.dtype
+        return found
 
 
 @dataclass
 class Head:
-    """kind: one output a row, or one a token. carrier: the module that holds head and backbone.
+    """kind: one output a row, one a token, or an embedding of each text of a row. carrier: the module that holds head
+    and backbone.
 
     The references stay right under PEFT, which changes layers inside them. causal: of the backbone. offset: added to
     positions (families that count from their padding id).
     """
 
-    kind: Literal["sequence", "token"]
+    kind: Literal["sequence", "token", "embedding"]
     pooling: Pooling
     carrier: Any
     backbone: Any
@@ -60,12 +70,15 @@ class Head:
     offset: int = 0
 
     def outputs(self, states: Tensor, batch: Batch) -> Tensor:
-        """(T, H) -> (R, C), or (M, C) for the tokens that have a tag."""
-        assert len(batch.layout.parents) == batch.num_rows, "rows for a head share no tokens"
+        """(T, H) -> (R, C), (M, C) for the tokens that have a tag, or (S, H) of length 1."""
+        assert all(parent < 0 for parent in batch.layout.parents), "rows for a head share no tokens"
         if self.kind == "token":
             return self._stock(states[tagged(batch)][None])[0]
         pooled = pool(states, batch, self.pooling)
+        if self.kind == "embedding":
+            return functional.normalize(pooled.to(torch.promote_types(pooled.dtype, torch.float32)), dim=-1)
         if isinstance(self.carrier, PooledHead):
+            assert self.carrier.classifier is not None
             found: Tensor = self.carrier.classifier(self.carrier.dropout(pooled))
             return found
         return self._stock(pooled[:, None])
@@ -112,16 +125,16 @@ def _handing(backbone: Any, states: Tensor) -> Iterator[None]:
 
 
 def pool(states: Tensor, batch: Batch, pooling: Pooling) -> Tensor:
-    """(T, H) -> (R, H): each row's first state, last state, or mean (in float32 or better)."""
+    """(T, H) -> (S, H): each text's first state, last state, or mean (in float32 or better)."""
     offsets = torch.tensor(batch.layout.offsets)
     if pooling == "cls":
         return states.index_select(0, offsets[:-1])
     if pooling == "last":
         return states.index_select(0, offsets[1:] - 1)
     lengths = offsets.diff()
-    row_of = torch.arange(batch.num_rows).repeat_interleave(lengths)
+    text_of = torch.arange(len(lengths)).repeat_interleave(lengths)
     high = torch.promote_types(states.dtype, torch.float32)
-    sums = torch.zeros(batch.num_rows, states.shape[1], dtype=high).index_add(0, row_of, states.to(high))
+    sums = torch.zeros(len(lengths), states.shape[1], dtype=high).index_add(0, text_of, states.to(high))
     return (sums / lengths[:, None]).to(states.dtype)
 
 

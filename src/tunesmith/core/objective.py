@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -30,3 +31,13 @@ class Objective(Protocol):
         ...
 
     def loss(self, model: Model, batch: Batch) -> LossOutput: ...
+
+
+@runtime_checkable
+class WholeStep(Protocol):
+    """An objective whose rows' losses depend on the step's other rows (contrastive ones)."""
+
+    def begin_step(self, model: Model, batches: Sequence[Batch]) -> None:
+        """Called before the losses of a step: what each micro-batch needs of the others is computed here, so that
+        splitting still changes no gradient."""
+        ...

@@ -8,6 +8,7 @@
 | `labels` | text, labels (pair, system) | JSON list of the sorted names, such as `["billing", "urgent"]` or `[]` |
 | `number` | text (pair, system) and `data.targets` | the number, or the JSON list of several |
 | `tags` | tokens, tags (system) or text, spans (system) | JSON list of `[start, end, label]`, end exclusive, sorted |
+| `pairs` | anchor, positive (negatives: a text or a list of texts) | the positive |
 | `text` | text | none: the text itself is learned |
 
 `input` follows the prompt, and `pair` the text, after a blank line. `history` is turns before the prompt. Words of
@@ -24,7 +25,7 @@ from typing import Any, Literal
 from tunesmith.data.peer_formats import USUAL, Turns
 from tunesmith.errors import DataError
 
-Kind = Literal["messages", "prompt", "label", "labels", "number", "tags", "text"]
+Kind = Literal["messages", "prompt", "label", "labels", "number", "tags", "pairs", "text"]
 
 # The part a column plays -> names it goes by, compared in lower case. The first is the part's own, and wins.
 SYNONYMS: dict[str, tuple[str, ...]] = {
@@ -41,6 +42,33 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "tokens": ("tokens", "words"),
     "tags": ("tags", "ner_tags", "labels"),
     "spans": ("spans", "entities", "slots"),
+    "anchor": (
+        "anchor",
+        "query",
+        "question",
+        "prompt",
+        "text",
+        "sentence1",
+        "sentence_a",
+        "text1",
+        "text_a",
+        "premise",
+    ),
+    "positive": (
+        *(
+            "positive",
+            "pos",
+            "answer",
+            "document",
+            "passage",
+            "completion",
+            "response",
+            "sentence2",
+            "sentence_b",
+        ),
+        *("text2", "text_b", "hypothesis"),
+    ),
+    "negatives": ("negatives", "negative", "neg", "hard_negative", "hard_negatives"),
 }
 PARTS = (*SYNONYMS, "input")
 # Where a column is the second text of a pair, a column of the same row is the first.
@@ -52,7 +80,7 @@ FIRST_OF_PAIR = {
     "hypothesis": "premise",
 }
 TARGETS = ("score", "target", "rating", "value")
-ANSWERS = ("completion", "label", "labels", "tags", "spans")
+ANSWERS = ("completion", "label", "labels", "tags", "spans", "positive", "negatives")
 
 
 @dataclass(frozen=True)
@@ -82,6 +110,7 @@ SHAPES: tuple[Shape, ...] = (
     Shape("number", ("text",), ("pair", "system")),
     TAGGED_WORDS,
     Shape("tags", ("text", "spans"), ("system",)),
+    Shape("pairs", ("anchor", "positive"), ("negatives",)),
     Shape("text", ("text",)),
 )
 

@@ -33,6 +33,7 @@ Rows = Sequence[AbstractMapping[str, Any]]
 
 GUESSED = ("messages", "prompt", "label")  # of which at most one may fit
 TALKS = ("messages", "prompt")
+OWN = (TAGGED_WORDS, *(shape for shape in SHAPES if shape.kind == "pairs"))  # asked by columns of their own
 INSTRUCTED = ("prompt", "label", "labels", "number")
 
 
@@ -97,13 +98,13 @@ def _all_lists(rows: Rows, column: str) -> bool:
 def detect_input(rows: Iterable[AbstractMapping[str, Any]], config: DataConfig, file: str = "") -> Mapping:
     """The mapping for rows that are to be answered: as `detect`, but an answer's column may be missing.
 
-    `format` and `columns` are those of the training rows; the format counts only where these rows can have it,
-    and rows of plain text, labels, numbers and spans are asked as label rows are. Raises DataError as `detect`
-    does.
+    `format` and `columns` are those of the training rows; the format counts only where these rows can have
+    it, rows of pairs have an anchor, and rows of plain text, labels, numbers and spans are asked as label
+    rows are. Raises DataError as `detect` does.
     """
     seen = columns_of(rows)
     given = _given({p: c for p, c in config.columns.items() if p not in ANSWERS}, seen, file)
-    shapes = [s for s in SHAPES if s.kind in GUESSED or (s is TAGGED_WORDS and config.format == "tags")]
+    shapes = [s for s in SHAPES if s.kind in GUESSED or (s in OWN and s.kind == config.format)]
     can = [
         shape
         for shape in shapes
@@ -111,7 +112,7 @@ def detect_input(rows: Iterable[AbstractMapping[str, Any]], config: DataConfig, 
         and all(part in shape.parts for part in given)
     ]
     wanted = config.format if config.format in TALKS else "label"
-    trained = [shape for shape in can if shape.kind == "tags"] or [
+    trained = [shape for shape in can if shape in OWN] or [
         shape for shape in can if config.format != "auto" and shape.kind == wanted
     ]
     fitting = trained or [shape for shape in can if fits(shape, given, seen)] or can

@@ -8,6 +8,7 @@ Text never becomes a control token: `[SEP]` typed by a person is encoded as the 
 | classify, multi_label | a JSON list of class names | (C,) 0 or 1 |
 | regress | a number, or a JSON list of numbers | (D,) scaled by mean and standard deviation |
 | tag | a JSON list of [start, end, label] spans, end exclusive | (n,) BIO tag of each token, IGNORED for special ones |
+| embed | the text that belongs to it | none; see `embed_rows` |
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tunesmith.types import IGNORED, Example, Segment, TokenRow
 
 OUTSIDE = "O"
 
-Kind = Literal["classify", "classify_many", "regress", "tag"]
+Kind = Literal["classify", "classify_many", "regress", "tag", "embed"]
 Span = tuple[int, int, str]
 
 
@@ -67,9 +68,17 @@ class HeadEncoder:
         return hashlib.sha256(probe.encode()).hexdigest()
 
     def describe(self) -> str:
+        return f"{self.around()}; the head has {len(self.labels)} outputs"
+
+    def size(self, row: TokenRow) -> int:
+        """The tokens that must fit the model's context."""
+        return row.num_tokens
+
+    def around(self) -> str:
+        """What special tokens a text stands between."""
         first, last = (self.tokenizer.decode(self.tokenizer("a")["input_ids"][at]) for at in (0, -1))
         around = f"between {first} and {last}" if first != last else "as it is"
-        return f"a text goes to the model {around}; the head has {len(self.labels)} outputs"
+        return f"a text goes to the model {around}"
 
     def row(self, example: Example, max_length: int | None = None) -> TokenRow:
         """At most `max_length` tokens, cut at the end of the (longer) text. Raises RowError for an answer that is
@@ -247,7 +256,7 @@ def encode(
     """Rows of at most `max_length` tokens; the account's notes count text_cut and span_inside_a_token."""
 
     def fit(example: Example, made: list[TokenRow]) -> list[TokenRow]:
-        if made[0].num_tokens <= max_length:
+        if encoder.size(made[0]) <= max_length:
             return made
         if on_long_row == "drop":
             return []
@@ -255,6 +264,6 @@ def encode(
         return [encoder.row(example, max_length)]
 
     before = encoder.unaligned
-    rows = accounted(examples, lambda e: [encoder.row(e)], fit, lambda r: r.num_tokens, max_length, account)
+    rows = accounted(examples, lambda e: [encoder.row(e)], fit, encoder.size, max_length, account)
     account.notes["span_inside_a_token"] += encoder.unaligned - before
     return rows

@@ -50,6 +50,12 @@ def to_example(
             check_order(messages)
             _check_ends(messages)
             return Example(ref, messages, _tools(mapping, row))
+        if mapping.kind == "pairs":
+            turns = (
+                *asked,
+                Message("assistant", _text(_value(mapping, row, "positive"), "positive", "empty_text")),
+            )
+            return Example(ref, turns, negatives=_negatives(mapping, row))
         content, label = _ANSWER[mapping.kind](mapping, row, Counter() if notes is None else notes)
         messages = _with_system(mapping, row, (*asked, Message("assistant", content)))
         return Example(ref, messages, label=label, pair=_pair(mapping, row))
@@ -99,6 +105,8 @@ def _asked(mapping: Mapping, row: Row, instruction: str | None) -> Turns:
         return messages_of(_value(mapping, row, "messages"), mapping.turns)
     if mapping.kind == "prompt":
         return _asked_by_prompt(mapping, row, instruction)
+    if mapping.kind == "pairs":
+        return (Message("user", _text(_value(mapping, row, "anchor"), "anchor", "empty_text")),)
     if "tokens" in mapping.columns:
         return (Message("user", words_of(_value(mapping, row, "tokens"))[0]),)
     text = _text(_value(mapping, row, "text"), "text", "empty_text")
@@ -108,6 +116,14 @@ def _asked(mapping: Mapping, row: Row, instruction: str | None) -> Turns:
 def _pair(mapping: Mapping, row: Row) -> str | None:
     value = _optional(mapping, row, "pair")
     return None if value is None or value == "" else _text(value, "pair", "empty_text")
+
+
+def _negatives(mapping: Mapping, row: Row) -> tuple[str, ...]:
+    value = _optional(mapping, row, "negatives")
+    if value is None or value == "":
+        return ()
+    values = value if isinstance(value, list) else [value]
+    return tuple(_text(text, "negatives", "empty_text") for text in values)
 
 
 def _asked_by_prompt(mapping: Mapping, row: Row, instruction: str | None) -> Turns:

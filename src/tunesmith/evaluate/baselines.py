@@ -20,6 +20,8 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 
 from tunesmith.errors import DataError
+from tunesmith.evaluate import ranking
+from tunesmith.evaluate.ranking import Offered
 from tunesmith.scoring import Task
 from tunesmith.scoring.json_answers import canonical, categories, parse_object
 from tunesmith.scoring.multi_label import parse_names
@@ -54,13 +56,14 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 class Baseline:
     """name: of the system in a report. title: as a person reads it. note: what exactly it is.
 
-    answer: (training texts, training answers, test texts) -> an answer to each test text.
+    answer: (training texts, training answers, test texts, what these may be answered with where the task is ranking)
+    -> an answer to each test text.
     """
 
     name: str
     title: str
     note: str
-    answer: Callable[[Sequence[str], Sequence[str], Sequence[str]], list[str]]
+    answer: Callable[[Sequence[str], Sequence[str], Sequence[str], Offered | None], list[str]]
 
 
 def majority(task: Task, train_answers: Sequence[str], num_rows: int) -> list[str]:
@@ -133,17 +136,28 @@ def lexicon(train_texts: Sequence[str], train_answers: Sequence[str], test_texts
 
 
 def _majority(task: Task) -> Baseline:
-    def answer(texts: Sequence[str], answers: Sequence[str], test: Sequence[str]) -> list[str]:
+    def answer(
+        texts: Sequence[str], answers: Sequence[str], test: Sequence[str], offered: Offered | None
+    ) -> list[str]:
         return majority(task, answers, len(test))
 
     return Baseline("majority", "commonest answer", MAJORITY_NOTE, answer)
 
 
 def _tfidf(task: Task) -> Baseline:
-    def answer(texts: Sequence[str], answers: Sequence[str], test: Sequence[str]) -> list[str]:
+    def answer(
+        texts: Sequence[str], answers: Sequence[str], test: Sequence[str], offered: Offered | None
+    ) -> list[str]:
         return tfidf(task, texts, answers, test)
 
     return Baseline("tfidf", "TF-IDF + logistic regression", TFIDF_NOTE, answer)
+
+
+def _rank(
+    texts: Sequence[str], answers: Sequence[str], test: Sequence[str], offered: Offered | None
+) -> list[str]:
+    assert offered is not None
+    return ranking.tfidf_ranking(texts, answers, test, offered)
 
 
 BASELINES: dict[Task, tuple[Baseline, ...]] = {
@@ -152,10 +166,25 @@ BASELINES: dict[Task, tuple[Baseline, ...]] = {
     "json": (_majority("json"), _tfidf("json")),
     "text": (),
     "number": (
-        Baseline("mean", "training mean", MEAN_NOTE, lambda texts, answers, test: mean(answers, len(test))),
-        Baseline("ridge", "TF-IDF + ridge regression", RIDGE_NOTE, ridge),
+        Baseline(
+            "mean", "training mean", MEAN_NOTE, lambda texts, answers, test, _: mean(answers, len(test))
+        ),
+        Baseline(
+            "ridge",
+            "TF-IDF + ridge regression",
+            RIDGE_NOTE,
+            lambda texts, answers, test, _: ridge(texts, answers, test),
+        ),
     ),
-    "spans": (Baseline("lexicon", "lexicon of marked texts", LEXICON_NOTE, lexicon),),
+    "spans": (
+        Baseline(
+            "lexicon",
+            "lexicon of marked texts",
+            LEXICON_NOTE,
+            lambda texts, answers, test, _: lexicon(texts, answers, test),
+        ),
+    ),
+    "ranking": (Baseline("tfidf ranking", "TF-IDF ranking", ranking.TFIDF_NOTE, _rank),),
 }
 
 TITLES = {b.name: b.title for baselines in BASELINES.values() for b in baselines}

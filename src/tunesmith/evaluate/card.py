@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -14,17 +14,28 @@ from tunesmith.evaluate.report_model import Report
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
-HEADS = {
-    "ForSequenceClassification": ("AutoModelForSequenceClassification", "text-classification"),
-    "ForTokenClassification": ("AutoModelForTokenClassification", "token-classification"),
-    "PooledHead": ("", "text-classification"),
+
+class Opens(NamedTuple):
+    """loader: the class that loads a whole model. task: what hubs call it. way: how the card's example goes."""
+
+    loader: str
+    task: str
+    way: str
+
+
+WRITES = Opens("AutoModelForCausalLM", "text-generation", "chat")
+LOADERS = {
+    "ForSequenceClassification": Opens("AutoModelForSequenceClassification", "text-classification", "logits"),
+    "ForTokenClassification": Opens("AutoModelForTokenClassification", "token-classification", "logits"),
+    "ForConditionalGeneration": Opens("AutoModelForSeq2SeqLM", "text2text-generation", "pairs"),
+    "with a linear layer on": Opens("SentenceTransformer", "text-classification", "encode"),
+    "with embeddings, ": Opens("SentenceTransformer", "sentence-similarity", "encode"),
 }
-"""End of an architecture's name -> the class that loads it (none: not one of transformers'), and what hubs call it."""
+"""What an architecture's name has in it -> how the model is opened."""
 
 
-def head_of(report: Report) -> str:
-    """Which of HEADS the model has; empty for one that writes text."""
-    return next((end for end in HEADS if report.model.architecture.endswith(end)), "")
+def opens(report: Report) -> Opens:
+    return next((how for part, how in LOADERS.items() if part in report.model.architecture), WRITES)
 
 
 def model_card(report: Report, folder: str = "model") -> str:
@@ -33,9 +44,7 @@ def model_card(report: Report, folder: str = "model") -> str:
     body = (
         environment(html=False)
         .get_template("card.md.j2")
-        .render(
-            view(report), folder=folder, head=head_of(report), loader=HEADS.get(head_of(report), ("", ""))[0]
-        )
+        .render(view(report), folder=folder, opens=opens(report))
     )
     return f"---\n{front}---\n\n{body}"
 
@@ -51,7 +60,7 @@ def front_matter(report: Report) -> dict[str, Any]:
         front["base_model"] = model.base
         front["base_model_relation"] = "finetune" if model.kind == "full" else "adapter"
     front["library_name"] = "transformers" if model.kind == "full" else "peft"
-    front["pipeline_tag"] = HEADS.get(head_of(report), ("", "text-generation"))[1]
+    front["pipeline_tag"] = opens(report).task
     front["tags"] = ["tunesmith", "full-parameter" if model.kind == "full" else model.kind, report.task]
     tuned = next((s for s in report.systems if s.name == "tuned"), None)
     if tuned is not None:

@@ -20,7 +20,7 @@ from tunesmith.generate.batched import evaluating
 from tunesmith.types import IGNORED, Example, TokenRow
 
 Outputs = NDArray[np.float64]
-"""Of one row: (C,), or (M, C) for the tokens that have a tag."""
+"""Of one row: (C,), (M, C) for the tokens that have a tag, or (K, H) embeddings of its texts."""
 
 HEAD_TOKENS = 8192
 """Tokens computed at once without gradients."""
@@ -89,7 +89,7 @@ def _over(
         batch = Batch.from_rows([rows[i] for i in bin_])
         with evaluating(model.module):
             values = compute(batch).double().numpy()  # type: ignore[attr-defined]
-        counts = [1 if model.head.kind == "sequence" else _num_tagged(rows[i]) for i in bin_]
+        counts = [COUNTS[model.head.kind](rows[i]) for i in bin_]
         for i, piece in zip(bin_, np.split(values, np.cumsum(counts)[:-1]), strict=True):
             found[i] = piece[0] if model.head.kind == "sequence" else piece
         done += len(bin_)
@@ -99,6 +99,14 @@ def _over(
 
 def _num_tagged(row: TokenRow) -> int:
     return int(np.count_nonzero(np.asarray(row.target) != IGNORED))
+
+
+COUNTS: dict[str, Callable[[TokenRow], int]] = {
+    "sequence": lambda row: 1,
+    "token": _num_tagged,
+    "embedding": lambda row: len(row.segments),
+}
+"""Kind of head -> how many outputs a row has."""
 
 
 def _loss(kind: str, row: TokenRow, output: Outputs) -> tuple[float, int]:

@@ -72,4 +72,10 @@ SHOWN: dict[Task, Shown] = {
         "It marks the kinds of pieces it was taught and no others; a name it never saw can be missed.",
         PartOf("label", "F1", "span_f1", "spans"),
     ),
+    "ranking": Shown(
+        "ranking by embeddings",
+        "gives each text a vector; texts that belong together lie near one another",
+        "It always finds something nearest, also where nothing belongs; near in words is not always near in meaning.",
+        turned=("came first", "came first no longer"),
+    ),
 }

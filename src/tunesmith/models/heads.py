@@ -1,7 +1,8 @@
 """Models with a head: loading them, and which of their parts are new.
 
 A pooling that the family's own ...ForSequenceClassification has gives a stock model. Any other gives a `PooledHead`,
-which is saved as a sentence-transformers folder: the backbone, `1_Pooling`, and the linear layer as `2_Dense`.
+which is saved as a sentence-transformers folder: the backbone, `1_Pooling`, and the linear layer as `2_Dense`, or
+`2_Normalize` where texts are embedded.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
-from tunesmith.config.methods import ClassifyConfig, Method, RegressConfig, SftConfig
+from tunesmith.config.methods import ClassifyConfig, EmbedConfig, Method, RegressConfig, SftConfig
 from tunesmith.core import gate
 from tunesmith.core.heads import Head, PooledHead, Pooling
 from tunesmith.errors import ConfigError, ModelError
 
 DENSE = "2_Dense"
+NORMALIZE = "2_Normalize"
 POOLER = ".pooler."
 
 
@@ -40,7 +42,7 @@ class HeadSpec:
     `ClassifyConfig`. instruction lies in the manifest.
     """
 
-    method: Literal["classify", "regress", "tag"]
+    method: Literal["classify", "regress", "tag", "embed"]
     labels: tuple[str, ...]
     pooling: Pooling | Literal["auto"] = "auto"
     multi_label: bool = False
@@ -60,6 +62,8 @@ def spec_of(method: Method) -> HeadSpec | None:
     """What a resolved recipe's head says; None for a language model."""
     if isinstance(method, SftConfig):
         return None
+    if isinstance(method, EmbedConfig):
+        return HeadSpec(method="embed", labels=(), pooling=method.pooling)
     assert method.labels is not None, "defaults are resolved before a run"
     classify = method if isinstance(method, ClassifyConfig) else ClassifyConfig()
     return HeadSpec(
@@ -132,7 +136,8 @@ def build(
                 "choose another model",
             )
         return tagger
-    if is_stock(pooling, config) and not bare:
+    embeds = spec.method == "embed"
+    if is_stock(pooling, config) and not bare and not embeds:
         stock = _stock(
             AutoModelForSequenceClassification, "sequence", pooling, causal, config, spec, load, renew
         )
@@ -140,11 +145,15 @@ def build(
             return stock
     backbone, missing = load(AutoModel)
     refuse_missing(folder, [name for name in missing if not name.startswith("pooler.")])
+    if embeds:
+        carrier = PooledHead(backbone, None, 0.0)
+        return carrier, Head("embedding", pooling, carrier, backbone, causal), []
     rate = config.to_dict().get("hidden_dropout_prob", 0.0)
     carrier = PooledHead(backbone, len(spec.labels), float(rate))
     notes = [f"a new linear layer on the {pooling} of the states: {len(spec.labels)} outputs"]
     if dense is not None and (dense / DENSE).is_dir():
         saved = load_file(dense / DENSE / "model.safetensors")
+        assert carrier.classifier is not None
         carrier.classifier.load_state_dict({name.removeprefix("linear."): w for name, w in saved.items()})
         notes = []
     return carrier, Head("sequence", pooling, carrier, backbone, causal), notes
@@ -214,34 +223,39 @@ def _has_pooler(head: Head) -> bool:
 
 
 def save_pooled(carrier: PooledHead, pooling: Pooling, folder: Path, max_length: int) -> None:
-    """A sentence-transformers folder whose sentence embedding is the head's output."""
+    """A sentence-transformers folder whose sentence embedding is the head's output, or the unit pooled state."""
     # PEFT would look on the hub whether the vocabulary grew; it does not under a head.
     more = {"save_embedding_layers": False} if isinstance(carrier.backbone, PeftModel) else {}
     carrier.backbone.save_pretrained(folder, safe_serialization=True, **more)
-    width, outputs = carrier.classifier.in_features, carrier.classifier.out_features
-    names = ("Transformer", "Pooling", "Dense")
-    paths = ("", "1_Pooling", DENSE)
+    embeds = carrier.classifier is None
+    names = ("Transformer", "Pooling", "Normalize" if embeds else "Dense")
+    paths = ("", "1_Pooling", NORMALIZE if embeds else DENSE)
     modules = [
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{name}"}
         for i, (name, path) in enumerate(zip(names, paths, strict=True))
     ]
     modes = {"cls": "cls_token", "mean": "mean_tokens", "last": "lasttoken"}
-    pooled = {"word_embedding_dimension": width} | {
+    pooled = {"word_embedding_dimension": carrier.config.get_text_config().hidden_size} | {
         f"pooling_mode_{name}": mode == pooling for mode, name in modes.items()
-    }
-    dense = {
-        "in_features": width,
-        "out_features": outputs,
-        "bias": True,
-        "activation_function": "torch.nn.modules.linear.Identity",
     }
     _write(folder / "modules.json", modules)
     _write(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
     _write(folder / "1_Pooling" / "config.json", pooled)
-    _write(folder / DENSE / "config.json", dense)
-    weights = {
-        f"linear.{name}": w.detach().contiguous() for name, w in carrier.classifier.state_dict().items()
+    if carrier.classifier is None:
+        (folder / NORMALIZE).mkdir()
+    else:
+        _save_dense(carrier.classifier, folder)
+
+
+def _save_dense(layer: nn.Linear, folder: Path) -> None:
+    dense = {
+        "in_features": layer.in_features,
+        "out_features": layer.out_features,
+        "bias": True,
+        "activation_function": "torch.nn.modules.linear.Identity",
     }
+    _write(folder / DENSE / "config.json", dense)
+    weights = {f"linear.{name}": w.detach().contiguous() for name, w in layer.state_dict().items()}
     save_file(weights, folder / DENSE / "model.safetensors")
 
 

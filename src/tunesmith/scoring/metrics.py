@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 
 from tunesmith.errors import ConfigError, near_miss
 
-Task = Literal["label", "labels", "json", "text", "number", "spans"]
-"""One class, several classes, a JSON object, free text, numbers, pieces of a text."""
+Task = Literal["label", "labels", "json", "text", "number", "spans", "ranking"]
+"""One class, several classes, a JSON object, free text, numbers, pieces of a text, texts in their order."""
 
 
 class Metric(NamedTuple):
@@ -83,6 +83,14 @@ METRICS: dict[str, Metric] = {
     "span_exact": Metric("All spans right", True, "Share of rows with exactly the reference's spans."),
     "span_row_f1": Metric("Span F1 by row", True, "Span F1 of each row; 1 where neither side has a span."),
     "valid_spans": Metric("Valid spans", True, "Share of answers that are a list of [start, end, label]."),
+    "mrr_at_10": Metric(
+        "MRR@10",
+        True,
+        "1 / rank of the text that belongs to the anchor; 0 where it is not among the first ten.",
+    ),
+    "recall_at_1": Metric("Recall@1", True, "Share of anchors whose text is ranked first."),
+    "recall_at_5": Metric("Recall@5", True, "Share of anchors whose text is among the first five."),
+    "recall_at_10": Metric("Recall@10", True, "Share of anchors whose text is among the first ten."),
     "auroc": Metric(
         "AUROC", True, f"How often a row of a class ranks above one that is not of it. {_CLASSES}"
     ),

@@ -11,6 +11,7 @@ from tunesmith.scoring.metrics import Task
 from tunesmith.scoring.multi_label import names, names_probabilities, score_names
 from tunesmith.scoring.numbers import score_numbers
 from tunesmith.scoring.pooled import Floats
+from tunesmith.scoring.ranking import score_ranking
 from tunesmith.scoring.scores import Scores
 from tunesmith.scoring.single_label import label_probabilities, score_label
 from tunesmith.scoring.spans import score_spans, span_labels
@@ -69,6 +70,12 @@ TASKS: dict[Task, Kind] = {
         turned="span_exact",
         graded="span_row_f1",
         classes=span_labels,
+    ),
+    "ranking": Kind(
+        score_ranking,
+        compared=("mrr_at_10", "recall_at_1", "recall_at_10"),
+        turned="recall_at_1",
+        graded="mrr_at_10",
     ),
 }
 

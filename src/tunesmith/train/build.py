@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tunesmith.config.methods import PROMPTED, Method, SftConfig
+from tunesmith.config.methods import PROMPTED, Head, Method
 from tunesmith.config.run import Run
 from tunesmith.core.heads import PooledHead
 from tunesmith.core.objective import Objective
@@ -23,6 +23,7 @@ from tunesmith.models.heads import spec_of
 from tunesmith.models.load import Loaded, load_model
 from tunesmith.models.tune import grow_embeddings, lr_factors, prepare
 from tunesmith.objectives.classify import Classify
+from tunesmith.objectives.embed import Embed
 from tunesmith.objectives.regress import Regress
 from tunesmith.objectives.sft import Sft
 from tunesmith.objectives.tag import Tag
@@ -38,6 +39,7 @@ OBJECTIVES.register("sft")(Sft)
 OBJECTIVES.register("classify")(Classify)
 OBJECTIVES.register("regress")(Regress)
 OBJECTIVES.register("tag")(Tag)
+OBJECTIVES.register("embed")(Embed)
 
 
 @dataclass
@@ -92,7 +94,7 @@ def build(run: Run, rows: Sequence[TokenRow], data_hashes: dict[str, str]) -> Bu
         share=train.neftune_alpha is None,
     )
     progress = Progress(micro_batch_tokens=train.micro_batch_tokens or 0, threads=train.threads)
-    head_factor = 1.0 if isinstance(run.method, SftConfig) else run.method.head_lr_factor
+    head_factor = run.method.head_lr_factor if isinstance(run.method, Head) else 1.0
     factors = lr_factors(loaded.model, train.layer_lr_decay, head_factor)
     thaws = None
     if train.unfreeze_every is not None:
@@ -108,8 +110,9 @@ def build(run: Run, rows: Sequence[TokenRow], data_hashes: dict[str, str]) -> Bu
 
 def start_head(run: Run, loaded: Loaded, rows: Sequence[TokenRow]) -> list[str]:
     """Put a linear probe's weights into a new head, where the recipe asks for it."""
-    if loaded.head is None or isinstance(run.method, SftConfig) or run.method.head_init == "random":
+    if loaded.head is None or not isinstance(run.method, Head) or run.method.head_init == "random":
         return []
+    assert loaded.head.method != "embed"
     carrier = loaded.model.head.carrier if loaded.model.head is not None else None
     if not isinstance(carrier, PooledHead):
         raise ConfigError(
@@ -121,6 +124,7 @@ def start_head(run: Run, loaded: Loaded, rows: Sequence[TokenRow]) -> list[str]:
         loaded.head.method, loaded.head.multi_label, loaded.tokenizer, loaded.head.labels
     )
     probe = fit_probe(HeadAnswerer(loaded.model, encoder, 0), rows, run.seed)
+    assert carrier.classifier is not None
     with torch.no_grad():
         carrier.classifier.weight.copy_(torch.from_numpy(probe.weight))
         carrier.classifier.bias.copy_(torch.from_numpy(probe.bias))

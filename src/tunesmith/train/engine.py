@@ -15,7 +15,7 @@ from tunesmith.config.run import TrainConfig
 from tunesmith.core.batch import Batch
 from tunesmith.core.model import Model
 from tunesmith.core.noise import EmbeddingNoise
-from tunesmith.core.objective import Objective
+from tunesmith.core.objective import Objective, WholeStep
 from tunesmith.errors import NonFiniteError
 from tunesmith.train.checkpoint import Checkpoints, is_better
 from tunesmith.train.optim import learning_rate
@@ -122,6 +122,8 @@ class Engine:
         losses = dict.fromkeys(weights, 0.0)
         metrics: dict[str, float] = {}
         metric_weights: dict[str, float] = {}
+        if isinstance(self.objective, WholeStep):
+            self.objective.begin_step(self.model, micro_batches)
         for batch in micro_batches:
             out = self.objective.loss(self.model, batch)
             terms = {t: s / weights[t] for t, s in out.terms.items() if weights[t] > 0}

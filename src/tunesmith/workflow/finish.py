@@ -173,7 +173,8 @@ def _new_report(prepared: Prepared, built: Built, folder: RunFolder) -> Report:
 def architecture_of(loaded: Loaded) -> str:
     head = loaded.model.head
     if head is not None and isinstance(head.carrier, PooledHead):
-        return f"{type(head.backbone).__name__} with a linear layer on the {head.pooling} of its states"
+        what = "embeddings, " if head.kind == "embedding" else "a linear layer on "
+        return f"{type(head.backbone).__name__} with {what}the {head.pooling} of its states"
     if head is not None:
         return type(head.carrier).__name__
     module = loaded.model.module

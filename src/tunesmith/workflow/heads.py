@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunesmith.config.methods import ClassifyConfig, HeadMethod, RegressConfig, SftConfig
+from tunesmith.config.methods import ClassifyConfig, EmbedConfig, HeadMethod, RegressConfig, SftConfig
 from tunesmith.config.run import Run
 from tunesmith.core import gate
+from tunesmith.data.embed_rows import TextsEncoder
 from tunesmith.data.encode import HeadEncoder, Kind, balanced_weights, outputs_of, scale_of
 from tunesmith.data.pairs import PairEncoder
 from tunesmith.data.render import Renderer
@@ -21,6 +22,7 @@ TASKS: dict[Kind, Task] = {
     "classify_many": "labels",
     "regress": "number",
     "tag": "spans",
+    "embed": "ranking",
 }
 """Kind of head -> how its answers are scored."""
 
@@ -51,6 +53,8 @@ def kind_of(method: HeadMethod) -> Kind:
 
 
 def encoder_of(spec: HeadSpec, tokenizer: Any) -> HeadEncoder:
+    if spec.method == "embed":
+        return TextsEncoder(tokenizer)
     return HeadEncoder.of(spec.method, spec.multi_label, tokenizer, spec.labels, spec.scale)
 
 
@@ -59,6 +63,7 @@ FORMATS: dict[Kind, str] = {
     "classify_many": "labels",
     "regress": "number",
     "tag": "tags",
+    "embed": "pairs",
 }
 """Kind of head -> the rows that it is trained on."""
 
@@ -89,8 +94,12 @@ def with_format(run: Run) -> Run:
 def with_outputs(run: Run, train: Sequence[Example]) -> tuple[Run, dict[str, str]]:
     """The recipe with the head's outputs, scales and class weights filled in, and why they are what they are."""
     run = run.model_copy(deep=True)
-    method, reasons = run.method, {}
+    method = run.method
+    reasons: dict[str, str] = {}
     assert not isinstance(method, SftConfig)
+    if isinstance(method, EmbedConfig):
+        _check_negatives(method, train)
+        return run, reasons
     if method.labels is None:
         method.labels = outputs_of(kind_of(method), train, run.data.targets)
         reasons["method.labels"] = f"of {len(train):,} training rows"
@@ -105,6 +114,17 @@ def with_outputs(run: Run, train: Sequence[Example]) -> tuple[Run, dict[str, str
         method.scale = scale_of(train, len(method.labels))
         reasons["method.scale"] = "mean and standard deviation of the training rows"
     return run, reasons
+
+
+def _check_negatives(method: EmbedConfig, train: Sequence[Example]) -> None:
+    """Raises ConfigError where a row has nothing that its positive is held against."""
+    bare = next((e for e in train if not e.negatives), None)
+    if method.candidates == "own" and bare is not None:
+        raise ConfigError(
+            f"method.candidates=own, but {bare.ref} has no negative",
+            "rows with a column of negatives",
+            "leave method.candidates out, or add negatives (data.columns.negatives)",
+        )
 
 
 def _check_weights(weights: Mapping[str, float], labels: Sequence[str]) -> None:

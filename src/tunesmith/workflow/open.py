@@ -20,6 +20,7 @@ from tunesmith.data.template import Kind, choose_template
 from tunesmith.errors import ModelError
 from tunesmith.evaluate.answers import Answerer, Answers
 from tunesmith.evaluate.heads import HeadAnswerer
+from tunesmith.evaluate.retriever import Retriever
 from tunesmith.models.files import Manifest, locate
 from tunesmith.models.load import Loaded, load_model
 from tunesmith.train.build import with_template
@@ -49,6 +50,8 @@ class Opened:
         """An answer takes at most half of the context, as in the proof of a run; a head writes none."""
         if isinstance(self.renderer, HeadEncoder):
             assert self.loaded.head is not None
+            if self.loaded.head.method == "embed":
+                return Retriever(self.loaded.model, self.renderer, self.context)
             return HeadAnswerer(
                 self.loaded.model, self.renderer, self.context, self.loaded.head.abstain_below
             )
@@ -76,11 +79,13 @@ class Opened:
             yield from answerer.answer(chunk).texts
 
     def record(self, answers: Answers, index: int) -> dict[str, Any]:
-        """An answer as `predict` writes it: a text and whether it ended, or what a head says and how sure it is (null
-        where it abstains)."""
+        """An answer as `predict` writes it: a text and whether it ended, an embedding, or what a head says and how sure
+        it is (null where it abstains)."""
         text = answers.texts[index]
         if self.loaded.head is None:
             return {"answer": text, "ended": not answers.cut[index]}
+        if self.loaded.head.method == "embed":
+            return {"embedding": json.loads(text)}
         plain = self.loaded.head.method == "classify" and not self.loaded.head.multi_label
         said = (text or None) if plain else json.loads(text)
         sure = {} if answers.confidence is None else {"confidence": round(answers.confidence[index], 6)}

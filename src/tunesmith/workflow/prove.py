@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.config.methods import ClassifyConfig
+from tunesmith.config.methods import ClassifyConfig, EmbedConfig
 from tunesmith.config.run import DataConfig, Run
 from tunesmith.core.model import Model
 from tunesmith.data.account import Account
@@ -24,6 +24,7 @@ from tunesmith.embedded import general_text
 from tunesmith.evaluate.answers import Answerer, Answers, pick_shots
 from tunesmith.evaluate.baselines import BASELINES
 from tunesmith.evaluate.heads import HeadAnswerer
+from tunesmith.evaluate.ranking import Offered
 from tunesmith.evaluate.report import (
     Losses,
     calibration_of,
@@ -37,6 +38,7 @@ from tunesmith.evaluate.report import (
     system,
 )
 from tunesmith.evaluate.report_model import Comparison, Forgetting, Report, Sample, Suspect, System
+from tunesmith.evaluate.retriever import Retriever
 from tunesmith.evaluate.stats import (
     Interval,
     Settings,
@@ -141,9 +143,10 @@ class Proof:
         """What needs no language model, for every task that has such a baseline."""
         answers, texts = [e.answer for e in train], [_input(e) for e in train]
         asked = [_input(e) for e in self.examples]
+        offered = Offered.of(self.examples) if self.task == "ranking" else None
         with self.timed("baselines"):
             for baseline in BASELINES[self.task]:
-                said = baseline.answer(texts, answers, asked)
+                said = baseline.answer(texts, answers, asked, offered)
                 self.systems.append(Found(baseline.name, baseline.note, said, self.score(said)))
 
     def found(self, name: str, note: str, said: Answers) -> Found:
@@ -238,6 +241,8 @@ def make_answerer(
 ) -> AnyAnswerer:
     if isinstance(renderer, HeadEncoder):
         limit = min(run.data.max_length or context, context)
+        if isinstance(run.method, EmbedConfig):
+            return Retriever(model, renderer, limit, method=run.method)
         below = run.method.abstain_below if isinstance(run.method, ClassifyConfig) else 0.0
         return HeadAnswerer(model, renderer, limit, below)
     assert run.evaluate.max_new_tokens is not None

@@ -12,6 +12,7 @@ from tunesmith.evaluate.heads import HeadAnswerer
 from tunesmith.evaluate.linear_probe import NOTE, linear_probe
 from tunesmith.evaluate.report import Losses
 from tunesmith.evaluate.report_model import Report
+from tunesmith.evaluate.retriever import Retriever
 from tunesmith.models.load import Loaded, load_model
 from tunesmith.train.build import Built, with_template, writes_after_prompt
 from tunesmith.types import EventSink, TokenRow
@@ -86,7 +87,8 @@ def _prove_head(prepared: Prepared, built: Built, report: Report, proof: prove.P
     run = prepared.run
     tuned = _head_answerer(prepared, built.loaded.model)
     if proof.examples:
-        proof.measure("tuned", "the head's own answer", tuned, losses=False)
+        what = "its embeddings" if isinstance(tuned, Retriever) else "the head's own answer"
+        proof.measure("tuned", what, tuned, losses=False)
     with proof.timed("hard training rows"):
         report.suspects = prove.suspects(tuned, prepared.splits.train, prepared.rows["train"], run.seed)
     built.state.optimizer.release()
@@ -96,15 +98,22 @@ def _prove_head(prepared: Prepared, built: Built, report: Report, proof: prove.P
         report.absent["systems"] = NO_TEST_ROWS
         return
     base = load_base(prepared).model
-    with proof.timed("answers of base"):
-        answerer = _head_answerer(prepared, base)
-        outputs = linear_probe(answerer, prepared.rows["train"], proof.rows, run.seed)
-        proof.systems.append(proof.found("base", NOTE, answerer.read(proof.examples, outputs)))
+    answerer = _head_answerer(prepared, base)
+    if isinstance(answerer, Retriever):
+        proof.measure("base", "the untuned model's own embeddings", answerer, losses=False)
+    else:
+        _probe(prepared, proof, answerer)
     prove.free(base)
     if run.evaluate.baselines:
         proof.baselines(prepared.examples("train"))
     with proof.timed("statistics"):
         proof.fill_ordered(report)
+
+
+def _probe(prepared: Prepared, proof: prove.Proof, answerer: HeadAnswerer) -> None:
+    with proof.timed("answers of base"):
+        outputs = linear_probe(answerer, prepared.rows["train"], proof.rows, prepared.run.seed)
+        proof.systems.append(proof.found("base", NOTE, answerer.read(proof.examples, outputs)))
 
 
 def _answerer(prepared: Prepared, model: Model) -> Answerer:

@@ -1,0 +1,42 @@
+"""Examples -> token rows for embeddings: every text of a row (anchor, positive, negatives) is a root by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tunesmith.data.encode import HeadEncoder, texts_of
+from tunesmith.types import Example, Segment, TokenRow
+
+
+class TextsEncoder(HeadEncoder):
+    """A row that is only asked (no answer) has its anchor alone."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        super().__init__(tokenizer, "embed", ())
+
+    def describe(self) -> str:
+        return f"{self.around()}; its embedding is a pooled state"
+
+    def row(self, example: Example, max_length: int | None = None) -> TokenRow:
+        """At most `max_length` tokens of each text, cut at its end."""
+        encoded = self.tokenizer(
+            texts_in(example),
+            split_special_tokens=True,
+            truncation=bool(max_length),
+            max_length=max_length,
+            verbose=False,
+        )
+        texts = [np.asarray(ids, np.int64) for ids in encoded["input_ids"]]
+        segments = tuple(Segment(ids, np.zeros(len(ids), np.float32)) for ids in texts)
+        return TokenRow(example.ref, segments, alone=True)
+
+    def size(self, row: TokenRow) -> int:
+        return max(len(segment.ids) for segment in row.segments)
+
+
+def texts_in(example: Example) -> list[str]:
+    """The anchor, its positive and its negatives."""
+    rest = [example.answer, *example.negatives] if example.answer else []
+    return [texts_of(example)[0], *rest]
