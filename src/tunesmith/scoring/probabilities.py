@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tunesmith.errors import DataError
@@ -203,8 +204,9 @@ def _over_classes(
     measure: Callable[..., Floats], reference: Array, probabilities: Array, weights: Floats
 ) -> Floats:
     """(B,): the mean over the classes for which a sample defines the measure; NaN where there is none."""
+    columns = np.ascontiguousarray(weights.T)
     found = np.array(
-        [_by_rank(measure, r, p, weights) for r, p in zip(reference.T, probabilities.T, strict=True)]
+        [_by_rank(measure, r, p, columns) for r, p in zip(reference.T, probabilities.T, strict=True)]
     )
     defined = ~np.isnan(found)
     total = np.where(defined, found, 0.0).sum(axis=0)
@@ -215,28 +217,46 @@ def _over_classes(
 
 
 def _by_rank(measure: Callable[..., Floats], reference: Array, scores: Array, weights: Floats) -> Floats:
-    """measure of (positives, negatives), both (B, G): how many rows of a sample have each of the G distinct
-    scores, highest first. NaN where a sample lacks the one or the other."""
-    order = np.argsort(-scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=np.inf))
-    positive = np.add.reduceat((weights * reference)[:, order], starts, axis=1)
-    negative = np.add.reduceat((weights * (1 - reference))[:, order], starts, axis=1)
-    defined = (positive.sum(axis=1) > 0) & (negative.sum(axis=1) > 0)
-    out = np.full(len(weights), np.nan)
-    out[defined] = measure(positive[defined], negative[defined])
+    """measure of (positives, negatives above, negatives beside), each (G, B): how many rows of a sample have each of
+    the G distinct scores of positives, highest first, or lie between it and the one above. weights: (U, B). NaN where
+    a sample lacks positives or negatives.
+
+    Only positives' scores are steps of either curve, so a rare class costs little.
+    """
+    positive = reference > 0
+    levels = np.unique(scores[positive])[::-1]
+    out = np.full(weights.shape[1], np.nan)
+    if not len(levels):
+        return out
+    higher = np.searchsorted(-levels, -scores)  # how many levels lie above each score
+    level = np.minimum(higher, len(levels) - 1)
+    beside = levels[level] == scores
+    of_level = _sums(level[positive], len(levels), weights[positive])
+    above = _sums(higher[~positive & ~beside], len(levels) + 1, weights[~positive & ~beside])
+    ties = _sums(level[~positive & beside], len(levels), weights[~positive & beside])
+    defined = (of_level.sum(axis=0) > 0) & (above.sum(axis=0) + ties.sum(axis=0) > 0)
+    out[defined] = measure(of_level[:, defined], above[:, defined], ties[:, defined])
     return out
 
 
-def _auroc(positive: Floats, negative: Floats) -> Floats:
+def _sums(group: NDArray[np.int64], num_groups: int, weights: Floats) -> Floats:
+    """(n,) group numbers, (n, B) -> (num_groups, B)."""
+    member = csr_array((np.ones(len(group)), (group, np.arange(len(group)))), shape=(num_groups, len(group)))
+    found: Floats = member @ weights
+    return found
+
+
+def _auroc(positive: Floats, above: Floats, beside: Floats) -> Floats:
     """Share of (positive, negative) pairs in which the positive ranks higher; equal scores count half."""
-    below = negative.sum(axis=1, keepdims=True) - np.cumsum(negative, axis=1)
-    pairs = (positive * (below + negative / 2)).sum(axis=1)
-    return np.asarray(pairs / (positive.sum(axis=1) * negative.sum(axis=1)))
+    negatives = above.sum(axis=0) + beside.sum(axis=0)
+    passed = np.cumsum(above[:-1], axis=0) + np.cumsum(beside, axis=0) - beside / 2
+    pairs = (positive * (negatives - passed)).sum(axis=0)
+    return np.asarray(pairs / (positive.sum(axis=0) * negatives))
 
 
-def _auprc(positive: Floats, negative: Floats) -> Floats:
+def _auprc(positive: Floats, above: Floats, beside: Floats) -> Floats:
     """Precision at each score, weighted by the recall that it adds."""
-    found = np.cumsum(positive, axis=1)
-    named = found + np.cumsum(negative, axis=1)
+    found = np.cumsum(positive, axis=0)
+    named = found + np.cumsum(above[:-1] + beside, axis=0)
     precision = np.divide(found, named, out=np.zeros_like(found), where=named > 0)
-    return np.asarray((positive * precision).sum(axis=1) / positive.sum(axis=1))
+    return np.asarray((positive * precision).sum(axis=0) / positive.sum(axis=0))
