@@ -7,15 +7,13 @@ process that does not know Tunesmith.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from tests import fresh
 from tests.models import folders, fresh_adapters, worn
 from tests.models.worn import CASES, FAMILIES, KINDS, REFUSED, ROWS
 from tunesmith.config.methods import ClassifyConfig, LoraConfig, SftConfig, TagConfig
@@ -182,16 +180,7 @@ def saved(bases, tmp_path_factory):
         pooled = (folder / "2_Dense").is_dir()
         opener = "pooled" if pooled else "classifier" if family == "bert" else "decoder"
         asked[name] = {"opener": opener, "folder": str(folder), "base": str(bases[family]), "rows": ROWS}
-    (home / "cases.json").write_text(json.dumps(asked))
-    script = Path(fresh_adapters.__file__).resolve()
-    done = subprocess.run(
-        [sys.executable, "-P", str(script), str(home / "cases.json")],
-        cwd=home,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    there = load_file(home / "answers.safetensors")
+    there = fresh.ask(fresh_adapters, asked, home, "answers.safetensors")
     return {name: (folder, here, there[name]) for name, (folder, here) in found.items()}
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests import fresh
 from tests.models import folders, fresh_heads
 from tests.models.heads import MADE, asked, weights_of, write
 from tunesmith.errors import ModelError
@@ -79,16 +78,8 @@ def saved(tmp_path_factory) -> dict[str, Saved]:
         }
         for name, (folder, base, *_) in here.items()
     }
-    (home / "cases.json").write_text(json.dumps({"cases": cases, "texts": folders.TEXTS}))
-    script = Path(fresh_heads.__file__).resolve()
-    done = subprocess.run(
-        [sys.executable, "-P", str(script), str(home / "cases.json")],
-        cwd=home,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found, labels = load_file(home / "outputs.safetensors"), json.loads((home / "labels.json").read_text())
+    found = fresh.ask(fresh_heads, {"cases": cases, "texts": folders.TEXTS}, home, "outputs.safetensors")
+    labels = json.loads((home / "labels.json").read_text())
     return {
         name: Saved(*parts, found[name], found.get(f"{name}/sentence_transformers"), labels.get(name))
         for name, parts in here.items()

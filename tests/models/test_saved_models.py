@@ -6,8 +6,6 @@ All models are trained and saved first, then one process opens them all: importi
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests import fakes
+from tests import fakes, fresh
 from tests.models import folders, fresh_process
 from tunesmith.config.methods import FreezeConfig
 from tunesmith.models.save import save_model
@@ -96,17 +94,7 @@ def saved(tmp_path_factory):
         }
         for name, (folder, i, _) in here.items()
     }
-    (home / "cases.json").write_text(json.dumps(asked))
-    script = Path(fresh_process.__file__).resolve()
-    # In a folder of its own, so that nothing of this project can be imported by being near.
-    done = subprocess.run(
-        [sys.executable, "-P", str(script), str(home / "cases.json")],
-        cwd=home,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = load_file(home / "logits.safetensors")
+    found = fresh.ask(fresh_process, asked, home, "logits.safetensors")
     return {name: (folder, expected, found[name]) for name, (folder, _, expected) in here.items()}
 
 
