@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,6 +26,13 @@ def test_an_anchor_is_offered_neither_itself_nor_what_belongs_to_its_twin() -> N
     likeness = np.tile([4.0, 3.0, 2.0, 1.0], (3, 1))
     ranked = [json.loads(r) for r in offered.ranked(lambda rows: likeness[rows])]
     assert ranked == [["x", "z", "w"], ["z", "y", "w"], ["z", "y", "w"]]
+
+
+def test_an_anchor_is_not_offered_what_belongs_to_others_of_its_class() -> None:
+    rows = [replace(pair(a, p), label=c) for a, p, c in (("a", "b", "x"), ("b", "a", "x"), ("c", "d", "y"))]
+    offered = Offered.of(rows)
+    assert offered.texts == ("b", "a", "d")
+    assert offered.barred == ((1,), (0,), ())
 
 
 def test_tfidf_ranks_by_shared_words() -> None:

@@ -29,10 +29,12 @@ CRITERIA = (EmbedConfig(temperature=0.3), EmbedConfig(criterion="triplet", margi
 OWN = tuple(config.model_copy(update={"candidates": "own"}) for config in CRITERIA)
 
 
-def group(*texts: Text, index: int = 0) -> TokenRow:
+def group(*texts: Text, index: int = 0, label: int | None = None) -> TokenRow:
     """anchor, positive, negatives"""
     segments = tuple(Segment(np.array(t, np.int64), np.zeros(len(t), np.float32)) for t in texts)
-    return TokenRow(RowRef("fake.jsonl", index + 1), segments, alone=True)
+    return TokenRow(
+        RowRef("fake.jsonl", index + 1), segments, None if label is None else np.array([label]), alone=True
+    )
 
 
 def groups(count: int, negatives: bool = True, seed: int = 0) -> list[TokenRow]:
@@ -67,9 +69,13 @@ def written_out(
     for row in rows:
         texts.append([(tuple(s.ids.tolist()), embeddings[at + i]) for i, s in enumerate(row.segments)])
         at += len(row.segments)
+    labels = [None if row.target is None else int(row.target[0]) for row in rows]
     losses, nearest = [], []
-    for (anchor, a), (positive, p), *own in texts:
-        pool = own if config.candidates == "own" else [t for _, *rest in texts for t in rest]
+    for label, ((anchor, a), (positive, p), *own) in zip(labels, texts, strict=True):
+        unlike = [
+            rest for other, (_, *rest) in zip(labels, texts, strict=True) if label is None or other != label
+        ]
+        pool = own if config.candidates == "own" else own + [t for rest in unlike for t in rest]
         others = {t: v for t, v in pool if t not in (anchor, positive)}
         wrong = [float(a @ v) for v in others.values()]
         right = float(a @ p)
@@ -90,6 +96,9 @@ def test_the_loss_is_the_formula(config: EmbedConfig) -> None:
         group(same, (4, 4), (5, 5)),
         group((6, 6), (4, 4), same),
         group((9, 3), same, (5, 5), (5, 5)),
+        group((10, 3), (11, 3), (12, 3), label=2),
+        group((13, 3), (14, 3), (15, 3), label=2),
+        group((16, 3), (17, 3), (18, 3), label=4),
     ]
     embeddings = vectors(rows)
     losses, nearest = row_losses(config, rows, torch.from_numpy(embeddings))

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import tunesmith
-from tests.workflow.conftest import read_jsonl, settings, write_jsonl
+from tests.workflow.conftest import label_rows, read_jsonl, settings, write_jsonl
 from tests.workflow.test_heads import encoder
 from tunesmith.config.run import Run
 from tunesmith.errors import ConfigError, DataError
@@ -168,11 +168,33 @@ def test_training_goes_on_from_embeddings_and_from_them_to_a_classifier(
     assert "mean of its states" in third.report.model.architecture
 
 
+def test_texts_of_one_class_come_near(encoder: Path, tmp_path: Path) -> None:
+    """Rows of classes, a pair each; a class of one text has none, and is told of."""
+    tree = recipe(encoder, tmp_path, train={"max_steps": 60, "eval_every": 30})
+    data = {
+        "format": "label",
+        "train": str(
+            write_jsonl(tmp_path / "train.jsonl", [*label_rows(150), {"text": "one", "label": "alone"}])
+        ),
+        "test": str(write_jsonl(tmp_path / "test.jsonl", label_rows(24, seed=7))),
+    }
+    result = tunesmith.train(Run.model_validate({**tree, "data": data}))
+    assert result.report is not None
+    assert result.report.data.dropped == {"alone_in_its_class": 1}
+    found = metrics(result)
+    assert found["tuned"]["mrr_at_10"] > found["base"]["mrr_at_10"]
+    again = evaluate(str(result.folder), [tmp_path / "test.jsonl"])
+    assert again.report.systems[0].metrics["mrr_at_10"].value == pytest.approx(found["tuned"]["mrr_at_10"])
+    out = tmp_path / "vectors.jsonl"
+    predict(str(result.folder), tmp_path / "test.jsonl", out, sink=lambda kind, /, **fields: None)
+    assert len(read_jsonl(out)[0]["embedding"]) == 32
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
         ({"method": {"candidates": "own"}}, ConfigError, "has no negative"),
-        ({"data": {"format": "label"}}, ConfigError, "pairs rows"),
+        ({"data": {"format": "prompt"}}, ConfigError, "pairs rows"),
         ({"data": {"columns": {"positive": "reply"}}}, DataError, "no column 'reply'"),
         ({"method": {"head_init": "probe"}}, ValueError, "head_init"),
     ],

@@ -338,7 +338,8 @@ class TagConfig(Head):
 
 
 class EmbedConfig(Pooled):
-    """Embeddings: texts that belong together come to lie near one another (cosine of pooled states)."""
+    """Embeddings: texts that belong together come to lie near one another (cosine of pooled states). Rows are `pairs`;
+    with `data.format: label` each text is paired with another of its class, drawn by the seed."""
 
     type: Literal["embed"] = "embed"
     """The training method."""

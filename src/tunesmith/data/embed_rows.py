@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from tunesmith.types import Example, Segment, TokenRow
 
 
 class TextsEncoder(HeadEncoder):
-    """A row that is only asked (no answer) has its anchor alone."""
+    """A row that is only asked (no answer) has its anchor alone. Rows with a label have its number as their target:
+    texts of one class are not held against one another."""
 
     def __init__(self, tokenizer: Any) -> None:
         super().__init__(tokenizer, "embed", ())
@@ -30,7 +32,8 @@ class TextsEncoder(HeadEncoder):
         )
         texts = [np.asarray(ids, np.int64) for ids in encoded["input_ids"]]
         segments = tuple(Segment(ids, np.zeros(len(ids), np.float32)) for ids in texts)
-        return TokenRow(example.ref, segments, alone=True)
+        group = None if example.label is None else np.array([zlib.crc32(example.label.encode())], np.int64)
+        return TokenRow(example.ref, segments, group, alone=True)
 
     def size(self, row: TokenRow) -> int:
         return max(len(segment.ids) for segment in row.segments)

@@ -24,7 +24,8 @@ TFIDF_NOTE = (
 @dataclass(frozen=True)
 class Offered:
     """What N anchors may be answered with. texts: M different candidates. barred: for each anchor the numbers of
-    those that are not offered to it: its own text, and what belongs to another row with the same anchor."""
+    those that are not offered to it: its own text, and what belongs to another row with the same anchor or of the same
+    class."""
 
     texts: tuple[str, ...]
     barred: tuple[tuple[int, ...], ...]
@@ -38,9 +39,15 @@ class Offered:
             for text in (positive, *negatives):
                 number.setdefault(text, len(number))
             belongs.setdefault(anchor, set()).add(number[positive])
+        classes: dict[str, set[int]] = {}
+        for example, (anchor, positive, *_) in zip(examples, rows, strict=True):
+            if example.label is not None:
+                texts = {number[positive], *([number[anchor]] if anchor in number else [])}
+                classes.setdefault(example.label, set()).update(texts)
         barred = []
-        for anchor, positive, *_ in rows:
-            others = belongs[anchor] | ({number[anchor]} if anchor in number else set())
+        for example, (anchor, positive, *_) in zip(examples, rows, strict=True):
+            others = belongs[anchor] | classes.get(example.label or "", set())
+            others |= {number[anchor]} if anchor in number else set()
             barred.append(tuple(sorted(others - {number[positive]})))
         return cls(tuple(number), tuple(barred))
 

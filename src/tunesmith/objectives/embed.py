@@ -4,11 +4,11 @@ Contrastive, of one anchor a with positive p among candidates c: -log(exp(s(a, p
 (InfoNCE, arXiv:1807.03748, equation 4). Triplet: max(0, m - s(a, p) + max over c != p of s(a, c)) (arXiv:1503.03832,
 equation 3, in cosine, with the hardest negative). Both are summed over the anchors and divided by their number.
 
-The candidates are all positives and negatives of the step, of equal texts one, without the anchor's own text (or the
-row's own negatives alone). So a
-row's loss depends on rows of other micro-batches: `begin_step` embeds them all without gradient, and each micro-batch
-then puts its own, live, in their place in the loss of the whole step. The gradients add up to that of the undivided
-step (arXiv:2101.06983). Random numbers (dropout) are the same in both passes.
+The candidates are all positives and negatives of the step, of equal texts one, without the anchor's own text and the
+texts of other rows of its class, where rows have one; or the row's own negatives alone. So a row's loss depends on rows
+of other micro-batches: `begin_step` embeds them all without gradient, and each micro-batch then puts its own, live, in
+their place in the loss of the whole step. The gradients add up to that of the undivided step (arXiv:2101.06983). Random
+numbers (dropout) are the same in both passes.
 """
 
 from __future__ import annotations
@@ -108,8 +108,11 @@ def _held_against(rows: Sequence[TokenRow], own: bool) -> tuple[Tensor, Tensor, 
     scope = group if own else torch.zeros_like(group)  # equal texts count once: in their row, or in the step
     allowed = (candidate & _first(scope * len(names) + text, candidate)).repeat(len(rows), 1)
     allowed &= (text != text[anchors, None]) & (text != text[positive, None])
+    mine = group == torch.arange(len(rows))[:, None]
+    kind = torch.tensor([-1 if row.target is None else int(row.target[0]) for row in rows])
+    allowed &= mine | (kind[:, None] < 0) | (kind[group] != kind[:, None])
     if own:
-        allowed &= group == torch.arange(len(rows))[:, None]
+        allowed &= mine
     return anchors, allowed, positive
 
 

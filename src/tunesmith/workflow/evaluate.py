@@ -11,6 +11,7 @@ from typing import Any
 from tunesmith.config.methods import SftConfig
 from tunesmith.config.run import DataConfig, Run
 from tunesmith.data.account import Account
+from tunesmith.data.class_pairs import class_pairs
 from tunesmith.data.encode import HeadEncoder, encode, span_labels
 from tunesmith.data.load import read_examples, tokenise
 from tunesmith.data.pairs import PairEncoder, encode_pairs
@@ -98,6 +99,8 @@ def _evaluate(
     for name, model in models:
         show("phase", name=name, text=model)
         opened = load(model, threads=settings.train.threads)
+        if opened.embeds and proof is None and examples[0].label is not None:
+            examples = list(class_pairs(examples, settings.seed, account))
         rows = _rows(opened, examples, settings, account)
         if proof is None or report is None:
             proof = _new_proof(

@@ -80,6 +80,8 @@ def with_format(run: Run) -> Run:
             "leave it out",
         )
     wanted = FORMATS[kind_of(run.method)]
+    if isinstance(run.method, EmbedConfig) and run.data.format == "label":
+        return run  # texts of one class belong together
     if run.data.format not in ("auto", wanted):
         raise ConfigError(
             f"data.format={run.data.format} with method.type={run.method.type}",

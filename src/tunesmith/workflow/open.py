@@ -38,6 +38,10 @@ class Opened:
     instruction: str | None
 
     @property
+    def embeds(self) -> bool:
+        return self.loaded.head is not None and self.loaded.head.method == "embed"
+
+    @property
     def trained_on(self) -> DataConfig:
         """The format and the columns of the rows that the model was trained on, as far as they are known."""
         manifest = self.loaded.manifest
@@ -50,7 +54,7 @@ class Opened:
         """An answer takes at most half of the context, as in the proof of a run; a head writes none."""
         if isinstance(self.renderer, HeadEncoder):
             assert self.loaded.head is not None
-            if self.loaded.head.method == "embed":
+            if self.embeds:
                 return Retriever(self.loaded.model, self.renderer, self.context)
             return HeadAnswerer(
                 self.loaded.model, self.renderer, self.context, self.loaded.head.abstain_below
@@ -84,7 +88,7 @@ class Opened:
         text = answers.texts[index]
         if self.loaded.head is None:
             return {"answer": text, "ended": not answers.cut[index]}
-        if self.loaded.head.method == "embed":
+        if self.embeds:
             return {"embedding": json.loads(text)}
         plain = self.loaded.head.method == "classify" and not self.loaded.head.multi_label
         said = (text or None) if plain else json.loads(text)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from tunesmith.config.defaults import Facts, resolve
 from tunesmith.config.machine import available_memory, cpu_has_bf16, physical_cores
-from tunesmith.config.methods import SftConfig
+from tunesmith.config.methods import EmbedConfig, SftConfig
 from tunesmith.config.run import Run
 from tunesmith.config.weights import known_parameters
 from tunesmith.data import folders
 from tunesmith.data.account import Account
+from tunesmith.data.class_pairs import class_pairs
 from tunesmith.data.encode import HeadEncoder, encode, span_labels
 from tunesmith.data.load import Splits, lengths, load_splits, preview, tokenise
 from tunesmith.data.pairs import PairEncoder, encode_pairs
@@ -122,6 +123,8 @@ def prepare(run: Run, folder: Path, sink: EventSink, now: datetime | None = None
     context = context_of(config, tokenizer, max(run.method.virtual_tokens(), source.virtual_tokens))
     run = with_format(run)
     splits = load_splits(run.data, run.seed, folder)
+    if isinstance(run.method, EmbedConfig) and run.data.format == "label":
+        splits = _paired(splits, run.seed)
     limit = min(run.data.max_length or context, context)
     choice: TemplateChoice | None = None
     why: dict[str, str] = {}
@@ -149,6 +152,13 @@ def prepare(run: Run, folder: Path, sink: EventSink, now: datetime | None = None
     prepared = Prepared(resolved, reasons, source, tokenizer, choice, renderer, splits, rows, context)
     _say(prepared, sink)
     return prepared
+
+
+def _paired(splits: Splits, seed: int) -> Splits:
+    """Rows of classes as pairs of texts of one class, in each split."""
+    made = {name: class_pairs(getattr(splits, name), seed, splits.account) for name in SPLITS}
+    splits.account.flush()
+    return replace(splits, train=made["train"], validation=made["validation"], test=made["test"])
 
 
 def _rows(

@@ -1,0 +1,31 @@
+"""Rows of texts and classes as pairs for embeddings: each text with another of its class, drawn by the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from tunesmith.data.account import Account
+from tunesmith.types import Example, Message
+
+
+def class_pairs(examples: Sequence[Example], seed: int, account: Account) -> tuple[Example, ...]:
+    """The label stays with the row, so that no text of its class is held against it. A row whose class has no other
+    text is withdrawn."""
+    texts: dict[str, dict[str, None]] = {}
+    for example in examples:
+        assert example.label is not None, "rows of classes"
+        texts.setdefault(example.label, {})[example.texts[0]] = None
+    generator = np.random.default_rng((seed, 5))
+    pairs = []
+    for example in examples:
+        own = example.texts[0]
+        others = [text for text in texts[str(example.label)] if text != own]
+        if not others:
+            account.withdraw(example.ref, "alone_in_its_class", f"'{example.label}' has no other text")
+            continue
+        positive = others[int(generator.integers(len(others)))]
+        pairs.append(replace(example, messages=(Message("user", own), Message("assistant", positive))))
+    return tuple(pairs)
