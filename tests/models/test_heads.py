@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification
 
 from tests import fakes
 from tests.models import folders
@@ -196,6 +197,33 @@ def test_a_run_with_other_outputs_gets_a_new_head_on_the_old_body(saved, name, o
     assert own.shape != fresh.shape or not torch.equal(own, fresh)
     assert any("other outputs" in note for note in renewed.notes)
     assert renewed.model.module.config.id2label == dict(enumerate(spec.labels))
+
+
+@pytest.mark.parametrize(
+    ("names", "kept", "words"),
+    [
+        (fakes.LABELS, True, ""),
+        (("LABEL_0", "LABEL_1", "LABEL_2"), True, "no names for its outputs"),
+        (("cat", "dog", "cow"), False, "other outputs"),
+        (("a", "b"), False, "new: classifier"),
+    ],
+)
+def test_the_head_of_a_classifier_from_elsewhere_is_kept_where_it_may_say_the_same(
+    tmp_path, names, kept, words
+):
+    config = fakes.encoder_config("bert", vocab_size=folders.VOCAB, num_labels=len(names))
+    config.id2label = dict(enumerate(names))
+    torch.manual_seed(1)
+    theirs = fakes.randomise(AutoModelForSequenceClassification.from_config(config))
+    theirs.save_pretrained(tmp_path / "theirs")
+    folders.tokenizer().save_pretrained(tmp_path / "theirs")
+    ours = folders.open_head(tmp_path / "theirs", CLASSIFY)
+    weight = ours.model.module.classifier.weight
+    assert (
+        weight.shape == theirs.classifier.weight.shape and torch.equal(weight, theirs.classifier.weight)
+    ) == kept
+    assert words in " ".join(ours.notes)
+    assert ours.model.module.config.id2label == dict(enumerate(CLASSIFY.labels))
 
 
 @pytest.mark.parametrize("name", ["bert-mean-full", "bert-mean-merged"])

@@ -169,6 +169,9 @@ def _stock(
     load: Any,
     renew: bool,
 ) -> tuple[Any, Head, list[str]]:
+    own = [str(config.id2label[i]) for i in sorted(config.id2label)]
+    unnamed = all(name == f"LABEL_{i}" for i, name in enumerate(own))
+    renew = renew or (len(own) == len(spec.labels) and own != list(spec.labels) and not unnamed)
     config.num_labels = len(spec.labels)
     config.id2label = dict(enumerate(spec.labels))
     config.label2id = {label: i for i, label in enumerate(spec.labels)}
@@ -187,7 +190,9 @@ def _stock(
         missing = {
             f"{name} (the base's own is for other outputs)" for name in head_modules(head) if name != "pooler"
         }
-    return module, head, [f"new: {', '.join(sorted(missing))}"] if missing else []
+    if missing:
+        return module, head, [f"new: {', '.join(sorted(missing))}"]
+    return module, head, ["the base's own head is kept; it has no names for its outputs"] if unnamed else []
 
 
 def _problem_type(spec: HeadSpec) -> str | None:
