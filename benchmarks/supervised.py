@@ -4,7 +4,7 @@ python benchmarks/supervised.py --data DATA [--rows N] [--threads N] [--out benc
 
 DATA holds gsm8k/, sgd/ and corpus/docs.jsonl.gz (rows with `text` or `messages` and a `source`): all of GSM8K is
 used, and so many dialogues and documents as ROWS says, or fewer of each with --rows. Writes supervised-DATE.json
-(one row a run) and prints the table. Nothing is downloaded.
+(one row a run) after each run; runs that it already has are not repeated. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -106,13 +106,16 @@ def main() -> None:
     parser.add_argument("--only", default="", help="run only tasks whose name begins so")
     given = parser.parse_args()
     os.chdir(ROOT)
-    results = []
+    target = given.out / f"supervised-{date.today().isoformat()}.json"
+    results = json.loads(target.read_text())["runs"] if target.exists() else []
     with tempfile.TemporaryDirectory(prefix="tunesmith-bench-") as name:
         scratch = Path(name)
         for task, recipe, overrides in runs(given.data.resolve(), scratch, given.rows):
             if not task.startswith(given.only):
                 continue
             for tuning in ("full", "lora"):
+                if any((r["task"], r["tuning"]) == (task, tuning) for r in results):
+                    continue
                 extra = [f"name={recipe}-{tuning}", f"output={scratch}", f"method.tuning={tuning}"]
                 extra += [f"train.threads={given.threads}"] if given.threads else []
                 extra += ["train.learning_rate=null"] if tuning == "lora" else []
@@ -120,15 +123,19 @@ def main() -> None:
                 report = tunesmith.train(run).report
                 results.append(row_of(task, tuning, report))
                 print(json.dumps(results[-1]), flush=True)
+                write(target, results, given.rows)
+
+
+def write(target: Path, results: list[dict[str, Any]], most: int | None) -> None:
     facts = {
         "date": date.today().isoformat(),
         "machine": describe_machine(),
         "threads": torch.get_num_threads(),
-        "rows": {task: min(count, given.rows or count) for task, count in ROWS.items()},
+        "rows": {task: min(count, most or count) for task, count in ROWS.items()},
         "runs": results,
     }
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / f"supervised-{facts['date']}.json").write_text(json.dumps(facts, indent=1) + "\n")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(facts, indent=1) + "\n")
 
 
 if __name__ == "__main__":
