@@ -1,6 +1,6 @@
 """Every kind of tuning on Banking77 with 30 examples a class: quality, memory and time in one table.
 
-python benchmarks/adapters.py --data DATA --encoder FOLDER [--out benchmarks/results] [--only NAME] [--shots 30]
+python benchmarks/adapters.py --data DATA --encoder FOLDER [--out benchmarks/results] [--only NAME] [--shots 30] [KEY=VALUE ...]
 DATA and FOLDER as for banking77.py. Learning rates and everything else are the tool's own defaults; the head starts
 at a linear probe, 8 epochs, batch 16. Writes adapters.json, one row a kind, and prints the table.
 """
@@ -46,15 +46,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--only", default="", help="run only kinds whose name begins so")
     parser.add_argument("--shots", type=int, default=30)
+    parser.add_argument("overrides", nargs="*", help="of every run, such as train.threads=1")
     args = parser.parse_args()
     target = args.out / "adapters.json"
     found: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {"rows": []}
     for kind in (k for k in KINDS if k.startswith(args.only)):
-        setting = Setting("adapter", MINILM, kind, args.shots, 1, (*SHARED, *KINDS[kind]))
+        setting = Setting("adapter", MINILM, kind, args.shots, 1, (*SHARED, *KINDS[kind], *args.overrides))
         report = train(setting, 0, args.data, args.encoder)
         rows = [r for r in found["rows"] if (r["kind"], r["shots"]) != (kind, args.shots)]
         found = {
             "rows": [*rows, row_of(kind, args.shots, report)],
+            "overrides": args.overrides,
             "machine": describe_machine(),
             "date": date.today().isoformat(),
         }

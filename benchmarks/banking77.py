@@ -1,6 +1,6 @@
 """Banking77 (arXiv:2003.04807): a small encoder and the embedded decoder against the published table.
 
-python benchmarks/banking77.py --data DATA --encoder FOLDER [--out benchmarks/results] [--only NAME] [--seeds 3]
+python benchmarks/banking77.py --data DATA --encoder FOLDER [--out benchmarks/results] [--only NAME] [--seeds 3] [KEY=VALUE ...]
 DATA holds train.csv and test.csv with columns text, category; FOLDER a sentence encoder such as all-MiniLM-L6-v2.
 
 Settings were chosen on a tenth of the training rows (docs/log.md); here a run trains on all of them (or on the first
@@ -20,10 +20,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 MINILM = "all-MiniLM-L6-v2 (22 M)"
 BASE = "tunesmith/base-8m (8 M)"
@@ -104,13 +106,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--only", default="", help="run only settings whose name begins so")
     parser.add_argument("--seeds", type=int, help="at most this many seeds of each")
+    parser.add_argument("overrides", nargs="*", help="of every run, such as train.threads=1")
     args = parser.parse_args()
     target = args.out / "banking77.json"
     found = json.loads(target.read_text()) if target.exists() else {"rows": []}
     for setting in (s for s in SETTINGS if s.name.startswith(args.only)):
         for seed in range(min(setting.seeds, args.seeds or setting.seeds)):
             if not any(_is(row, setting, seed) for row in found["rows"]):
-                found["rows"] += _run(setting, seed, args.data, args.encoder)
+                made = replace(setting, overrides=(*setting.overrides, *args.overrides))
+                found["rows"] += _run(made, seed, args.data, args.encoder)
                 found["machine"], found["date"] = _machine(), date.today().isoformat()
                 args.out.mkdir(parents=True, exist_ok=True)
                 target.write_text(json.dumps(found, indent=1) + "\n")
@@ -159,6 +163,7 @@ def _run(setting: Setting, seed: int, data: Path, encoder: Path) -> list[dict[st
             **common,
             "test_accuracy": systems["tuned"],
             "train_seconds": round(report["cost"]["seconds"]["train"], 1),
+            "threads": _threads(report),
         }
     ]
     if setting.name.startswith("minilm") and "lora" not in setting.name:
@@ -169,6 +174,11 @@ def _run(setting: Setting, seed: int, data: Path, encoder: Path) -> list[dict[st
             row = {"model": model, "method": method, **common}
             rows.insert(0, row | {"test_accuracy": systems[system], "train_seconds": None})
     return rows
+
+
+def _threads(report: dict[str, Any]) -> int:
+    found: int = yaml.safe_load(report["config"])["train"]["threads"]
+    return found
 
 
 def few_shot(source: Path, shots: int, seed: int, target: Path) -> Path:

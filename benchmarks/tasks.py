@@ -1,6 +1,6 @@
 """Heads on public data and our own: sentiment, intent, slots, ratings and similarity, with their baselines.
 
-python benchmarks/tasks.py --data DATA --encoder FOLDER [--rows 8000] [--out benchmarks/results] [--only NAME]
+python benchmarks/tasks.py --data DATA --encoder FOLDER [--rows 8000] [--out benchmarks/results] [--only NAME] [train.threads=1 ...]
 DATA holds sst2/, sgd/ (as described there); FOLDER a sentence encoder such as all-MiniLM-L6-v2. Full tuning of the
 encoder without its embeddings, defaults but for what TASKS says; at most --rows training rows and 2,000 test rows,
 a seeded choice. The best step is chosen on validation rows, the test rows are scored once. Writes tasks.json, one row
@@ -108,6 +108,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=8000)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--only", default="", help="run only tasks whose name begins so")
+    parser.add_argument("overrides", nargs="*", help="of every run, such as train.threads=1")
     args = parser.parse_args()
     target = args.out / "tasks.json"
     found = json.loads(target.read_text()) if target.exists() else {"rows": []}
@@ -134,12 +135,14 @@ def run(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
             *(f"data.{split}={path}" for split, path in files.items()),
             *(f"data.limit={args.rows}", "evaluate.limit=2000"),
             *task.overrides,
+            *args.overrides,
         ]
         subprocess.run(command, check=True)
         report = json.loads((folder / name / "report" / "metrics.json").read_text())
     common = {
         "train_rows": report["data"]["splits"]["train"],
         "train_seconds": round(report["cost"]["seconds"]["train"], 1),
+        "overrides": args.overrides,
     }
     return [
         {"task": name, "metric": task.metric, "system": system["name"]}
