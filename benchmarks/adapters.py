@@ -1,6 +1,7 @@
 """Every kind of tuning on Banking77 with 30 examples a class: quality, memory and time in one table.
 
-python benchmarks/adapters.py --data DATA --encoder FOLDER [--out benchmarks/results] [--only NAME] [--shots 30] [KEY=VALUE ...]
+python benchmarks/adapters.py --data DATA --encoder FOLDER [--out benchmarks/results] [--only NAME] [--shots 30]
+  [KEY=VALUE ...]
 DATA and FOLDER as for banking77.py. Learning rates and everything else are the tool's own defaults; the head starts
 at a linear probe, 8 epochs, batch 16. Writes adapters.json, one row a kind, and prints the table.
 """

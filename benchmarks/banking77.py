@@ -1,6 +1,7 @@
 """Banking77 (arXiv:2003.04807): a small encoder and the embedded decoder against the published table.
 
-python benchmarks/banking77.py --data DATA --encoder FOLDER [--out benchmarks/results] [--only NAME] [--seeds 3] [KEY=VALUE ...]
+python benchmarks/banking77.py --data DATA --encoder FOLDER [--out benchmarks/results] [--only NAME] [--seeds 3]
+  [KEY=VALUE ...]
 DATA holds train.csv and test.csv with columns text, category; FOLDER a sentence encoder such as all-MiniLM-L6-v2.
 
 Settings were chosen on a tenth of the training rows (docs/log.md); here a run trains on all of them (or on the first

@@ -1,6 +1,7 @@
 """Heads on public data and our own: sentiment, intent, slots, ratings and similarity, with their baselines.
 
-python benchmarks/tasks.py --data DATA --encoder FOLDER [--rows 8000] [--out benchmarks/results] [--only NAME] [train.threads=1 ...]
+python benchmarks/tasks.py --data DATA --encoder FOLDER [--rows 8000] [--out benchmarks/results] [--only NAME]
+  [KEY=VALUE ...]
 DATA holds sst2/, sgd/ (as described there); FOLDER a sentence encoder such as all-MiniLM-L6-v2. Full tuning of the
 encoder without its embeddings, defaults but for what TASKS says; at most --rows training rows and 2,000 test rows,
 a seeded choice. The best step is chosen on validation rows, the test rows are scored once. Writes tasks.json, one row
