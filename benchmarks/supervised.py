@@ -27,7 +27,7 @@ from tunesmith.config.load import load_run
 from tunesmith.config.machine import describe_machine
 
 ROOT = Path(__file__).resolve().parents[1]
-ROWS = {"gsm8k": 7_473, "dialogue": 5_000, "pretrain": 2_000}
+ROWS = {"gsm8k": 7_473, "dialogue": 2_500, "pretrain": 1_000}
 
 
 def slice_of_corpus(corpus: Path, target: Path, rows: int) -> str:
