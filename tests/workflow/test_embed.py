@@ -196,6 +196,11 @@ def test_texts_of_one_class_come_near(encoder: Path, tmp_path: Path) -> None:
         ({"method": {"candidates": "own"}}, ConfigError, "has no negative"),
         ({"data": {"format": "prompt"}}, ConfigError, "pairs rows"),
         ({"data": {"columns": {"positive": "reply"}}}, DataError, "no column 'reply'"),
+        (
+            {"data": {"columns": {"anchor": "answer"}}},
+            DataError,
+            "data.format=label where texts of one class",
+        ),
         ({"method": {"head_init": "probe"}}, ValueError, "head_init"),
     ],
 )

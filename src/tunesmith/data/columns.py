@@ -80,6 +80,7 @@ FIRST_OF_PAIR = {
     "hypothesis": "premise",
 }
 TARGETS = ("score", "target", "rating", "value")
+CLASSES_TOO = {"positive": ", or data.format=label where texts of one class belong together"}
 ANSWERS = ("completion", "label", "labels", "tags", "spans", "positive", "negatives")
 
 
@@ -200,7 +201,7 @@ def fill(
             raise DataError(
                 f"{file}: {shape.kind} rows need a {part} column; the columns are {show(seen)}",
                 f"a column called {' or '.join(SYNONYMS[part])}",
-                f"write data.columns.{part}=<column>" + header_hint(file),
+                f"write data.columns.{part}=<column>" + CLASSES_TOO.get(part, "") + header_hint(file),
             )
         columns[part] = found[0]
     for part in shape.optional:

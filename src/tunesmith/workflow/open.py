@@ -76,7 +76,8 @@ class Opened:
         batch_size: int = 32,
     ) -> Iterator[str]:
         """An answer for each input, in order, as batches finish: a text (one user turn, after the instruction the
-        model was trained with), or a conversation as messages with `role` and `content`."""
+        model was trained with), or a conversation as messages with `role` and `content`. Of a model that embeds,
+        the JSON list of each vector."""
         examples = (self._example(value, index) for index, value in enumerate(inputs))
         answerer = self.answerer(max_new_tokens, batch_size)
         while chunk := list(itertools.islice(examples, batch_size)):
