@@ -39,6 +39,7 @@ FULL = (
     "train.learning_rate=2e-4",
     "train.epochs=6",
     "method.head_lr_factor=10",
+    "method.label_smoothing=0.1",
 )
 FEW = (
     *HEAD,
