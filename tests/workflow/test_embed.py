@@ -190,6 +190,13 @@ def test_texts_of_one_class_come_near(encoder: Path, tmp_path: Path) -> None:
     assert len(read_jsonl(out)[0]["embedding"]) == 32
 
 
+def test_a_second_text_beside_a_class_is_refused(encoder: Path, tmp_path: Path) -> None:
+    rows = [{**row, "pair": "another text"} for row in label_rows(30)]
+    data = {"format": "label", "train": str(write_jsonl(tmp_path / "two.jsonl", rows))}
+    with pytest.raises(DataError, match="a second text beside a class"):
+        tunesmith.train(Run.model_validate({**recipe(encoder, tmp_path), "data": data}), dry_run=True)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [

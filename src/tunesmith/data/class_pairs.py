@@ -8,15 +8,22 @@ from dataclasses import replace
 import numpy as np
 
 from tunesmith.data.account import Account
+from tunesmith.errors import DataError
 from tunesmith.types import Example, Message
 
 
 def class_pairs(examples: Sequence[Example], seed: int, account: Account) -> tuple[Example, ...]:
     """The label stays with the row, so that no text of its class is held against it. A row whose class has no other
-    text is withdrawn."""
+    text is withdrawn. Raises DataError for rows of two texts."""
     texts: dict[str, dict[str, None]] = {}
     for example in examples:
         assert example.label is not None, "rows of classes"
+        if example.pair is not None:
+            raise DataError(
+                f"{example.ref}: a second text beside a class, for embeddings",
+                "one text and its class, or the two texts as anchor and positive",
+                "write data.format=pairs, or take the second text's column out",
+            )
         texts.setdefault(example.label, {})[example.texts[0]] = None
     generator = np.random.default_rng((seed, 5))
     pairs = []

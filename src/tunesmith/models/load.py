@@ -330,7 +330,7 @@ def _check_kind(source: Source, config: PretrainedConfig, head: HeadSpec | None)
         raise ModelError(
             f"{source.base} ({config.model_type}) is an encoder: it does not write text",
             "a decoder (causal language) model for method.type sft",
-            "set method.type=classify, regress or tag, or choose a decoder",
+            "set method.type=classify, regress, tag or embed, or choose a decoder",
         )
 
     if not config.is_encoder_decoder:
@@ -338,7 +338,7 @@ def _check_kind(source: Source, config: PretrainedConfig, head: HeadSpec | None)
     if head is not None:
         raise ModelError(
             f"{source.base} ({config.model_type}) is an encoder-decoder model, which has no head here",
-            "an encoder or a decoder for method.type classify, regress or tag",
+            "an encoder or a decoder for method.type classify, regress, tag or embed",
             "write method.type=sft: the class is then the answer's text",
         )
     if (
