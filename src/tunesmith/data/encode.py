@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from tunesmith.data.account import Account
 from tunesmith.data.tokens import OnLongRow, accounted
 from tunesmith.errors import DataError, RowError
-from tunesmith.types import IGNORED, Example, Segment, TokenRow
+from tunesmith.types import IGNORED, UNSEEN, Example, Segment, TokenRow
 
 OUTSIDE = "O"
 
@@ -139,7 +139,7 @@ class HeadEncoder:
             inside = [i for i, (a, b) in enumerate(offsets) if a < end and b > start and a < b]
             for place, token in enumerate(inside):
                 name = f"{'I' if place else 'B'}-{label}"
-                tags[token] = self._index.get(name, IGNORED)
+                tags[token] = self._index.get(name, UNSEEN)
         text = texts_of(example)[0]
         kept = [s for s in spans if s[1] <= max((b for _, b in offsets), default=0)]
         said = spans_from([self.labels[t] if t >= 0 else None for t in tags], offsets, text)

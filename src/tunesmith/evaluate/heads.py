@@ -17,7 +17,7 @@ from tunesmith.data.pack import pack
 from tunesmith.evaluate.answers import Answers
 from tunesmith.evaluate.report import Losses
 from tunesmith.generate.batched import evaluating
-from tunesmith.types import IGNORED, Example, TokenRow
+from tunesmith.types import IGNORED, UNSEEN, Example, TokenRow
 
 Outputs = NDArray[np.float64]
 """Of one row: (C,), (M, C) for the tokens that have a tag, or (K, H) embeddings of its texts."""
@@ -115,8 +115,10 @@ def _loss(kind: str, row: TokenRow, output: Outputs) -> tuple[float, int]:
         return float(((output - row.target) ** 2).sum()), len(row.target)
     if kind == "classify_many":
         return float((np.logaddexp(0, output) - row.target * output).sum()), len(row.target)
-    wanted = row.target[row.target != IGNORED]
-    logp = log_softmax(np.atleast_2d(output), axis=-1)[: len(wanted)]
+    said = row.target[row.target != IGNORED]  # one for each output, but for a class that is not known
+    known = said != UNSEEN
+    wanted = said[known]
+    logp = log_softmax(np.atleast_2d(output)[: len(said)], axis=-1)[known]
     return float(-logp[np.arange(len(wanted)), wanted].sum()), len(wanted)
 
 
