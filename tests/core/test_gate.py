@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from transformers import (
@@ -32,7 +33,7 @@ from transformers import (
 )
 
 from tests import fakes
-from tunesmith.core import attention
+from tunesmith.core import attention, native
 from tunesmith.core import gate as gate_module
 from tunesmith.core.gate import examine, gate, is_encoder
 
@@ -82,6 +83,28 @@ def test_a_layer_that_mixes_tokens_outside_attention_is_named():
     assert examine(REFUSED["LFM2"]).reason == "1 of 2 layers called attention with the layout"
 
 
+@pytest.fixture(params=["kernels", "plain"])
+def way(request, monkeypatch):
+    """Both implementations of the layout's attention."""
+    if request.param == "plain":
+        monkeypatch.setattr(native, "_load", lambda: (None, "turned off"))
+    elif native.library() is None:
+        pytest.skip(native.why_not())
+
+
+def see(monkeypatch, layout, plain, **shape):
+    """Another mask: `plain` makes it of a group's mask function, `shape` is what the kernels are told instead."""
+    for group in layout.groups:
+        group.mask = lambda causal, window, g=group: plain(g._make_mask)
+    real = attention.Shape
+    monkeypatch.setattr(attention, "Shape", lambda *a: replace(real(*a), **shape))
+
+
+def join(layout, merged):
+    """The attention of another layout over the same tokens."""
+    layout.groups, layout.gather, layout.blocks = merged.groups, merged.gather, merged.blocks
+
+
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
@@ -91,7 +114,7 @@ def test_a_layer_that_mixes_tokens_outside_attention_is_named():
         ("positions start anew", "flat rows differ from separate rows"),
     ],
 )
-def test_each_check_can_fail(broken, reason, monkeypatch):
+def test_each_check_can_fail(broken, reason, way, monkeypatch):
     """Break the layout on purpose; the gate must notice, with the right reason."""
     real = gate_module.Layout.of
 
@@ -107,10 +130,9 @@ def test_each_check_can_fail(broken, reason, monkeypatch):
         elif broken == "siblings see each other":
             merged = real([sum(lengths[:3]), *lengths[3:]], [-1] * (len(lengths) - 2))
         else:
-            for group in layout.groups:
-                group.mask = lambda causal, window, g=group: g._make_mask(False, window)
+            see(monkeypatch, layout, lambda mask: mask(False, None), causal=False)
             return layout
-        layout.groups, layout.gather = merged.groups, merged.gather
+        join(layout, merged)
         return layout
 
     monkeypatch.setattr(gate_module.Layout, "of", break_it)
@@ -205,21 +227,19 @@ def test_a_model_of_several_parts_is_refused_before_a_clone_of_full_size_is_made
         ("ModernBERT", "no window", "flat rows differ from separate rows"),
     ],
 )
-def test_each_check_of_encoders_can_fail(name, broken, reason, monkeypatch):
+def test_each_check_of_encoders_can_fail(name, broken, reason, way, monkeypatch):
     real = gate_module.Layout.of
 
     def break_it(lengths, parents):
         layout = real(lengths, parents)
         if broken == "one document":
-            merged = real([layout.num_tokens], [-1])
-            layout.groups, layout.gather = merged.groups, merged.gather
+            join(layout, real([layout.num_tokens], [-1]))
         elif broken == "positions":
             layout.positions = layout.positions // 2
+        elif broken == "causal":
+            see(monkeypatch, layout, lambda mask: mask(False, None).tril(), causal=True)
         else:
-            for group in layout.groups:
-                group.mask = lambda causal, window, g=group: (
-                    g._make_mask(False, window).tril() if broken == "causal" else g._make_mask(False, None)
-                )
+            see(monkeypatch, layout, lambda mask: mask(False, None), window=0)
         return layout
 
     monkeypatch.setattr(gate_module.Layout, "of", break_it)

@@ -17,6 +17,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from tunesmith.core.layout import Layout
+from tunesmith.core.native.attend import Shape, attend
+from tunesmith.core.native.call import takes
 from tunesmith.errors import ModelError
 
 NAME = "tunesmith"
@@ -62,6 +64,11 @@ def layout_attention(
         return _dense(query, key, value, attention_mask, causal, dropout, scale, softcap, s_aux), None
 
     layout.calls += 1
+    heads, key_heads, dim = query.shape[1], key.shape[1], query.shape[3]
+    if takes(query, key, value) and not dropout and softcap is None and s_aux is None:
+        shape = Shape(heads, key_heads, dim, float(scale), causal, sliding_window or 0)
+        q, k, v = (x[0].transpose(0, 1).flatten(1) for x in (query, key, value))
+        return attend(q, k, v, layout, shape).view(1, -1, heads, dim), None
     flat_query, flat_key, flat_value = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, H, D)
     outputs = []
     for group in layout.groups:

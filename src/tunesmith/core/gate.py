@@ -31,7 +31,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from tunesmith.core import attention
+from tunesmith.core import attention, native
 from tunesmith.core.layout import Layout
 
 LIMIT = 4
@@ -79,18 +79,18 @@ def is_encoder(config: PretrainedConfig) -> bool:
 
 def gate(config: PretrainedConfig) -> Verdict:
     """Accept or refuse the layout for a configuration; cached in the process and in the user's cache folder."""
-    key = _key(config)
-    if key not in _cache:
-        stored = _cache_folder() / f"{key}.json"
+    of = fingerprint(config)
+    if of not in _cache:
+        stored = _cache_folder() / f"{of}.json"
         if stored.exists():
-            _cache[key] = Verdict(**json.loads(stored.read_text()))
+            _cache[of] = Verdict(**json.loads(stored.read_text()))
         else:
-            _cache[key] = examine(config)
+            _cache[of] = examine(config)
             stored.parent.mkdir(parents=True, exist_ok=True)
             temporary = stored.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(asdict(_cache[key])))
+            temporary.write_text(json.dumps(asdict(_cache[of])))
             temporary.replace(stored)
-    return _cache[key]
+    return _cache[of]
 
 
 def examine(config: PretrainedConfig) -> Verdict:
@@ -255,7 +255,7 @@ def _rope_settings(raw: dict[str, Any]) -> list[dict[str, Any]]:
     return found + [inner for rope in found for inner in rope.values() if isinstance(inner, dict)]
 
 
-def _key(config: PretrainedConfig) -> str:
+def fingerprint(config: PretrainedConfig) -> str:
     """Hash of what the gate depends on: the class, its settings, this module's versions."""
     raw = {k: v for k, v in config.to_dict().items() if not k.startswith("_")}
     for name in ("vocab_size", "torch_dtype", "dtype", *SPECIAL_IDS):
@@ -266,8 +266,15 @@ def _key(config: PretrainedConfig) -> str:
 
 
 def _source_hash() -> str:
-    sources: list[Path] = [Path(__file__), Path(attention.__file__), Path(__file__).with_name("layout.py")]
-    return hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()[:16]
+    here = Path(__file__).parent
+    sources = [
+        here / "gate.py",
+        here / "attention.py",
+        here / "layout.py",
+        *sorted((here / "native").glob("*.[cp][py]*")),
+    ]
+    text = b"".join(p.read_bytes() for p in sources) + native.why_not().encode()
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 def _cache_folder() -> Path:

@@ -53,6 +53,25 @@ class AttentionGroup:
         return seen[:, None]
 
 
+# Queries of one block: more would compute more of the upper half of a long row's square, fewer make small products.
+BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Block:
+    """Pieces of segments that one batched product computes, all with their keys from the root on.
+
+    queries: (G, Q) flat token indices, of which real (G,) count; before: (G,) the first query's place in its path.
+    keys: (G, K) flat indices of the path, of which real_keys (G,) count.
+    """
+
+    queries: Tensor
+    before: Tensor
+    real: Tensor
+    keys: Tensor
+    real_keys: Tensor
+
+
 @dataclass
 class Layout:
     """A forest of segments over T flat tokens.
@@ -68,6 +87,7 @@ class Layout:
     groups: list[AttentionGroup] = field(init=False)
     gather: Tensor = field(init=False)
     """(T,) where each token's output stands among the groups' outputs, one after another."""
+    _blocks: dict[bool, list[Block]] = field(default_factory=dict)
     calls: int = 0
     """Attention calls that received this layout; the gate and the model compare it with the layers."""
 
@@ -157,3 +177,52 @@ class Layout:
         order = torch.arange(len(flat) - 1, -1, -1)
         inverse[flat[order]] = order
         return inverse
+
+    def blocks(self, causal: bool) -> list[Block]:
+        """Every token is a query of one block; its keys go as far as any of the piece's queries sees."""
+        if causal not in self._blocks:
+            self._blocks[causal] = self._make_blocks(causal)
+        return self._blocks[causal]
+
+    def _make_blocks(self, causal: bool) -> list[Block]:
+        pieces = []  # (keys, queries, segment, first query)
+        for segment in range(len(self.parents)):
+            length = self.length(segment)
+            for start in range(0, length, BLOCK):
+                size = min(BLOCK, length - start)
+                pieces.append(
+                    (self.depth[segment] + (start + size if causal else length), size, segment, start)
+                )
+        pieces.sort(key=lambda p: (-p[0], -p[1], p[2], p[3]))
+        groups: list[list[tuple[int, int, int, int]]] = []
+        real = 0
+        for piece in pieces:
+            area, most = (
+                piece[0] * piece[1],
+                max(piece[1], max((p[1] for p in groups[-1]), default=0) if groups else 0),
+            )
+            if not groups or real + area < (1 - MAX_GROUP_PADDING) * groups[-1][0][0] * most * (
+                len(groups[-1]) + 1
+            ):
+                groups.append([])
+                real = 0
+            groups[-1].append(piece)
+            real += area
+        paths = {p[2]: self.path_tokens(p[2]) for p in pieces}
+        return [self._block(group, paths) for group in groups]
+
+    def _block(self, pieces: Sequence[tuple[int, int, int, int]], paths: dict[int, Tensor]) -> Block:
+        num_queries, num_keys = max(p[1] for p in pieces), pieces[0][0]
+        queries = torch.zeros(len(pieces), num_queries, dtype=torch.long)
+        keys = torch.zeros(len(pieces), num_keys, dtype=torch.long)
+        for row, (seen, size, segment, start) in enumerate(pieces):
+            first = self.depth[segment] + start
+            queries[row, :size] = paths[segment][first : first + size]
+            keys[row, :seen] = paths[segment][:seen]
+        return Block(
+            queries=queries,
+            before=torch.tensor([self.depth[p[2]] + p[3] for p in pieces]),
+            real=torch.tensor([p[1] for p in pieces]),
+            keys=keys,
+            real_keys=torch.tensor([p[0] for p in pieces]),
+        )

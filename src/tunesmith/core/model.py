@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 
 from tunesmith.core.batch import Batch, PaddedBatch
 from tunesmith.core.heads import Head, pool, tagged
 from tunesmith.core.loss import cross_entropy
+from tunesmith.core.native.call import takes
+from tunesmith.core.native.head import linear_cross_entropy
 from tunesmith.core.noise import EmbeddingNoise, flat_places, padded_places
 from tunesmith.core.seq2seq import seq2seq_logits
 from tunesmith.errors import ModelError
@@ -36,6 +39,8 @@ class Model:
     start_id: int | None = None
     noise: EmbeddingNoise | None = field(default=None, init=False)
     """On the token embeddings; only inside `noisy`."""
+    fast_head: bool = field(default=False, init=False)
+    """The family's logits are one product of the last states, `lm_head(model(...))`; see `tunesmith.models.fast`."""
     virtual_tokens: int = field(default=0, init=False)
     """Learned tokens that PEFT puts before each row (prompt and prefix tuning)."""
     virtual_columns: int = field(default=0, init=False)
@@ -54,6 +59,17 @@ class Model:
         output = self._padded(self.module, batch, padded, logits_to_keep=kept)
         flat = padded.row * len(columns) + column_of
         return output.logits.flatten(0, 1).index_select(0, flat)  # type: ignore[no-any-return]
+
+    def nll(self, batch: Batch, smoothing: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+        """The weighted sum () of the losses of the batch's targets; each loss (M,) in nats and the likeliest token
+        (M,), without gradient. Label smoothing as in `tunesmith.core.loss`."""
+        plain = self._plain_head() if self.fast_head and self.path == "layout" else None
+        if plain is None:
+            losses, best = cross_entropy(self.logits(batch), batch.targets, smoothing)
+            return (losses * batch.weights).sum(), losses.detach(), best
+        backbone, weight = plain
+        states = self._flat(backbone, batch).last_hidden_state[0].index_select(0, batch.predict_from)
+        return linear_cross_entropy(states, weight, batch.targets, batch.weights, smoothing)
 
     def outputs(self, batch: Batch) -> Tensor:
         """(R, C) or (M, C): what the head says; see `Head.outputs`."""
@@ -87,6 +103,13 @@ class Model:
                 )
         states = self._padded(self.head.backbone, batch, padded, **more).last_hidden_state
         return states[:, self.virtual_columns :][place]  # type: ignore[no-any-return]
+
+    def _plain_head(self) -> tuple[Any, Tensor] | None:
+        """The backbone and the head's weight, where the head is a plain layer: one that wears an adapter is not."""
+        module = self.module.get_base_model() if isinstance(self.module, PeftModel) else self.module
+        head = module.get_output_embeddings()
+        plain = type(head) is torch.nn.Linear and "bias" not in dict(head.named_parameters())
+        return (module.model, head.weight) if plain and takes(head.weight) else None
 
     def _flat(self, module: Any, batch: Batch, **more: Any) -> Any:
         layout = batch.layout

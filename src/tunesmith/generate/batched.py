@@ -16,7 +16,7 @@ import torch
 from transformers import GenerationConfig
 
 from tunesmith.core.batch import Batch
-from tunesmith.core.model import Model, token_logps
+from tunesmith.core.model import Model
 from tunesmith.data.pack import pack
 from tunesmith.types import RowRef, Segment, TokenRow
 
@@ -142,7 +142,7 @@ def label_logps(
     for bin_ in pack(costs, budget, padded=is_padded):
         batch = Batch.from_rows([rows[i] for i in bin_])
         with evaluating(model.module):
-            logps = token_logps(model.logits(batch), batch.targets).double()
+            logps = -model.nll(batch)[1].double()
         sums = torch.zeros(len(batch.layout.parents), dtype=torch.float64).index_add(
             0, batch.segment_of, logps
         )
@@ -166,7 +166,7 @@ def nll(model: Model, rows: Sequence[TokenRow], budget: int) -> tuple[np.ndarray
     for bin_ in pack([r.num_tokens for r in rows], budget, padded=model.path == "padded"):
         batch = Batch.from_rows([rows[i] for i in bin_])
         with evaluating(model.module):
-            losses = -token_logps(model.logits(batch), batch.targets).double() * batch.weights
+            losses = model.nll(batch)[1].double() * batch.weights
         zero = torch.zeros(len(bin_), dtype=torch.float64)
         totals[bin_] = zero.index_add(0, batch.row_of, losses).numpy()
         weights[bin_] = zero.index_add(0, batch.row_of, batch.weights.double()).numpy()

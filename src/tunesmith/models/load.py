@@ -24,6 +24,7 @@ from tunesmith.core import attention, gate
 from tunesmith.core.heads import Head, PooledHead
 from tunesmith.core.model import Model
 from tunesmith.errors import ModelError
+from tunesmith.models.fast import quicken
 from tunesmith.models.files import Manifest, locate, read_json, weights_hash
 from tunesmith.models.heads import HeadSpec, refuse_missing
 from tunesmith.models.heads import build as build_head
@@ -270,8 +271,7 @@ def load_model(
         module = _wear(module, source.adapter, len(tokenizer), train)
     module.train(train)
     model = Model(module, path, hf_config.get_text_config().num_hidden_layers, read, _start_id(hf_config))
-    if source.adapter is not None:
-        count_virtual(model)
+    notes += _as_it_runs(model, source, hf_config)
     return Loaded(
         model=model,
         tokenizer=tokenizer,
@@ -283,6 +283,14 @@ def load_model(
         notes=notes,
         head=spec,
     )
+
+
+def _as_it_runs(model: Model, source: Source, config: PretrainedConfig) -> list[str]:
+    """Tell the model what it wears, and give it the fast layers that hold for it."""
+    if source.adapter is not None:
+        count_virtual(model)
+    said = quicken(model, config)
+    return [said] if said else []
 
 
 def count_virtual(model: Model) -> None:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from tunesmith.config.methods import SftConfig
 from tunesmith.core.batch import Batch
-from tunesmith.core.loss import cross_entropy
 from tunesmith.core.model import Model
 from tunesmith.core.objective import LossOutput
 
@@ -23,10 +22,10 @@ class Sft:
         return {"sft": batch.weights.sum()}
 
     def loss(self, model: Model, batch: Batch) -> LossOutput:
-        losses, best = cross_entropy(model.logits(batch), batch.targets, self.label_smoothing)
+        total, _, best = model.nll(batch, self.label_smoothing)
         correct = (best == batch.targets).to(batch.weights.dtype)
         return LossOutput(
-            terms={"sft": (losses * batch.weights).sum()},
+            terms={"sft": total},
             metrics={"token_accuracy": (correct * batch.weights).sum()},
             metric_weights={"token_accuracy": batch.weights.sum()},
         )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.config.run import TrainConfig
+from tunesmith.core.native.call import call, takes
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 # Share of the fall that is done -> what is left of it.
@@ -87,16 +88,43 @@ class Optimizer:
     @torch.no_grad()
     def step(self, learning_rate: float, grad_norm: float) -> None:
         """Clip by the norm (already measured), update the masters, write the weights back."""
+        clip = 1.0
         if self.max_grad_norm is not None and grad_norm > self.max_grad_norm:
-            scale = self.max_grad_norm / grad_norm
-            for master in self.masters.values():
-                if master.grad is not None:
-                    master.grad.mul_(scale)
+            clip = self.max_grad_norm / grad_norm
         for group in self.adamw.param_groups:
             group["lr"] = learning_rate * group["factor"]
-        self.adamw.step()
+        if all(takes(master) for master in self.masters.values()):
+            self._step_by_kernel(clip)
+        else:
+            for master in self.masters.values():
+                if master.grad is not None and clip < 1:
+                    master.grad.mul_(clip)
+            self.adamw.step()
+            self._write_back()
         self.adamw.zero_grad(set_to_none=True)
-        self._write_back()
+
+    def _step_by_kernel(self, clip: float) -> None:
+        """What `torch.optim.AdamW` does with its state, and the clipping before and the rounding after, in one pass."""
+        copies = {master: self.parameters[name] for name, master in self.masters.items()}
+        for group in self.adamw.param_groups:
+            beta1, beta2 = group["betas"]
+            for master in group["params"]:
+                if master.grad is None:
+                    continue
+                state = self.adamw.state[master]
+                if not state:
+                    state |= {"step": torch.zeros(()), "exp_avg": torch.zeros_like(master)}
+                    state["exp_avg_sq"] = torch.zeros_like(master)
+                state["step"] += 1
+                step, copy = state["step"].item(), copies[master].detach()
+                call(
+                    "adamw",
+                    None,
+                    *(master.detach(), master.grad.contiguous(), state["exp_avg"], state["exp_avg_sq"]),
+                    None if copies[master] is master else copy,
+                    *(master.numel(), clip, float(group["lr"]), beta1, beta2, group["eps"]),
+                    *(float(group["weight_decay"]), 1 - beta1**step, 1 - beta2**step),
+                )
 
     def zero_grad(self) -> None:
         self.adamw.zero_grad(set_to_none=True)

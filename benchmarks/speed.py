@@ -1,0 +1,224 @@
+"""Training speed and memory beside peers: same weights, ids and rows a step, each run a process of its own.
+
+python benchmarks/speed.py --gsm8k train.jsonl [--layers 30] [--rows 96] [--repeats 5] [--systems ours,trainer-tuned,...]
+  [--workloads sft-lora,...] [--out benchmarks/results/speed.json] [--threads 2]
+Systems: ours, ours-plain (TUNESMITH_NATIVE=0), trainer-tuned, trainer-default, trl-tuned, trl-default. Runs are interleaved
+A B B A; a run that the file already has is not repeated, so a campaign can be stopped and gone on with. The first three
+steps are warm-up and not counted. One row a run: workload, system, variant, useful_tokens_per_s, peak_rss_gb,
+fraction_of_limit, losses. The limit: the products that a step cannot do without, at these shapes, measured on the same
+machine before the first run (necessary operations alone: no padding, no recomputation). A run whose first loss is not
+within 0.5 % of ours' in float32 fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from speed_data import SHAPE, WORKLOADS, Workload, freeze, model_folder, rows_file, settings, token_rows
+
+from tunesmith.config.machine import describe_machine
+from tunesmith.types import TokenRow
+
+WARM_UP = 3
+CHILD = """
+import json, os, resource, subprocess, sys
+done = subprocess.run(json.loads(sys.argv[1]), stdout=subprocess.PIPE, text=True)
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+print(json.dumps({"status": done.returncode, "said": done.stdout, "peak": peak * 1024}))
+"""
+"""Between us and a run, so that its peak memory is that of its own tree of processes."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--gsm8k", type=Path, required=True)
+    parser.add_argument("--layers", type=int, default=30)
+    parser.add_argument("--rows", type=int, default=96)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--systems", default="ours,trainer-tuned,trl-tuned,trainer-default,trl-default")
+    parser.add_argument("--workloads", default=",".join(WORKLOADS))
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed.json"))
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    found = json.loads(args.out.read_text()) if args.out.exists() else {"rows": []}
+    with tempfile.TemporaryDirectory(prefix="speed-") as scratch:
+        for name in args.workloads.split(","):
+            prepared = prepare(WORKLOADS[name], Path(scratch), args)
+            found |= {
+                "machine": describe_machine(),
+                "date": date.today().isoformat(),
+                "threads": args.threads,
+            }
+            for repeat, system in order(args.systems.split(","), args.repeats):
+                key = {
+                    "workload": name,
+                    "layers": args.layers,
+                    "rows": args.rows,
+                    "system": system,
+                    "repeat": repeat,
+                }
+                if any(key.items() <= row.items() for row in found["rows"]):
+                    continue
+                row = key | run(system, prepared, args)
+                found["rows"].append(row)
+                args.out.parent.mkdir(parents=True, exist_ok=True)
+                args.out.write_text(json.dumps(found, indent=1) + "\n")
+                print({k: v for k, v in row.items() if k != "losses"}, flush=True)
+    print(table(found["rows"]))
+
+
+def order(systems: list[str], repeats: int) -> list[tuple[int, str]]:
+    """A B ... B A ...: what slows the machine down for a while hits all alike."""
+    return [(r, s) for r in range(repeats) for s in (systems if r % 2 == 0 else systems[::-1])]
+
+
+def prepare(workload: Workload, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    model = model_folder(folder, args.layers)
+    recipe = settings(workload, model, rows_file(folder, args.gsm8k, workload.lengths, args.rows))
+    recipe["train"]["threads"] = args.threads
+    recipe["output"] = str(folder)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    rows = token_rows(recipe, folder)
+    return {
+        "folder": folder,
+        "workload": workload,
+        "model": model,
+        "recipe": folder / "recipe.yaml",
+        "ids": freeze(rows, folder / f"{workload.name}.npz"),
+        "limit": limit(workload, rows, args.layers),
+        "tokens": sum(r.num_tokens for r in rows),
+    }
+
+
+def run(system: str, prepared: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    folder: Path = prepared["folder"]
+    name, _, variant = system.partition("-")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CI": "1", "OMP_NUM_THREADS": str(args.threads)}
+    if name == "ours":
+        environment["TUNESMITH_NATIVE"] = "0" if variant == "plain" else "1"
+        command = [
+            sys.executable,
+            "-m",
+            "tunesmith.cli.main",
+            "train",
+            str(prepared["recipe"]),
+            "--quiet",
+            "--force",
+        ]
+    else:
+        spec = {k: str(prepared[k]) for k in ("model", "ids")} | {"system": name, "variant": variant}
+        spec |= {
+            "tuning": prepared["workload"].tuning,
+            "batch": prepared["workload"].batch,
+            "threads": args.threads,
+        }
+        (folder / "spec.json").write_text(json.dumps(spec))
+        command = [sys.executable, str(Path(__file__).with_name("speed_peers.py")), str(folder / "spec.json")]
+    started = time.perf_counter()
+    child = [sys.executable, "-c", CHILD, json.dumps(command)]
+    done = subprocess.run(child, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    wall = time.perf_counter() - started
+    said = json.loads(done.stdout.splitlines()[-1])
+    if said["status"]:
+        raise SystemExit(f"{system} failed: {said['said'][-2000:]}")
+    steps = ours(folder) if name == "ours" else json.loads(said["said"].splitlines()[-1])["steps"]
+    assert sum(s["tokens"] for s in steps) == prepared["tokens"], "every system trains on every token"
+    counted = steps[WARM_UP:]
+    speed = sum(s["tokens"] for s in counted) / sum(s["seconds"] for s in counted)
+    return {
+        "variant": variant or "as installed",
+        "useful_tokens_per_s": round(speed, 1),
+        "peak_rss_gb": round(said["peak"] / 1e9, 2),
+        "fraction_of_limit": round(speed / prepared["limit"], 3),
+        "limit_tokens_per_s": round(prepared["limit"], 1),
+        "process_seconds": round(wall, 1),
+        "load": os.getloadavg()[0],
+        "losses": [round(s["loss"], 4) for s in steps],
+    }
+
+
+def ours(folder: Path) -> list[dict[str, float]]:
+    with (folder / "speed" / "events.jsonl").open() as file:
+        events = [json.loads(line) for line in file]
+    steps = [e for e in events if e["kind"] == "step"]
+    return [
+        {"seconds": e["tokens"] / e["tokens_per_second"], "tokens": e["tokens"], "loss": e["loss"]}
+        for e in steps
+    ]
+
+
+def limit(workload: Workload, rows: list[TokenRow], layers: int) -> float:
+    """Useful tokens a second if nothing but the necessary products were computed, each at the speed measured here."""
+    hidden, inner, vocabulary = SHAPE["hidden_size"], SHAPE["intermediate_size"], SHAPE["vocab_size"]
+    keys = hidden // SHAPE["num_attention_heads"] * SHAPE["num_key_value_heads"]
+    tokens = round(sum(r.num_tokens for r in rows) / len(rows) * workload.batch)
+    share = sum(r.num_supervised for r in rows) / sum(r.num_tokens for r in rows)
+    seconds = 0.0
+    for width_in, width_out, count in (
+        (hidden, hidden, 2 * layers),
+        (hidden, keys, 2 * layers),
+        (hidden, inner, 2 * layers),
+        (inner, hidden, layers),
+    ):
+        seconds += count * products(tokens, width_in, width_out, workload.tuning == "full")
+    seconds += products(round(tokens * share), hidden, vocabulary, workload.tuning == "full")
+    # Attention (7 products of a row's own square, the lower half of it) at the speed of the layers' products.
+    squares = sum(r.num_tokens**2 for r in rows) / sum(r.num_tokens for r in rows)
+    speed = 2 * tokens * hidden * inner / timed(tokens, hidden, inner)
+    seconds += 7 * layers * hidden * squares * tokens / speed
+    return tokens / seconds
+
+
+def products(tokens: int, width_in: int, width_out: int, trained: bool) -> float:
+    """Forward, gradient of the states and, where the weight is trained, of the weight."""
+    return (
+        timed(tokens, width_in, width_out)
+        + timed(tokens, width_out, width_in)
+        + (timed(width_out, tokens, width_in) if trained else 0.0)
+    )
+
+
+def timed(rows: int, inner: int, columns: int) -> float:
+    """Seconds of one bfloat16 product, the median of some."""
+    a, b = torch.randn(rows, inner).bfloat16(), torch.randn(columns, inner).bfloat16()
+    out = torch.empty(rows, columns, dtype=torch.bfloat16)
+    seconds = []
+    for _ in range(9):
+        started = time.perf_counter()
+        torch.mm(a, b.t(), out=out)
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[2:])
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| workload | system | tokens/s (median, min to max) | of the limit | peak memory | first loss | runs |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for workload, system in dict.fromkeys((r["workload"], r["system"]) for r in rows):
+        mine = [r for r in rows if (r["workload"], r["system"]) == (workload, system)]
+        speeds = [r["useful_tokens_per_s"] for r in mine]
+        lines.append(
+            f"| {workload} | {system} | {statistics.median(speeds):,.0f} ({min(speeds):,.0f} to {max(speeds):,.0f}) "
+            f"| {100 * statistics.median(r['fraction_of_limit'] for r in mine):.0f} % "
+            f"| {statistics.median(r['peak_rss_gb'] for r in mine):.1f} GB | {mine[0]['losses'][0]:.3f} | {len(mine)} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Kernels of our own for CPUs (kernels.cpp), compiled on first use and kept; without a compiler PyTorch's own are used.
+
+`library()` is the loaded library or None, `why_not()` the reason in words. The library is built for this very processor
+(-march=native) into $XDG_CACHE_HOME/tunesmith (~/.cache/tunesmith), under a name made of all that decides its content.
+TUNESMITH_NATIVE=0 turns it off.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+FLAGS = (
+    *("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-std=c++17"),
+    *("-fPIC", "-shared", "-fvisibility=hidden"),
+)
+TIME_LIMIT = 120
+"""Seconds that the compiler may take."""
+
+
+def library() -> ctypes.CDLL | None:
+    return _load()[0]
+
+
+def why_not() -> str:
+    """Why there is no library; empty where there is one."""
+    return _load()[1]
+
+
+@cache
+def _load() -> tuple[ctypes.CDLL | None, str]:
+    if os.environ.get("TUNESMITH_NATIVE") == "0":
+        return None, "TUNESMITH_NATIVE=0"
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        return None, "no C++ compiler (g++ or clang++) was found"
+    try:
+        path = _folder() / f"kernels-{_fingerprint(compiler)}.so"
+        if not path.exists():
+            _compile(compiler, path)
+        return ctypes.CDLL(str(path)), ""
+    except subprocess.CalledProcessError as error:
+        return None, f"{compiler} failed: {(error.stderr.strip().splitlines() or ['no message'])[0][:200]}"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return None, f"{compiler} or its library could not be used: {error}"
+
+
+def _folder() -> Path:
+    """Where libraries are kept: the user's cache, or a folder of this user's where that cannot be written."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tunesmith"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if os.access(home, os.W_OK):
+            return home
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="tunesmith-"))
+
+
+def _fingerprint(compiler: str) -> str:
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    cpu = Path("/proc/cpuinfo")
+    flags = (
+        next((x for x in cpu.read_text().splitlines() if x.startswith(("flags", "Features"))), "")
+        if (cpu.exists())
+        else platform.processor()
+    )
+    parts = [SOURCE.read_text(), " ".join(FLAGS), version, platform.machine(), flags, *map(str, _openmp())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _openmp() -> list[Path]:
+    """PyTorch's own OpenMP runtime, where it brings one: a second one in the process would fight for the cores."""
+    return sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))[:1]
+
+
+def _compile(compiler: str, path: Path) -> None:
+    """Built aside and renamed, so that another process sees a whole library or none."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        built = Path(scratch) / path.name
+        command = [compiler, *FLAGS, str(SOURCE), "-o", str(built), *map(str, _openmp()), "-lm"]
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIME_LIMIT)
+        built.replace(path)

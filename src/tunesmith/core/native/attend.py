@@ -1,0 +1,217 @@
+"""Attention over the shared-prefix layout by batched products; softmax, gathers and rotary positions in kernels.
+
+softmax(scale * q k^T) v as in arXiv:1706.03762, 3.2.1. Rows are computed in blocks of queries against the keys that
+they see at most (`Layout.blocks`), so no masks exist, and of a long row's square only the lower steps are computed.
+Up to KEPT keys the shares are kept for the backward pass, above they are computed again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tunesmith.core.layout import Block, Layout
+from tunesmith.core.native.call import call
+
+KEPT = 512
+
+
+@dataclass(frozen=True)
+class Shape:
+    """heads share key heads in equal groups; window in places, 0: any distance."""
+
+    heads: int
+    key_heads: int
+    dim: int
+    scale: float
+    causal: bool
+    window: int
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    shape: Shape,
+    rotary: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """query (T, heads * dim), key and value (T, key_heads * dim), T >= the layout's tokens -> (T, heads * dim).
+
+    rotary: cosines and sines (T, dim) with which query and key are turned first. Rows past the layout's are zero.
+    """
+    cos, sin = (None, None) if rotary is None else (r.float().contiguous() for r in rotary)
+    out: Tensor = _Attend.apply(query, key, value, cos, sin, layout, shape)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        cos: Tensor | None,
+        sin: Tensor | None,
+        layout: Layout,
+        shape: Shape,
+    ) -> Tensor:
+        query, key, value = (_rows(x) for x in (query, key, value))
+        out = query.new_zeros(query.shape)
+        kept: list[Tensor] = []
+        for block in layout.blocks(shape.causal):
+            q, k, v = _gathered(block, query, key, value, cos, sin, shape)
+            shares = _shares(block, q, k, shape)
+            _scatter(block, shares @ v, None, None, out, shape)
+            if block.keys.shape[1] <= KEPT and any(ctx.needs_input_grad):
+                kept.append(shares)
+        ctx.save_for_backward(query, key, value, cos, sin, *kept)
+        ctx.layout, ctx.shape = layout, shape
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, cos, sin, *kept = ctx.saved_tensors
+        layout, shape = ctx.layout, ctx.shape
+        grad = _rows(grad)
+        of_query = torch.zeros_like(query)
+        of_key, of_value = (torch.zeros(len(key), shape.key_heads * shape.dim) for _ in range(2))
+        for block in layout.blocks(shape.causal):
+            q, k, v = _gathered(block, query, key, value, cos, sin, shape)
+            shares = kept.pop(0) if block.keys.shape[1] <= KEPT else _shares(block, q, k, shape)
+            of_out = _gather(grad, block.queries, block.real, shape.heads, shape, None, None)
+            of_out = of_out.view(q.shape)
+            of_scores = of_out @ v.transpose(1, 2)
+            call(
+                "softmax_backward",
+                shares.dtype,
+                shares,
+                of_scores,
+                shares.shape[0] * shares.shape[1],
+                shares.shape[2],
+                shape.scale,
+            )
+            _scatter(block, of_scores @ k, cos, sin, of_query, shape)
+            for sums, part in (
+                (of_key, of_scores.transpose(1, 2) @ q),
+                (of_value, shares.transpose(1, 2) @ of_out),
+            ):
+                call(
+                    "scatter_add_heads",
+                    part.dtype,
+                    part.contiguous(),
+                    block.keys,
+                    block.real_keys,
+                    sums,
+                    len(block.keys),
+                    shape.key_heads,
+                    block.keys.shape[1],
+                    shape.dim,
+                )
+        return (
+            of_query,
+            _written(of_key, cos, sin, key, shape),
+            _written(of_value, None, None, value, shape),
+            None,
+            None,
+            None,
+            None,
+        )
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Heads side by side in each row; rows may stand apart."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _gather(
+    x: Tensor, index: Tensor, real: Tensor, heads: int, shape: Shape, cos: Tensor | None, sin: Tensor | None
+) -> Tensor:
+    """x (T, heads * dim) -> (G, heads, L, dim)."""
+    rows = x.new_empty(len(index), heads, index.shape[1], shape.dim)
+    call(
+        "gather_heads",
+        x.dtype,
+        x,
+        x.stride(0),
+        index,
+        real,
+        cos,
+        sin,
+        rows,
+        len(index),
+        heads,
+        index.shape[1],
+        shape.dim,
+    )
+    return rows
+
+
+def _gathered(
+    block: Block,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    shape: Shape,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(G * key_heads, shared * Q, dim), queries that share a key head one under another; (G * key_heads, K, dim)
+    twice."""
+    q = _gather(query, block.queries, block.real, shape.heads, shape, cos, sin)
+    k = _gather(key, block.keys, block.real_keys, shape.key_heads, shape, cos, sin)
+    v = _gather(value, block.keys, block.real_keys, shape.key_heads, shape, None, None)
+    groups, keys = len(q) * shape.key_heads, block.keys.shape[1]
+    return q.view(groups, -1, shape.dim), k.view(groups, keys, shape.dim), v.view(groups, keys, shape.dim)
+
+
+def _shares(block: Block, q: Tensor, k: Tensor, shape: Shape) -> Tensor:
+    scores = q @ k.transpose(1, 2)
+    call(
+        "softmax_seen",
+        scores.dtype,
+        scores,
+        block.before,
+        block.real,
+        block.real_keys,
+        len(block.queries),
+        shape.heads,
+        block.queries.shape[1],
+        block.keys.shape[1],
+        int(shape.causal),
+        shape.window,
+        shape.scale,
+    )
+    return scores
+
+
+def _scatter(
+    block: Block, rows: Tensor, cos: Tensor | None, sin: Tensor | None, out: Tensor, shape: Shape
+) -> None:
+    call(
+        "scatter_heads",
+        rows.dtype,
+        rows.contiguous(),
+        block.queries,
+        block.real,
+        cos,
+        sin,
+        out,
+        out.stride(0),
+        len(block.queries),
+        shape.heads,
+        block.queries.shape[1],
+        shape.dim,
+    )
+
+
+def _written(sums: Tensor, cos: Tensor | None, sin: Tensor | None, like: Tensor, shape: Shape) -> Tensor:
+    out = torch.empty(like.shape, dtype=like.dtype)
+    call("write_heads", like.dtype, sums, cos, sin, out, out.stride(0), len(sums), shape.key_heads, shape.dim)
+    return out

@@ -1,0 +1,73 @@
+"""The language-model head and its cross-entropy in one: logits of a chunk of rows live only until they are gradients.
+
+loss = sum_m w_m * (logsumexp(z_m) - (1 - e) * z_m[target] - e * mean(z_m)), z_m = W h_m, e the label smoothing
+(arXiv:1512.00567, 7). The gradient is made in the forward pass: dh_m = w_m * W^T s_m and dW = sum_m w_m * s_m h_m^T,
+with s_m the loss' gradient by z_m; the backward pass multiplies both by one number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tunesmith.core.native.call import call
+
+CHUNK = 1024
+"""Rows whose logits exist at once."""
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, weights: Tensor, smoothing: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        for_states, for_weight = ctx.needs_input_grad[:2]
+        losses, best = torch.empty(len(targets)), torch.empty_like(targets)
+        of_states = torch.empty_like(states) if for_states else None
+        of_weight: Tensor | None = None
+        for start in range(0, len(targets), CHUNK):
+            rows = slice(start, start + CHUNK)
+            logits = states[rows] @ weight.t()
+            needed = for_states or for_weight
+            call(
+                "cross_entropy",
+                logits.dtype,
+                logits,
+                targets[rows],
+                losses[rows],
+                best[rows],
+                *logits.shape,
+                smoothing,
+                int(needed),
+            )
+            factors = weights[rows, None].to(states.dtype)
+            if of_states is not None:
+                torch.mm(logits, weight, out=of_states[rows]).mul_(factors)
+            if for_weight:
+                part = logits.t() @ (states[rows] * factors)
+                if of_weight is None:
+                    of_weight = part if len(targets) <= CHUNK else part.float()
+                else:
+                    of_weight += part
+        ctx.save_for_backward(of_states, None if of_weight is None else of_weight.to(weight.dtype))
+        ctx.mark_non_differentiable(losses, best)
+        return (losses * weights).sum(), losses, best
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        scaled = (None if g is None else g * grad.to(g.dtype) for g in ctx.saved_tensors)
+        return (*scaled, None, None, None)
+
+
+def linear_cross_entropy(
+    states: Tensor, weight: Tensor, targets: Tensor, weights: Tensor, smoothing: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """states (M, H), weight (V, H), targets and weights (M,) -> the weighted sum (), in nats and float32; the losses
+    (M,) and the likeliest token (M,) of each row, without gradient."""
+    found = _LinearCrossEntropy.apply(states, weight, targets, weights, smoothing)  # type: ignore[no-untyped-call]
+    total, losses, best = found
+    return total, losses, best

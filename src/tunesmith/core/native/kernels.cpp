@@ -1,0 +1,442 @@
+// One pass over memory for what eager PyTorch does in many: norms, gated units, softmax over key ranges, gathers with
+// rotary positions, cross-entropy, AdamW. Rows are float or bfloat16, sums are float; each function is checked against
+// a plain formula in the tests. Plain C interface: no header of PyTorch, nothing to rebuild when its version changes.
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+typedef int64_t i64;
+
+struct bf16 {
+    uint16_t bits;
+};
+
+static inline float get(float x) { return x; }
+static inline float get(bf16 x) {
+    uint32_t wide = uint32_t(x.bits) << 16;
+    float out;
+    memcpy(&out, &wide, 4);
+    return out;
+}
+static inline void put(float* to, float x) { *to = x; }
+static inline void put(bf16* to, float x) {  // to the nearest, ties to even; NaN stays NaN
+    uint32_t wide;
+    memcpy(&wide, &x, 4);
+    uint32_t rounded = (wide + 0x7fff + ((wide >> 16) & 1)) >> 16;
+    to->bits = uint16_t(x == x ? rounded : 0x7fc0);
+}
+template <class T> static inline float rounded(float x) {
+    T out;
+    put(&out, x);
+    return get(out);
+}
+
+// exp(x): 2^n times a polynomial of the rest (Cephes), 2e-7 relative; below -87 it is exp(-87), about 1e-38.
+static inline float fast_exp(float x) {
+    x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
+    float n = __builtin_rintf(x * 1.44269504088896341f);
+    float r = x - n * 0.693359375f;
+    r = r + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    int32_t power = (int32_t(n) + 127) << 23;
+    float scale;
+    memcpy(&scale, &power, 4);
+    return p * scale;
+}
+static inline float sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
+
+static thread_local std::vector<float> buffer;
+static float* scratch(i64 n) {
+    if (i64(buffer.size()) < n) buffer.resize(n);
+    return buffer.data();
+}
+
+#define BOTH(NAME, PARAMETERS, ARGUMENTS)                       \
+    EXPORT void NAME##_float32 PARAMETERS { NAME<float> ARGUMENTS; } \
+    EXPORT void NAME##_bfloat16 PARAMETERS { NAME<bf16> ARGUMENTS; }
+
+// ---- root mean square norm: y = w * (x / sqrt(mean(x^2) + eps)), arXiv:1910.07467 ------------------------------------
+
+template <class T>
+static void rms_norm(const void* x_, const void* w_, void* y_, float* rstd, i64 rows, i64 width, float eps, int threads) {
+    const T *x = (const T*)x_, *w = (const T*)w_;
+    T* y = (T*)y_;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (i64 i = 0; i < rows; i++) {
+        const T* a = x + i * width;
+        float sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (i64 j = 0; j < width; j++) sum += get(a[j]) * get(a[j]);
+        float r = 1.0f / std::sqrt(sum / width + eps);
+        rstd[i] = r;
+        T* out = y + i * width;
+#pragma omp simd
+        for (i64 j = 0; j < width; j++) put(out + j, get(w[j]) * rounded<T>(get(a[j]) * r));
+    }
+}
+BOTH(rms_norm, (const void* x, const void* w, void* y, float* rstd, i64 rows, i64 width, float eps, int threads),
+     (x, w, y, rstd, rows, width, eps, threads))
+
+// dx = rstd * (g - xhat * mean(g * xhat)) + passed, with g = dy * w and xhat = x * rstd; passed (or null): the gradient
+// that goes past the norm. dw (threads, width), or null, gets a sum for each thread.
+template <class T>
+static void rms_norm_backward(const void* x_, const void* w_, const float* rstd, const void* dy_, const void* passed_,
+                              void* dx_, float* dw, i64 rows, i64 width, int threads) {
+    const T *x = (const T*)x_, *w = (const T*)w_, *dy = (const T*)dy_, *passed = (const T*)passed_;
+    T* dx = (T*)dx_;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int t = 0; t < threads; t++) {
+        float* sums = dw ? dw + t * width : nullptr;
+        for (i64 i = rows * t / threads; i < rows * (t + 1) / threads; i++) {
+            const T *a = x + i * width, *g = dy + i * width;
+            float r = rstd[i], dot = 0;
+#pragma omp simd reduction(+ : dot)
+            for (i64 j = 0; j < width; j++) dot += get(g[j]) * get(w[j]) * get(a[j]);
+            float c = dot * r * r / width;
+            T* out = dx + i * width;
+            if (passed) {
+                const T* p = passed + i * width;
+#pragma omp simd
+                for (i64 j = 0; j < width; j++)
+                    put(out + j, r * (get(g[j]) * get(w[j]) - get(a[j]) * c) + get(p[j]));
+            } else {
+#pragma omp simd
+                for (i64 j = 0; j < width; j++) put(out + j, r * (get(g[j]) * get(w[j]) - get(a[j]) * c));
+            }
+            if (sums) {
+#pragma omp simd
+                for (i64 j = 0; j < width; j++) sums[j] += get(g[j]) * get(a[j]) * r;
+            }
+        }
+    }
+}
+BOTH(rms_norm_backward,
+     (const void* x, const void* w, const float* rstd, const void* dy, const void* passed, void* dx, float* dw, i64 rows,
+      i64 width, int threads),
+     (x, w, rstd, dy, passed, dx, dw, rows, width, threads))
+
+// ---- gated unit: y = silu(g) * u, arXiv:2002.05202 -------------------------------------------------------------------
+
+const i64 CHUNK = 4096;
+
+template <class T> static void swiglu(const void* g_, const void* u_, void* y_, i64 n, int threads) {
+    const T *g = (const T*)g_, *u = (const T*)u_;
+    T* y = (T*)y_;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (i64 start = 0; start < n; start += CHUNK) {
+        i64 end = start + CHUNK < n ? start + CHUNK : n;
+#pragma omp simd
+        for (i64 i = start; i < end; i++) {
+            float x = get(g[i]);
+            put(y + i, rounded<T>(x * sigmoid(x)) * get(u[i]));
+        }
+    }
+}
+BOTH(swiglu, (const void* g, const void* u, void* y, i64 n, int threads), (g, u, y, n, threads))
+
+// dg and du; y, or null, gets the unit's output once more, for a gradient that needs it.
+template <class T>
+static void swiglu_backward(const void* g_, const void* u_, const void* dy_, void* dg_, void* du_, void* y_, i64 n,
+                            int threads) {
+    const T *g = (const T*)g_, *u = (const T*)u_, *dy = (const T*)dy_;
+    T *dg = (T*)dg_, *du = (T*)du_, *y = (T*)y_;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (i64 start = 0; start < n; start += CHUNK) {
+        i64 end = start + CHUNK < n ? start + CHUNK : n;
+#pragma omp simd
+        for (i64 i = start; i < end; i++) {
+            float x = get(g[i]), s = sigmoid(x), d = get(dy[i]);
+            float up = get(u[i]);
+            put(dg + i, d * up * s * (1.0f + x * (1.0f - s)));
+            put(du + i, d * x * s);
+        }
+        if (y) {
+#pragma omp simd
+            for (i64 i = start; i < end; i++) {
+                float x = get(g[i]);
+                put(y + i, rounded<T>(x * sigmoid(x)) * get(u[i]));
+            }
+        }
+    }
+}
+BOTH(swiglu_backward,
+     (const void* g, const void* u, const void* dy, void* dg, void* du, void* y, i64 n, int threads),
+     (g, u, dy, dg, du, y, n, threads))
+
+// ---- heads of flat tokens, to and from rows of attention -------------------------------------------------------------
+// x: flat tokens, `stride` elements a token, heads side by side; rows: (groups, heads, length, dim). index (groups,
+// length): the token of each place; real (groups): how many places are real, the others are zero. cos, sin: (tokens,
+// dim) float, or null: rotary positions (arXiv:2104.09864), the halves of a head paired as transformers does.
+
+template <class T>
+static void gather_heads(const void* x_, i64 stride, const i64* index, const i64* real, const float* cos,
+                         const float* sin, void* rows_, i64 groups, i64 heads, i64 length, i64 dim, int threads) {
+    const T* x = (const T*)x_;
+    T* rows = (T*)rows_;
+    i64 half = dim / 2;
+#pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
+    for (i64 g = 0; g < groups; g++) {
+        for (i64 h = 0; h < heads; h++) {
+            T* to = rows + (g * heads + h) * length * dim;
+            for (i64 l = 0; l < length; l++, to += dim) {
+                if (l >= real[g]) {
+                    memset((void*)to, 0, dim * sizeof(T));
+                    continue;
+                }
+                i64 token = index[g * length + l];
+                const T* from = x + token * stride + h * dim;
+                if (!cos) {
+                    memcpy((void*)to, (const void*)from, dim * sizeof(T));
+                    continue;
+                }
+                const float *c = cos + token * dim, *s = sin + token * dim;
+#pragma omp simd
+                for (i64 j = 0; j < half; j++) {
+                    float a = get(from[j]), b = get(from[j + half]);
+                    put(to + j, a * c[j] - b * s[j]);
+                    put(to + j + half, b * c[j + half] + a * s[j + half]);
+                }
+            }
+        }
+    }
+}
+BOTH(gather_heads,
+     (const void* x, i64 stride, const i64* index, const i64* real, const float* cos, const float* sin, void* rows,
+      i64 groups, i64 heads, i64 length, i64 dim, int threads),
+     (x, stride, index, real, cos, sin, rows, groups, heads, length, dim, threads))
+
+// The way back for places of which each token has one; with cos and sin through the transposed rotation.
+template <class T>
+static void scatter_heads(const void* rows_, const i64* index, const i64* real, const float* cos, const float* sin,
+                          void* x_, i64 stride, i64 groups, i64 heads, i64 length, i64 dim, int threads) {
+    const T* rows = (const T*)rows_;
+    T* x = (T*)x_;
+    i64 half = dim / 2;
+#pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
+    for (i64 g = 0; g < groups; g++) {
+        for (i64 h = 0; h < heads; h++) {
+            const T* from = rows + (g * heads + h) * length * dim;
+            for (i64 l = 0; l < real[g]; l++, from += dim) {
+                i64 token = index[g * length + l];
+                T* to = x + token * stride + h * dim;
+                if (!cos) {
+                    memcpy((void*)to, (const void*)from, dim * sizeof(T));
+                    continue;
+                }
+                const float *c = cos + token * dim, *s = sin + token * dim;
+#pragma omp simd
+                for (i64 j = 0; j < half; j++) {
+                    float a = get(from[j]), b = get(from[j + half]);
+                    put(to + j, a * c[j] + b * s[j + half]);
+                    put(to + j + half, b * c[j + half] - a * s[j]);
+                }
+            }
+        }
+    }
+}
+BOTH(scatter_heads,
+     (const void* rows, const i64* index, const i64* real, const float* cos, const float* sin, void* x, i64 stride,
+      i64 groups, i64 heads, i64 length, i64 dim, int threads),
+     (rows, index, real, cos, sin, x, stride, groups, heads, length, dim, threads))
+
+// Sums into float, for places that share tokens: each thread has dimensions of its own, so the order is always the same.
+const i64 SLICE = 16;
+
+template <class T>
+static void scatter_add_heads(const void* rows_, const i64* index, const i64* real, float* sums, i64 groups, i64 heads,
+                              i64 length, i64 dim, int threads) {
+    const T* rows = (const T*)rows_;
+    i64 slices = (dim + SLICE - 1) / SLICE;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (i64 part = 0; part < heads * slices; part++) {
+        i64 h = part / slices, first = part % slices * SLICE;
+        i64 count = first + SLICE < dim ? SLICE : dim - first;
+        for (i64 g = 0; g < groups; g++) {
+            const T* from = rows + (g * heads + h) * length * dim + first;
+            for (i64 l = 0; l < real[g]; l++, from += dim) {
+                float* to = sums + (index[g * length + l] * heads + h) * dim + first;
+#pragma omp simd
+                for (i64 j = 0; j < count; j++) to[j] += get(from[j]);
+            }
+        }
+    }
+}
+BOTH(scatter_add_heads,
+     (const void* rows, const i64* index, const i64* real, float* sums, i64 groups, i64 heads, i64 length, i64 dim,
+      int threads),
+     (rows, index, real, sums, groups, heads, length, dim, threads))
+
+// The sums (tokens, heads, dim) through the transposed rotation (or as they are), rounded, into x.
+template <class T>
+static void write_heads(const float* sums, const float* cos, const float* sin, void* x_, i64 stride, i64 tokens,
+                        i64 heads, i64 dim, int threads) {
+    T* x = (T*)x_;
+    i64 half = dim / 2;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (i64 t = 0; t < tokens; t++) {
+        for (i64 h = 0; h < heads; h++) {
+            const float* from = sums + (t * heads + h) * dim;
+            T* to = x + t * stride + h * dim;
+            if (cos) {
+                const float *c = cos + t * dim, *s = sin + t * dim;
+#pragma omp simd
+                for (i64 j = 0; j < half; j++) {
+                    float a = from[j], b = from[j + half];
+                    put(to + j, a * c[j] + b * s[j + half]);
+                    put(to + j + half, b * c[j + half] - a * s[j]);
+                }
+            } else {
+#pragma omp simd
+                for (i64 j = 0; j < dim; j++) put(to + j, from[j]);
+            }
+        }
+    }
+}
+BOTH(write_heads,
+     (const float* sums, const float* cos, const float* sin, void* x, i64 stride, i64 tokens, i64 heads, i64 dim,
+      int threads),
+     (sums, cos, sin, x, stride, tokens, heads, dim, threads))
+
+// ---- softmax over the keys that a query sees, in place ---------------------------------------------------------------
+// scores (groups, heads, queries, keys). Query l of group g stands at place before[g] + l of its row and sees the keys
+// [first, last): up to itself (causal), or up to real_keys[g]; at most `window` places away (0: any). Queries from
+// real[g] on see nothing: their shares are zero.
+
+static inline void seen(i64 place, i64 real_keys, i64 keys, i64 causal, i64 window, i64* first, i64* last) {
+    *first = window && place - window + 1 > 0 ? place - window + 1 : 0;
+    *last = causal ? place + 1 : (window && place + window < real_keys ? place + window : real_keys);
+    if (*last > keys) *last = keys;
+}
+
+template <class T>
+static void softmax_seen(void* scores_, const i64* before, const i64* real, const i64* real_keys, i64 groups, i64 heads,
+                         i64 queries, i64 keys, i64 causal, i64 window, float scale, int threads) {
+    T* scores = (T*)scores_;
+    i64 total = groups * heads * queries;
+#pragma omp parallel for num_threads(threads) schedule(static, 64)
+    for (i64 row = 0; row < total; row++) {
+        i64 l = row % queries, g = row / (heads * queries);
+        T* x = scores + row * keys;
+        i64 first = 0, last = 0;
+        if (l < real[g]) seen(before[g] + l, real_keys[g], keys, causal, window, &first, &last);
+        if (last <= first) {
+            memset((void*)x, 0, keys * sizeof(T));
+            continue;
+        }
+        float* e = scratch(keys);
+        float highest = -INFINITY, sum = 0;
+#pragma omp simd reduction(max : highest)
+        for (i64 j = first; j < last; j++) {
+            e[j] = get(x[j]) * scale;
+            highest = e[j] > highest ? e[j] : highest;
+        }
+#pragma omp simd reduction(+ : sum)
+        for (i64 j = first; j < last; j++) {
+            e[j] = fast_exp(e[j] - highest);
+            sum += e[j];
+        }
+        float share = highest == highest ? 1.0f / sum : NAN;
+#pragma omp simd
+        for (i64 j = first; j < last; j++) put(x + j, e[j] * share);
+        memset((void*)x, 0, first * sizeof(T));
+        memset((void*)(x + last), 0, (keys - last) * sizeof(T));
+    }
+}
+BOTH(softmax_seen,
+     (void* scores, const i64* before, const i64* real, const i64* real_keys, i64 groups, i64 heads, i64 queries, i64 keys,
+      i64 causal, i64 window, float scale, int threads),
+     (scores, before, real, real_keys, groups, heads, queries, keys, causal, window, scale, threads))
+
+// grad: of the shares, in place that of the scores: shares * (grad - sum(grad * shares)) * scale.
+template <class T> static void softmax_backward(const void* shares_, void* grad_, i64 rows, i64 keys, float scale, int threads) {
+    const T* shares = (const T*)shares_;
+    T* grad = (T*)grad_;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (i64 row = 0; row < rows; row++) {
+        const T* p = shares + row * keys;
+        T* g = grad + row * keys;
+        float dot = 0;
+#pragma omp simd reduction(+ : dot)
+        for (i64 j = 0; j < keys; j++) dot += get(p[j]) * get(g[j]);
+#pragma omp simd
+        for (i64 j = 0; j < keys; j++) put(g + j, get(p[j]) * (get(g[j]) - dot) * scale);
+    }
+}
+BOTH(softmax_backward, (const void* shares, void* grad, i64 rows, i64 keys, float scale, int threads),
+     (shares, grad, rows, keys, scale, threads))
+
+// ---- cross-entropy ---------------------------------------------------------------------------------------------------
+// losses[m] = logsumexp - (1 - smoothing) * logit of the target - smoothing * mean logit; best[m]: the likeliest. With
+// `replace` the logits become the loss' gradient, softmax - (1 - smoothing) * onehot - smoothing / width.
+
+template <class T>
+static void cross_entropy(void* logits_, const i64* targets, float* losses, i64* best, i64 rows, i64 width,
+                          float smoothing, i64 replace, int threads) {
+    T* logits = (T*)logits_;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (i64 m = 0; m < rows; m++) {
+        T* x = logits + m * width;
+        float highest = -INFINITY, total = 0, sum = 0;
+#pragma omp simd reduction(max : highest) reduction(+ : total)
+        for (i64 j = 0; j < width; j++) {
+            float v = get(x[j]);
+            highest = v > highest ? v : highest;
+            total += v;
+        }
+        i64 at = 0;
+        while (at < width - 1 && get(x[at]) != highest) at++;
+        best[m] = at;
+        float* e = scratch(width);
+#pragma omp simd reduction(+ : sum)
+        for (i64 j = 0; j < width; j++) {
+            e[j] = fast_exp(get(x[j]) - highest);
+            sum += e[j];
+        }
+        float target = get(x[targets[m]]);
+        losses[m] = std::log(sum) + highest - (1 - smoothing) * target - smoothing * total / width;
+        if (!replace) continue;
+        float share = 1.0f / sum, rest = smoothing / width;
+        float of_target = e[targets[m]] * share - rest - (1 - smoothing);
+#pragma omp simd
+        for (i64 j = 0; j < width; j++) put(x + j, e[j] * share - rest);
+        put(x + targets[m], of_target);
+    }
+}
+BOTH(cross_entropy,
+     (void* logits, const i64* targets, float* losses, i64* best, i64 rows, i64 width, float smoothing, i64 replace,
+      int threads),
+     (logits, targets, losses, best, rows, width, smoothing, replace, threads))
+
+// ---- AdamW, arXiv:1711.05101, with clipping by `clip` and the rounded copy in one pass -------------------------------
+
+EXPORT void adamw(float* weight, const float* grad, float* first, float* second, bf16* copy, i64 n, float clip,
+                  float rate, float beta1, float beta2, float eps, float decay, float correction1, float correction2,
+                  int threads) {
+    float step = rate / correction1, root = 1.0f / std::sqrt(correction2), keep = 1.0f - rate * decay;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (i64 start = 0; start < n; start += CHUNK) {
+        i64 end = start + CHUNK < n ? start + CHUNK : n;
+#pragma omp simd
+        for (i64 i = start; i < end; i++) {
+            float g = grad[i] * clip;
+            float m = first[i] + (1.0f - beta1) * (g - first[i]);
+            float v = beta2 * second[i] + (1.0f - beta2) * g * g;
+            first[i] = m;
+            second[i] = v;
+            weight[i] = weight[i] * keep - step * m / (std::sqrt(v) * root + eps);
+        }
+        if (copy) {
+#pragma omp simd
+            for (i64 i = start; i < end; i++) put(copy + i, weight[i]);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+"""Linear layers that read the same states, with LoRA (arXiv:2106.09685) beside them, as one function.
+
+y_i = x W_i^T + b_i + s_i (x A_i^T) B_i^T. PEFT computes each adapter on its own, in float32 beside bfloat16 weights,
+with copies there and back. Here the A of all layers are one product, everything is computed in the states' own type,
+and gradients come out in the adapters' type. Equal to PEFT's own up to rounding (tests/models/test_fast.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear as LoraLinear
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+ADAPTER = "default"
+
+
+def linears(x: Tensor, layers: Sequence[nn.Module]) -> list[Tensor]:
+    """x (T, H) through each layer; layers that are not plain LoRA around plain linear ones run as they are."""
+    if not all(_is_plain_lora(layer) for layer in layers):
+        return [layer(x) for layer in layers]
+    parts: list[Tensor | None] = []
+    scales = []
+    for layer in layers:
+        assert isinstance(layer, LoraLinear)
+        base = layer.get_base_layer()
+        parts += [base.weight, base.bias, layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight]
+        scales.append(float(layer.scaling[ADAPTER]))
+    return list(_LoraLinears.apply(x, tuple(scales), *parts))  # type: ignore[no-untyped-call]
+
+
+def _is_plain_lora(layer: nn.Module) -> bool:
+    """One active adapter without dropout, bias or variant (DoRA and others) on a linear layer with frozen weights."""
+    return (
+        isinstance(layer, LoraLinear)
+        and type(layer.base_layer) is nn.Linear
+        and layer.active_adapters == [ADAPTER]
+        and not (layer.disable_adapters or layer.merged or layer.lora_variant)
+        and not layer.lora_bias[ADAPTER]
+        and isinstance(layer.lora_dropout[ADAPTER], nn.Identity)
+        and not layer.base_layer.weight.requires_grad
+        and (layer.base_layer.bias is None or not layer.base_layer.bias.requires_grad)
+    )
+
+
+class _LoraLinears(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scales: tuple[float, ...], *parts: Tensor | None) -> tuple[Tensor, ...]:
+        weights, biases, downs, ups = (parts[i::4] for i in range(4))
+        down = torch.cat([a.to(x.dtype) for a in downs if a is not None])
+        ranks = [len(a) for a in downs if a is not None]
+        scaled = [(b * s).to(x.dtype) for b, s in zip(ups, scales, strict=True) if b is not None]
+        low = x @ down.t()
+        outs = []
+        for weight, bias, up, part in zip(weights, biases, scaled, low.split(ranks, 1), strict=True):
+            assert weight is not None
+            outs.append(functional.linear(x, weight, bias).addmm_(part, up.t()))
+        ctx.save_for_backward(x, down, low, *scaled, *(w for w in weights if w is not None))
+        ctx.ranks, ctx.scales, ctx.dtype = ranks, scales, downs[0].dtype if downs[0] is not None else x.dtype
+        return tuple(outs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, down, low, *rest = ctx.saved_tensors
+        scaled, weights = rest[: len(ctx.ranks)], rest[len(ctx.ranks) :]
+        of_low = torch.cat([g @ up for g, up in zip(grads, scaled, strict=True)], 1)
+        of_down = (of_low.t() @ x).to(ctx.dtype).split(ctx.ranks)
+        out: list[Tensor | None] = [None, None]
+        for grad, part, scale, one in zip(grads, low.split(ctx.ranks, 1), ctx.scales, of_down, strict=True):
+            out += [None, None, one, (grad.t() @ part).to(ctx.dtype).mul_(scale)]
+        if ctx.needs_input_grad[0]:
+            of_x = of_low @ down
+            for grad, weight in zip(grads, weights, strict=True):
+                of_x.addmm_(grad, weight)
+            out[0] = of_x
+        return tuple(out)

@@ -1,0 +1,273 @@
+"""Each kernel against its formula in float64, in float32 and bfloat16, values and gradients."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from tunesmith.core import native
+from tunesmith.core.layout import BLOCK, Layout
+from tunesmith.core.native import attend as attending
+from tunesmith.core.native import head as heads
+from tunesmith.core.native.attend import Shape, attend
+from tunesmith.core.native.call import call, takes
+from tunesmith.core.native.head import linear_cross_entropy
+from tunesmith.core.native.ops import rms_norm, swiglu
+
+DTYPES = [torch.float32, torch.bfloat16]
+# Relative to the largest value: float32 sums of some hundred numbers; bfloat16 keeps 8 bits and rounds several times.
+TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
+
+needs_library = pytest.mark.skipif(native.library() is None, reason=native.why_not())
+
+
+def near(got: Tensor, wanted: Tensor, times: float = 1.0) -> None:
+    gap = (got.double() - wanted.double()).abs().max() / wanted.double().abs().max().clamp_min(1e-12)
+    assert gap <= times * TOLERANCE[got.dtype], f"{gap:.2e}"
+
+
+def both(
+    ours: Callable[..., Tensor], formula: Callable[..., Tensor], inputs: list[Tensor], times: float = 1.0
+) -> None:
+    """Values and gradients of `ours` in the inputs' type equal those of `formula` in float64."""
+    mine = [x.clone().requires_grad_() for x in inputs]
+    wanted = [x.double().requires_grad_() for x in inputs]
+    got, reference = ours(*mine), formula(*wanted)
+    near(got.detach(), reference.detach(), times)
+    upstream = torch.randn_like(got)
+    got.backward(upstream)
+    reference.backward(upstream.double())
+    for a, b in zip(mine, wanted, strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        near(a.grad, b.grad, times)
+
+
+def normed(x: Tensor, weight: Tensor) -> Tensor:
+    return weight * x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "width"), [(1, 8), (37, 50), (130, 576)])
+def test_rms_norm(dtype: torch.dtype, rows: int, width: int) -> None:
+    inputs = [torch.randn(rows, width, dtype=dtype), torch.randn(width, dtype=dtype)]
+    both(lambda x, w: rms_norm(x, w, 1e-5)[0], normed, inputs)
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rms_norm_adds_the_gradient_that_goes_past_it(dtype: torch.dtype) -> None:
+    def ours(x: Tensor, w: Tensor) -> Tensor:
+        out, past = rms_norm(x, w, 1e-5)
+        return out + 3 * past
+
+    both(
+        ours,
+        lambda x, w: normed(x, w) + 3 * x,
+        [torch.randn(9, 20, dtype=dtype), torch.randn(20, dtype=dtype)],
+    )
+
+
+@needs_library
+def test_only_what_goes_past_a_norm_may_have_a_gradient() -> None:
+    x = torch.randn(3, 8, requires_grad=True)
+    rms_norm(x, torch.ones(8, requires_grad=True), 1e-5)[1].sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, torch.ones(3, 8))
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [1, 4095, 9001])
+def test_swiglu(dtype: torch.dtype, size: int) -> None:
+    inputs = [4 * torch.randn(1, size, dtype=dtype), torch.randn(1, size, dtype=dtype)]
+    both(swiglu, lambda g, u: g * g.sigmoid() * u, inputs)
+
+
+@needs_library
+def test_swiglu_far_from_zero() -> None:
+    gate = torch.tensor([[-1000.0, -90.0, -20.0, 0.0, 20.0, 1000.0]])
+    assert torch.allclose(swiglu(gate, torch.ones_like(gate)), gate * gate.sigmoid(), atol=1e-30, rtol=1e-6)
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x (T, H, D); the halves of a head are paired."""
+    first, second = x.chunk(2, -1)
+    return x * cos[:, None] + torch.cat([-second, first], -1) * sin[:, None]
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    shape: Shape,
+    rotary: tuple[Tensor, Tensor] | None,
+) -> Tensor:
+    """One token and one head at a time."""
+    q = query.view(len(query), shape.heads, shape.dim)
+    k, v = (x.view(len(x), shape.key_heads, shape.dim) for x in (key, value))
+    if rotary is not None:
+        q, k = (turned(x, *(r.double() for r in rotary)) for x in (q, k))
+    k, v = (x.repeat_interleave(shape.heads // shape.key_heads, 1) for x in (k, v))
+    out = [torch.zeros(shape.heads * shape.dim, dtype=q.dtype)] * len(query)
+    for segment in range(len(layout.parents)):
+        path = layout.path_tokens(segment)
+        for token in range(layout.offsets[segment], layout.offsets[segment + 1]):
+            at = int(layout.positions[token])
+            far = (torch.arange(len(path)) - at).abs() >= (shape.window or len(path))
+            hidden = far | ((torch.arange(len(path)) > at) & shape.causal)
+            scores = torch.einsum("hd,khd->hk", q[token], k[path]) * shape.scale
+            shares = scores.masked_fill(hidden, float("-inf")).softmax(-1)
+            out[token] = torch.einsum("hk,khd->hd", shares, v[path]).flatten()
+    return torch.stack(out)
+
+
+LAYOUTS = {
+    "rows": ([9, 3, 1, 7], [-1, -1, -1, -1]),
+    "prompts and completions": ([6, 5, 7, 9, 3, 2], [-1, 0, 0, -1, 1, 3]),
+    "longer than a block": ([BLOCK + 40, 30, 5], [-1, 0, -1]),
+}
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("rotated", [False, True])
+@pytest.mark.parametrize(
+    ("heads", "key_heads", "causal", "window"),
+    [(4, 2, True, 0), (3, 3, True, 4), (2, 1, False, 0), (2, 2, False, 3)],
+)
+def test_attention(
+    dtype: torch.dtype, name: str, rotated: bool, heads: int, key_heads: int, causal: bool, window: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    lengths, parents = LAYOUTS[name]
+    if not causal and max(parents) >= 0:
+        parents = [-1] * len(parents)
+    monkeypatch.setattr(attending, "KEPT", 8)  # so that some shares are kept and some computed again
+    layout, shape = Layout.of(lengths, parents), Shape(heads, key_heads, 8, 0.3, causal, window)
+    rotary = (torch.randn(layout.num_tokens, 8), torch.randn(layout.num_tokens, 8)) if rotated else None
+    widths = (heads * 8, key_heads * 8, key_heads * 8)
+    both(
+        lambda q, k, v: attend(q, k, v, layout, shape, rotary),
+        lambda q, k, v: attention(q, k, v, layout, shape, rotary),
+        [torch.randn(layout.num_tokens, width, dtype=dtype) for width in widths],
+        times=4,
+    )
+
+
+@needs_library
+def test_attention_takes_parts_of_wider_rows_and_leaves_filler_zero() -> None:
+    layout, shape = Layout.of([5, 4], [-1, 0]), Shape(2, 2, 8, 0.3, True, 0)
+    wide = torch.randn(12, 48)
+    parts = wide.split(16, 1)
+    out = attend(*parts, layout, shape)
+    assert torch.equal(out, attend(*(p.contiguous() for p in parts), layout, shape))
+    assert not out[9:].any()
+
+
+@needs_library
+def test_a_number_that_is_not_finite_is_not_hidden() -> None:
+    layout, shape = Layout.of([4], [-1]), Shape(1, 1, 8, 0.3, True, 0)
+    query = torch.randn(4, 8)
+    query[2, 0] = float("nan")
+    out = attend(query, torch.randn(4, 8), torch.randn(4, 8), layout, shape)
+    assert out[2].isnan().all()
+    assert out[:2].isfinite().all()
+    states = torch.randn(3, 8)
+    states[1, 1] = float("inf")
+    _, losses, _ = linear_cross_entropy(states, torch.randn(5, 8), torch.tensor([0, 1, 2]), torch.ones(3))
+    assert not losses[1].isfinite()
+    assert losses[[0, 2]].isfinite().all()
+    assert not swiglu(torch.tensor([[float("nan")]]), torch.ones(1, 1)).isfinite().any()
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("chunk", [4, 1000])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_head_and_its_cross_entropy(
+    dtype: torch.dtype, smoothing: float, chunk: int, frozen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "CHUNK", chunk)
+    states, weight = torch.randn(11, 16, dtype=dtype), torch.randn(37, 16, dtype=dtype)
+    targets, weights = torch.randint(37, (11,)), torch.rand(11)
+    mine = states.clone().requires_grad_(), weight.clone().requires_grad_(not frozen)
+    total, losses, best = linear_cross_entropy(*mine, targets, weights, smoothing)
+    exact = states.double().requires_grad_(), weight.double().requires_grad_()
+    logits = exact[0] @ exact[1].t()
+    wanted = torch.nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+    near(losses, wanted.detach(), 1 if dtype == torch.float32 else 1e4)
+    assert not losses.requires_grad
+    assert torch.equal(logits.gather(1, best[:, None])[:, 0], logits.max(1).values) or dtype == torch.bfloat16
+    (total / 7).backward()
+    ((wanted * weights).sum() / 7).backward()
+    for got, exactly in zip(mine, exact, strict=True):
+        assert (got.grad is None) == (not got.requires_grad)
+        if got.grad is not None:
+            assert exactly.grad is not None
+            near(got.grad, exactly.grad)
+
+
+@needs_library
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_adamw_equals_pytorchs(decay: float) -> None:
+    weight = torch.randn(9001)
+    exact = weight.double().requires_grad_()
+    reference = torch.optim.AdamW([exact], lr=1e-2, betas=(0.8, 0.95), eps=1e-6, weight_decay=decay)
+    first, second, copy = torch.zeros(9001), torch.zeros(9001), torch.zeros(9001, dtype=torch.bfloat16)
+    for step in range(1, 6):
+        grad = torch.randn(9001)
+        exact.grad = 0.5 * grad.double()
+        reference.step()
+        call("adamw", None, weight, grad, first, second, copy, 9001, 0.5, 1e-2, 0.8, 0.95, 1e-6, decay,
+             1 - 0.8**step, 1 - 0.95**step)  # fmt: skip
+    near(weight, exact.detach())
+    assert torch.equal(copy, weight.bfloat16())
+
+
+@needs_library
+def test_rounding_to_bfloat16_is_pytorchs() -> None:
+    values = torch.cat(
+        [torch.randn(5000) * 10.0 ** torch.randint(-30, 30, (5000,)), torch.tensor([0.0, -0.0])]
+    )
+    copy = torch.zeros(len(values), dtype=torch.bfloat16)
+    zeros = torch.zeros(len(values))
+    call("adamw", None, values, zeros, zeros.clone(), zeros.clone(), copy, len(values), 1.0, 0.0, 0.9, 0.99, 1e-8,
+         0.0, 1.0, 1.0)  # fmt: skip
+    assert torch.equal(copy, values.bfloat16())
+
+
+def test_what_the_kernels_take() -> None:
+    assert not takes(torch.zeros(1, dtype=torch.float64))
+    assert not takes(torch.zeros(1), torch.zeros(1, dtype=torch.bfloat16))
+    assert takes(torch.zeros(1), torch.zeros(1)) == (native.library() is not None)
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"TUNESMITH_NATIVE": "0"}, "TUNESMITH_NATIVE=0"),
+        ({"PATH": ""}, "no C++ compiler (g++ or clang++) was found"),
+        ({"CXX": "/nowhere/g++"}, "could not be used"),
+        ({"CXX": "/bin/false"}, "/bin/false failed"),
+    ],
+)
+def test_without_a_compiler_it_is_said(environment: dict[str, str], said: str) -> None:
+    code = "from tunesmith.core import native; print(native.library(), '|', native.why_not())"
+    kept = {k: v for k, v in os.environ.items() if k not in ("CXX", "TUNESMITH_NATIVE")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**kept, **environment}, capture_output=True, text=True, check=True
+    )
+    library, _, reason = done.stdout.partition("|")
+    assert library.strip() == "None"
+    assert said in reason
