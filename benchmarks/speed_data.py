@@ -1,4 +1,4 @@
-"""What the speed benchmarks compute on: a model's shape with random weights, rows, and the ids that every system gets."""
+"""What the speed benchmarks compute on: a shape with random weights, rows, and the ids that every system gets."""
 
 from __future__ import annotations
 
@@ -98,8 +98,14 @@ def settings(workload: Workload, model: Path, rows: Path) -> dict[str, Any]:
         "model": {"base": str(model), "dtype": "bfloat16"},
         "method": method,
         "train": {
-            **{"batch_size": workload.batch, "epochs": 1, "order": "given", "learning_rate": 1e-4},
-            **{"schedule": "constant", "warmup_fraction": 0, "weight_decay": 0, "save_every": 1_000_000},
+            "batch_size": workload.batch,
+            "epochs": 1,
+            "order": "given",
+            "learning_rate": 1e-4,
+            "schedule": "constant",
+            "warmup_fraction": 0,
+            "weight_decay": 0,
+            "save_every": 1_000_000,
         },
         "evaluate": {"forgetting": [], "few_shot": 0},
     }

@@ -1,9 +1,9 @@
 """One run of a peer on frozen ids, in a process of its own: python benchmarks/speed_peers.py SPEC.json.
 
 SPEC: system (trainer, trl), variant (default, tuned), model, ids, tuning, batch. Prints one line of JSON: for each step
-its seconds, useful tokens (those of rows, no padding) and loss. Same weights, ids, rows a step, learning rate and clipping
-as ours. default: float32 weights with bfloat16 autocast, as their examples set it up (TRL with checkpointing, its default);
-tuned: bfloat16 weights, no checkpointing, rows grouped by length.
+its seconds, useful tokens (those of rows, no padding) and loss. Same weights, ids, rows a step, learning rate and
+clipping as ours. default: float32 weights with bfloat16 autocast, as their examples set it up (TRL with checkpointing,
+its default); tuned: bfloat16 weights, no checkpointing, rows grouped by length.
 """
 
 from __future__ import annotations

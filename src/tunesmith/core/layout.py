@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -84,9 +85,6 @@ class Layout:
     parents: list[int]
     positions: Tensor = field(init=False)
     depth: list[int] = field(init=False)
-    groups: list[AttentionGroup] = field(init=False)
-    gather: Tensor = field(init=False)
-    """(T,) where each token's output stands among the groups' outputs, one after another."""
     _blocks: dict[bool, list[Block]] = field(default_factory=dict)
     calls: int = 0
     """Attention calls that received this layout; the gate and the model compare it with the layers."""
@@ -99,8 +97,15 @@ class Layout:
         starts = [d - o for d, o in zip(self.depth, self.offsets, strict=False)]
         lengths = torch.tensor([self.length(s) for s in range(len(self.parents))])
         self.positions = torch.arange(self.offsets[-1]) + torch.tensor(starts).repeat_interleave(lengths)
-        self.groups = [self._group(members) for members in self._plan_groups()]
-        self.gather = self._inverse()
+
+    @cached_property
+    def groups(self) -> list[AttentionGroup]:
+        return [self._group(members) for members in self._plan_groups()]
+
+    @cached_property
+    def gather(self) -> Tensor:
+        """(T,) where each token's output stands among the groups' outputs, one after another."""
+        return self._inverse()
 
     @classmethod
     def of(cls, lengths: Sequence[int], parents: Sequence[int]) -> Layout:

@@ -14,6 +14,7 @@ from torch import Tensor
 from tunesmith.core.batch import Batch, PaddedBatch
 from tunesmith.core.heads import Head, pool, tagged
 from tunesmith.core.loss import cross_entropy
+from tunesmith.core.native.cache import Decode, Prefill
 from tunesmith.core.native.call import takes
 from tunesmith.core.native.head import linear_cross_entropy
 from tunesmith.core.noise import EmbeddingNoise, flat_places, padded_places
@@ -21,6 +22,7 @@ from tunesmith.core.seq2seq import seq2seq_logits
 from tunesmith.errors import ModelError
 
 ROUND_TO = 64
+ROUND_DECODE_TO = 8
 
 
 @dataclass
@@ -70,6 +72,30 @@ class Model:
         backbone, weight = plain
         states = self._flat(backbone, batch).last_hidden_state[0].index_select(0, batch.predict_from)
         return linear_cross_entropy(states, weight, batch.targets, batch.weights, smoothing)
+
+    @property
+    def writes_by_slots(self) -> bool:
+        """Whether `next_logits` can be asked: fast layers and a plain head."""
+        return self.fast_head and self.path == "layout" and self._plain_head() is not None
+
+    def next_logits(
+        self, ids: Tensor, positions: Tensor, state: Prefill | Decode, kept: Tensor | None
+    ) -> Tensor:
+        """ids, positions (T,) -> (K, V), what follows each token, or those at the indices `kept` (K,)."""
+        plain = self._plain_head()
+        assert plain is not None, "a model that writes by slots"
+        backbone, weight = plain
+        step = ROUND_TO if isinstance(state, Prefill) else ROUND_DECODE_TO
+        output = backbone(
+            input_ids=_filled(ids, step)[None],
+            position_ids=_filled(positions, step)[None],
+            attention_mask=_no_mask(),
+            layout=state,
+            use_cache=False,
+        )
+        assert state.calls == self.num_layers, "every layer is a fast one"
+        states: Tensor = output.last_hidden_state[0]
+        return (states[: len(ids)] if kept is None else states[kept]) @ weight.t()
 
     def outputs(self, batch: Batch) -> Tensor:
         """(R, C) or (M, C): what the head says; see `Head.outputs`."""
@@ -164,12 +190,12 @@ class Model:
         return self.noise.on(module.get_input_embeddings(), batch, places)
 
 
-def _filled(x: Tensor) -> Tensor:
+def _filled(x: Tensor, step: int = ROUND_TO) -> Tensor:
     """(n,) -> (n rounded up,) with zeros: kernels are compiled and kept for each shape, so there should be few.
 
     Filler tokens belong to no segment: no token sees them, and no loss position reads them.
     """
-    return torch.nn.functional.pad(x, (0, -len(x) % ROUND_TO))
+    return torch.nn.functional.pad(x, (0, -len(x) % step))
 
 
 def _no_mask() -> Tensor:

@@ -18,6 +18,7 @@ from transformers import GenerationConfig
 from tunesmith.core.batch import Batch
 from tunesmith.core.model import Model
 from tunesmith.data.pack import pack
+from tunesmith.generate.slots import write
 from tunesmith.types import RowRef, Segment, TokenRow
 
 
@@ -70,11 +71,31 @@ def generate(
     pad_id: int,
     batch_size: int,
 ) -> Iterator[tuple[int, Generated]]:
-    """Yield (index of the prompt, answer) as batches finish, longest prompts first; greedy."""
+    """Yield (index of the prompt, answer) as they finish, longest prompts first; greedy.
+
+    Models with fast layers write by slots (`tunesmith.generate.slots`), others by transformers' `generate`.
+    """
+    if model.writes_by_slots:
+        yield from _by_slots(model, prompts, max_new_tokens, end_ids, batch_size)
+        return
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
     for indices in _batches(order, [len(p) for p in prompts], batch_size, alike=model.virtual_tokens > 0):
         answers = _generate_batch(model, [prompts[i] for i in indices], max_new_tokens, end_ids, pad_id)
         yield from zip(indices, answers, strict=True)
+
+
+def _by_slots(
+    model: Model, prompts: Sequence[Sequence[int]], max_new_tokens: int, end_ids: Sequence[int], size: int
+) -> Iterator[tuple[int, Generated]]:
+    training = model.module.training
+    model.module.eval()
+    try:
+        for index, ids, ended in write(
+            model, prompts, max_new_tokens=max_new_tokens, end_ids=end_ids, num_slots=size
+        ):
+            yield index, Generated(ids, ended)
+    finally:
+        model.module.train(training)
 
 
 def _batches(

@@ -18,6 +18,7 @@ from tunesmith.core import attention, gate, native
 from tunesmith.core.layout import Layout
 from tunesmith.core.model import Model
 from tunesmith.core.native.attend import Shape, attend
+from tunesmith.core.native.cache import Decode, Prefill
 from tunesmith.core.native.call import takes
 from tunesmith.core.native.ops import rms_norm, swiglu
 from tunesmith.models.fast_linear import linears
@@ -102,7 +103,7 @@ def _forward(
     hidden_states: Tensor,
     *args: Any,
     position_embeddings: tuple[Tensor, Tensor] | None = None,
-    layout: Layout | None = None,
+    layout: Layout | Prefill | Decode | None = None,
     **rest: Any,
 ) -> Any:
     """(1, T, H) -> (1, T, H)."""
@@ -117,7 +118,8 @@ def _forward(
         return type(layer).forward(
             layer, hidden_states, *args, position_embeddings=position_embeddings, layout=layout, **rest
         )
-    layout.calls += 1
+    if isinstance(layout, Layout):
+        layout.calls += 1
     normed, x = _norm(layer.input_layernorm, hidden_states[0])
     x = x + _attention(attention_module, normed, position_embeddings, layout)
     normed, x = _norm(layer.post_attention_layernorm, x)
@@ -131,7 +133,9 @@ def _norm(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     return rms_norm(x, module.weight, module.variance_epsilon)  # type: ignore[arg-type]
 
 
-def _attention(module: Any, x: Tensor, rotary: tuple[Tensor, Tensor], layout: Layout) -> Tensor:
+def _attention(
+    module: Any, x: Tensor, rotary: tuple[Tensor, Tensor], layout: Layout | Prefill | Decode
+) -> Tensor:
     query, key, value = linears(x, [module.q_proj, module.k_proj, module.v_proj])
     dim = module.head_dim
     if hasattr(module, "q_norm"):
@@ -139,5 +143,9 @@ def _attention(module: Any, x: Tensor, rotary: tuple[Tensor, Tensor], layout: La
         key = _norm(module.k_norm, key.view(-1, dim))[0].view(key.shape)
     window = getattr(module, "sliding_window", getattr(module.config, "sliding_window", None))
     shape = Shape(query.shape[1] // dim, key.shape[1] // dim, dim, module.scaling, True, window or 0)
-    out = attend(query, key, value, layout, shape, (rotary[0][0], rotary[1][0]))
+    turned = (rotary[0][0], rotary[1][0])
+    if isinstance(layout, Layout):
+        out = attend(query, key, value, layout, shape, turned)
+    else:
+        out = layout.attend(module.layer_idx, query, key, value, shape, turned)
     return linears(out, [module.o_proj])[0]

@@ -85,7 +85,7 @@ class _Attend(torch.autograd.Function):
         for block in layout.blocks(shape.causal):
             q, k, v = _gathered(block, query, key, value, cos, sin, shape)
             shares = kept.pop(0) if block.keys.shape[1] <= KEPT else _shares(block, q, k, shape)
-            of_out = _gather(grad, block.queries, block.real, shape.heads, shape, None, None)
+            of_out = gather(grad, block.queries, block.real, shape.heads, shape.dim, None, None)
             of_out = of_out.view(q.shape)
             of_scores = of_out @ v.transpose(1, 2)
             call(
@@ -130,11 +130,14 @@ def _rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def _gather(
-    x: Tensor, index: Tensor, real: Tensor, heads: int, shape: Shape, cos: Tensor | None, sin: Tensor | None
+def gather(
+    x: Tensor, index: Tensor, real: Tensor, heads: int, dim: int, cos: Tensor | None, sin: Tensor | None
 ) -> Tensor:
-    """x (T, heads * dim) -> (G, heads, L, dim)."""
-    rows = x.new_empty(len(index), heads, index.shape[1], shape.dim)
+    """x (T, heads * dim), index (G, L) of tokens, of which real (G,) count -> (G, heads, L, dim), the others zero.
+
+    cos, sin: (T, dim) float32, turn each token's heads to its position.
+    """
+    rows = x.new_empty(len(index), heads, index.shape[1], dim)
     call(
         "gather_heads",
         x.dtype,
@@ -148,7 +151,7 @@ def _gather(
         len(index),
         heads,
         index.shape[1],
-        shape.dim,
+        dim,
     )
     return rows
 
@@ -164,9 +167,9 @@ def _gathered(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(G * key_heads, shared * Q, dim), queries that share a key head one under another; (G * key_heads, K, dim)
     twice."""
-    q = _gather(query, block.queries, block.real, shape.heads, shape, cos, sin)
-    k = _gather(key, block.keys, block.real_keys, shape.key_heads, shape, cos, sin)
-    v = _gather(value, block.keys, block.real_keys, shape.key_heads, shape, None, None)
+    q = gather(query, block.queries, block.real, shape.heads, shape.dim, cos, sin)
+    k = gather(key, block.keys, block.real_keys, shape.key_heads, shape.dim, cos, sin)
+    v = gather(value, block.keys, block.real_keys, shape.key_heads, shape.dim, None, None)
     groups, keys = len(q) * shape.key_heads, block.keys.shape[1]
     return q.view(groups, -1, shape.dim), k.view(groups, keys, shape.dim), v.view(groups, keys, shape.dim)
 

@@ -440,3 +440,65 @@ EXPORT void adamw(float* weight, const float* grad, float* first, float* second,
         }
     }
 }
+
+// ---- attention of single queries over slots --------------------------------------------------------------------------
+// q (count, key_heads * shared, dim), keys and values (slots, key_heads, length, dim). Query i sees places 0 to places[i]
+// of slot rows[i], at most `window` back (0: all). out as q.
+
+template <class T>
+static void attend_slots(const void* q_, const void* keys_, const void* values_, const i64* rows, const i64* places,
+                         void* out_, i64 count, i64 key_heads, i64 shared, i64 length, i64 dim, i64 window, float scale,
+                         int threads) {
+    const T *q = (const T*)q_, *keys = (const T*)keys_, *values = (const T*)values_;
+    T* out = (T*)out_;
+#pragma omp parallel for collapse(2) num_threads(threads) schedule(dynamic, 4)
+    for (i64 i = 0; i < count; i++) {
+        for (i64 h = 0; h < key_heads; h++) {
+            i64 last = places[i] + 1, first = window && last > window ? last - window : 0, seen = last - first;
+            const T* k = keys + ((rows[i] * key_heads + h) * length + first) * dim;
+            const T* v = values + ((rows[i] * key_heads + h) * length + first) * dim;
+            float* wide = scratch(shared * (2 * dim + seen) + dim);
+            float *asked = wide, *sums = wide + shared * dim, *shares = sums + shared * dim, *one = shares + shared * seen;
+            for (i64 j = 0; j < shared * dim; j++) asked[j] = get(q[(i * key_heads + h) * shared * dim + j]) * scale;
+            for (i64 p = 0; p < seen; p++) {
+#pragma omp simd
+                for (i64 j = 0; j < dim; j++) one[j] = get(k[p * dim + j]);
+                for (i64 s = 0; s < shared; s++) {
+                    float dot = 0;
+#pragma omp simd reduction(+ : dot)
+                    for (i64 j = 0; j < dim; j++) dot += asked[s * dim + j] * one[j];
+                    shares[s * seen + p] = dot;
+                }
+            }
+            for (i64 s = 0; s < shared; s++) {
+                float* e = shares + s * seen;
+                float highest = -INFINITY, sum = 0;
+#pragma omp simd reduction(max : highest)
+                for (i64 p = 0; p < seen; p++) highest = e[p] > highest ? e[p] : highest;
+#pragma omp simd reduction(+ : sum)
+                for (i64 p = 0; p < seen; p++) {
+                    e[p] = fast_exp(e[p] - highest);
+                    sum += e[p];
+                }
+                float share = highest == highest ? 1.0f / sum : NAN;
+                for (i64 p = 0; p < seen; p++) e[p] *= share;
+            }
+            memset(sums, 0, shared * dim * sizeof(float));
+            for (i64 p = 0; p < seen; p++) {
+#pragma omp simd
+                for (i64 j = 0; j < dim; j++) one[j] = get(v[p * dim + j]);
+                for (i64 s = 0; s < shared; s++) {
+                    float share = shares[s * seen + p];
+#pragma omp simd
+                    for (i64 j = 0; j < dim; j++) sums[s * dim + j] += share * one[j];
+                }
+            }
+            T* to = out + (i * key_heads + h) * shared * dim;
+            for (i64 j = 0; j < shared * dim; j++) put(to + j, sums[j]);
+        }
+    }
+}
+BOTH(attend_slots,
+     (const void* q, const void* keys, const void* values, const i64* rows, const i64* places, void* out, i64 count,
+      i64 key_heads, i64 shared, i64 length, i64 dim, i64 window, float scale, int threads),
+     (q, keys, values, rows, places, out, count, key_heads, shared, length, dim, window, scale, threads))

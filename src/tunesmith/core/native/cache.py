@@ -1,0 +1,121 @@
+"""Keys and values of rows that are being written, in slots of one length, and attention over them.
+
+A slot holds a row's keys (turned to their positions) and values of every layer. `Prefill` fills slots from prompts that
+lie flat in a layout; `Decode` adds one token to each of some slots. Both stand in for a layout in a fast layer's call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tunesmith.core.layout import Layout
+from tunesmith.core.native.attend import Shape, attend, gather
+from tunesmith.core.native.call import call
+
+
+class Slots:
+    """keys, values: of each layer (slots, key_heads, length, dim), made at the first use."""
+
+    def __init__(self, num_slots: int, length: int) -> None:
+        self.num_slots, self.length = num_slots, length
+        self.keys: dict[int, Tensor] = {}
+        self.values: dict[int, Tensor] = {}
+
+    def of(self, layer: int, shape: Shape, like: Tensor) -> tuple[Tensor, Tensor]:
+        if layer not in self.keys:
+            size = (self.num_slots, shape.key_heads, self.length, shape.dim)
+            self.keys[layer], self.values[layer] = like.new_empty(size), like.new_empty(size)
+        return self.keys[layer], self.values[layer]
+
+
+@dataclass
+class Prefill:
+    """The prompts of `layout`: the paths down to `leaves` go to the slots `into`, one each."""
+
+    layout: Layout
+    slots: Slots
+    leaves: Sequence[int]
+    into: Tensor
+    calls: int = 0
+
+    def __post_init__(self) -> None:
+        paths = [self.layout.path_tokens(leaf) for leaf in self.leaves]
+        self.real = torch.tensor([len(p) for p in paths])
+        self.index = torch.zeros(len(paths), int(self.real.max()), dtype=torch.long)
+        for row, path in enumerate(paths):
+            self.index[row, : len(path)] = path
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        shape: Shape,
+        rotary: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        self.calls += 1
+        keys, values = self.slots.of(layer, shape, key)
+        turned = [r.float().contiguous() for r in rotary]
+        width = self.index.shape[1]
+        keys[self.into, :, :width] = gather(key, self.index, self.real, shape.key_heads, shape.dim, *turned)
+        values[self.into, :, :width] = gather(
+            value, self.index, self.real, shape.key_heads, shape.dim, None, None
+        )
+        return attend(query, key, value, self.layout, shape, rotary)
+
+
+@dataclass
+class Decode:
+    """Token i goes to place `places[i]` of slot `rows[i]` and sees what stands there up to itself."""
+
+    slots: Slots
+    rows: Tensor
+    places: Tensor
+    calls: int = 0
+
+    def __post_init__(self) -> None:
+        self._index = torch.arange(len(self.rows))[:, None]
+        self._real = torch.ones(len(self.rows), dtype=torch.long)
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        shape: Shape,
+        rotary: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        self.calls += 1
+        keys, values = self.slots.of(layer, shape, key)
+        cos, sin = (r.float().contiguous() for r in rotary)
+        keys[self.rows, :, self.places] = gather(
+            key, self._index, self._real, shape.key_heads, shape.dim, cos, sin
+        )[:, :, 0]
+        count = len(self.rows)
+        values[self.rows, :, self.places] = value[:count].reshape(count, shape.key_heads, shape.dim)
+        q = gather(query, self._index, self._real, shape.heads, shape.dim, cos, sin)
+        out = query.new_zeros(query.shape)
+        call(
+            "attend_slots",
+            q.dtype,
+            q,
+            keys,
+            values,
+            self.rows,
+            self.places,
+            out,
+            count,
+            shape.key_heads,
+            shape.heads // shape.key_heads,
+            self.slots.length,
+            shape.dim,
+            shape.window,
+            shape.scale,
+        )
+        return out

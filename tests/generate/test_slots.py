@@ -1,0 +1,96 @@
+"""Answers by slots equal those of stock transformers, token for token, whatever the number of slots."""
+
+from __future__ import annotations
+
+import numpy as np
+import peft
+import pytest
+import torch
+
+from tests import fakes
+from tests.generate.test_batched import EOS, answers, stock_answers
+from tests.models.test_fast import CONFIGS, made
+from tunesmith.core import native
+from tunesmith.core.model import Model
+from tunesmith.generate import slots
+from tunesmith.generate.batched import generate
+from tunesmith.models.fast import quicken
+
+pytestmark = pytest.mark.skipif(native.library() is None, reason=native.why_not())
+
+
+def prompts(count: int = 11, begin: tuple[int, ...] = ()) -> list[list[int]]:
+    rng = np.random.default_rng(1)
+    return [[*begin, *rng.integers(3, fakes.VOCAB, int(rng.integers(1, 20))).tolist()] for _ in range(count)]
+
+
+def quick(family: str, kind: str = "full") -> Model:
+    config = CONFIGS[family]()
+    model = Model(made(config, kind), "layout", 2)
+    quicken(model, config)
+    assert model.writes_by_slots
+    return model
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_answers_are_those_of_stock_transformers(family: str, kind: str) -> None:
+    model, given = quick(family, kind), prompts(5)
+    stock = Model(made(CONFIGS[family](), kind), "padded", 2)
+    if kind == "lora":
+        stock.module = stock.module.merge_and_unload()
+    assert answers(model, given, 5, longest=20) == stock_answers(stock, given, longest=20)
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+@pytest.mark.parametrize("begin", [(), (7, 8, 9, 10, 11, 12, 13, 14)])
+def test_slots_are_used_again_and_beginnings_shared(size: int, begin: tuple[int, ...]) -> None:
+    model, given = quick("llama"), prompts(begin=begin)
+    ends = (EOS, *range(40, 60))  # so that answers are of all lengths
+    wanted = stock_answers(Model(made(CONFIGS["llama"](), "full"), "padded", 2), given, ends)
+    assert len({len(a.ids) for a in wanted}) > 3
+    assert answers(model, given, size, ends=ends) == wanted
+
+
+def test_prompts_come_in_while_others_are_being_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With four slots and eleven prompts no step but the last ones leaves slots idle for long."""
+    model, given = quick("llama"), prompts()
+    busy = []
+    real = slots.Decode
+    monkeypatch.setattr(
+        slots, "Decode", lambda s, rows, places: busy.append(len(rows)) or real(s, rows, places)
+    )
+    found = answers(model, given, 4, ends=(EOS, *range(40, 60)))
+    tokens = sum(len(a.ids) + a.ended for a in found)
+    assert tokens - len(given) == sum(busy)  # each token once: the first of an answer comes from its prompt
+    early = busy[: len(busy) // 2]
+    assert sum(early) >= 2.5 * len(early)
+
+
+def test_the_mode_comes_back_and_no_gradient_is_kept() -> None:
+    model = quick("llama")
+    model.module.train()
+    running = generate(model, prompts(), max_new_tokens=4, end_ids=[EOS], pad_id=0, batch_size=3)
+    next(running)
+    assert torch.is_grad_enabled()  # between two answers the caller's own work goes on
+    running.close()
+    assert model.module.training
+
+
+def test_a_head_that_is_more_than_a_product_writes_the_stock_way() -> None:
+    config = CONFIGS["llama untied"]()
+    module = made(config, "full")
+    adapter = peft.LoraConfig(r=2, target_modules=["q_proj", "lm_head"], init_lora_weights=False)
+    torch.manual_seed(3)
+    model = Model(peft.get_peft_model(module, adapter), "layout", 2)
+    quicken(model, config)
+    assert not model.writes_by_slots
+    given = prompts(4)
+    assert answers(model, given, 4) == answers(model, given, 1)
+
+
+def test_bfloat16_writes_too() -> None:
+    model = quick("llama")
+    model.module.bfloat16()
+    assert model.writes_by_slots
+    assert len(answers(model, prompts(), 4)) == 11
