@@ -3,7 +3,8 @@
 python benchmarks/adapters.py --data DATA --encoder FOLDER [--out benchmarks/results] [--only NAME] [--shots 30]
   [KEY=VALUE ...]
 DATA and FOLDER as for banking77.py. Learning rates and everything else are the tool's own defaults; the head starts
-at a linear probe, 8 epochs, batch 16. Writes adapters.json, one row a kind, and prints the table.
+at a linear probe, 8 epochs, batch 16. Prefix tuning, which an encoder cannot have, runs on the embedded decoder, beside
+LoRA on it. Writes adapters.json, one row a kind, and prints the table.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from banking77 import MINILM, Setting, train
+from banking77 import BASE, MINILM, Setting, train
 
 from tunesmith.config.machine import describe_machine
 
@@ -37,6 +38,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "(IA)3": ("method.tuning=ia3",),
     "VeRA": ("method.tuning=vera",),
     "prompt tuning": ("method.tuning=prompt",),
+    "LoRA, embedded decoder": ("method.tuning=lora",),
+    "prefix tuning, embedded decoder": ("method.tuning=prefix",),
 }
 
 
@@ -52,7 +55,8 @@ def main() -> None:
     target = args.out / "adapters.json"
     found: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {"rows": []}
     for kind in (k for k in KINDS if k.startswith(args.only)):
-        setting = Setting("adapter", MINILM, kind, args.shots, 1, (*SHARED, *KINDS[kind], *args.overrides))
+        model = BASE if kind.endswith("embedded decoder") else MINILM
+        setting = Setting("adapter", model, kind, args.shots, 1, (*SHARED, *KINDS[kind], *args.overrides))
         report = train(setting, 0, args.data, args.encoder)
         rows = [r for r in found["rows"] if (r["kind"], r["shots"]) != (kind, args.shots)]
         found = {
