@@ -20,6 +20,7 @@ from tests.workflow.conftest import THINGS, label_rows, read_jsonl, settings, wr
 from tunesmith.config.methods import ClassifyConfig
 from tunesmith.config.run import Run
 from tunesmith.errors import ConfigError, ModelError
+from tunesmith.train.profile import COUNT, FIRST
 from tunesmith.workflow.predict import predict
 from tunesmith.workflow.train import resume
 
@@ -299,3 +300,25 @@ def test_class_weights_that_would_be_ignored_are_refused() -> None:
         ClassifyConfig(multi_label=True, class_weights="balanced")
     with pytest.raises(ValueError, match="'frut', which is none"):
         ClassifyConfig(labels=["fruit", "metal"], class_weights={"frut": 2.0})
+
+
+def test_a_run_reports_its_profile(encoder: Path, tmp_path: Path) -> None:
+    run = Run.model_validate(recipe("classify", encoder, tmp_path, train={"max_steps": FIRST + COUNT + 1}))
+    result = tunesmith.train(run, profile=True)
+    assert result.report is not None
+    found = result.report.cost.profile
+    assert found is not None
+    assert found.steps == COUNT
+    assert {"linear layers", "attention", "optimizer", "data", "other"} <= found.parts.keys()
+    assert sum(found.parts.values()) <= 1.05 * found.seconds
+    page = (result.folder / "report" / "report.html").read_text()
+    assert "Where the time of a training step goes" in page
+    assert "linear layers" in page
+    assert "Where the time of 5 training steps went" in (result.folder / "report" / "report.md").read_text()
+
+
+def test_a_run_that_is_too_short_to_be_measured_says_nothing(encoder: Path, tmp_path: Path) -> None:
+    run = Run.model_validate(recipe("classify", encoder, tmp_path, train={"max_steps": 2, "eval_every": 1}))
+    result = tunesmith.train(run, profile=True)
+    assert result.report is not None
+    assert result.report.cost.profile is None

@@ -29,6 +29,9 @@ MaxMinutes: TypeAlias = Annotated[
 DryRun: TypeAlias = Annotated[
     bool, typer.Option("--dry-run", help="Check data and model, show the plan, and stop.")
 ]
+ProfileSteps: TypeAlias = Annotated[
+    bool, typer.Option("--profile", help="Measure where the time of some steps goes; the report shows it.")
+]
 Resume: TypeAlias = Annotated[
     bool | None,
     typer.Option(
@@ -49,6 +52,7 @@ def train(
     max_minutes: MaxMinutes = None,
     dry_run: DryRun = False,
     resume: Resume = None,
+    profile: ProfileSteps = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -75,6 +79,12 @@ def train(
         )
     with progress(quiet) as sink:
         result = work.train(
-            run, sink=sink, max_minutes=max_minutes, seeds=seeds, resume=resume, dry_run=dry_run
+            run,
+            sink=sink,
+            max_minutes=max_minutes,
+            seeds=seeds,
+            resume=resume,
+            dry_run=dry_run,
+            profile=profile,
         )
     out.show(result, as_json)

@@ -25,12 +25,27 @@ def resolved(run: Run) -> tuple[Run, dict[str, str]]:
 
 
 def train(
-    run: Run, *, sink: EventSink, max_minutes: float | None, seeds: int, resume: bool | None, dry_run: bool
+    run: Run,
+    *,
+    sink: EventSink,
+    max_minutes: float | None,
+    seeds: int,
+    resume: bool | None,
+    dry_run: bool,
+    profile: bool,
 ) -> Result:
     """resume: True continues the run's folder, False replaces it, None refuses a folder that exists."""
     from tunesmith.workflow.train import train as work
 
-    return work(run, sink=sink, max_minutes=max_minutes, seeds=seeds, resume=resume, dry_run=dry_run)
+    return work(
+        run,
+        sink=sink,
+        max_minutes=max_minutes,
+        seeds=seeds,
+        resume=resume,
+        dry_run=dry_run,
+        profile=profile,
+    )
 
 
 def resume(folder: Path, sink: EventSink) -> Result:

@@ -120,6 +120,25 @@ def reliability(name: str, bins: Sequence[ReliabilityBin]) -> str:
         return _svg(figure, name, "accuracy against confidence")
 
 
+def shares(name: str, parts: Mapping[str, float]) -> str:
+    """Parts of a whole as bars, the first on top, each with its share in words. name: as in `curve`."""
+    whole = max(sum(parts.values()), 1e-12)
+    with mpl.rc_context(_settings(name)):
+        figure = Figure(figsize=(5.0, 0.34 * len(parts) + 0.15))
+        axes = figure.add_axes((0.24, 0.02, 0.6, 0.96))
+        axes.barh(list(parts), [value / whole for value in parts.values()], color=_SERIES[0], height=0.62)
+        for row, value in enumerate(parts.values()):
+            axes.annotate(f" {100 * value / whole:.1f} %", (value / whole, row), va="center", fontsize=10)
+        axes.invert_yaxis()
+        axes.set_axis_off()
+        for row, label in enumerate(parts):
+            axes.annotate(
+                label, (0, row), xytext=(-8, 0), textcoords="offset points", ha="right", va="center"
+            )
+        axes.figure.patch.set_visible(False)
+        return _svg(figure, name, "share of the time by part")
+
+
 def _svg(figure: Figure, name: str, title: str) -> str:
     buffer = io.StringIO()
     FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})

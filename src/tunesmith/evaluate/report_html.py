@@ -74,7 +74,9 @@ def to_html(report: Report) -> str:
         for i, c in enumerate(report.calibrations)
     }
     page = environment(True).get_template("report.html.j2")
-    return page.render(view(report), figures=figures, reliability=reliability)
+    profile = report.cost.profile
+    parts = "" if profile is None else Markup(plots.shares("profile", profile.parts))
+    return page.render(view(report), figures=figures, reliability=reliability, profile_figure=parts)
 
 
 def to_markdown(report: Report) -> str:

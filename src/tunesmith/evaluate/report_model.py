@@ -233,6 +233,21 @@ class Estimate(Part):
     measured: float
 
 
+class StepProfile(Part):
+    """Where the time of some training steps went."""
+
+    steps: int
+    seconds: float
+    parts: dict[str, float]
+    """part -> seconds, the longest first."""
+    flops: float
+    """Operations of the matrix products, a multiplication with its addition as two."""
+    limit: float
+    """Operations a second of the largest product by itself."""
+    fraction: float | None
+    """Of the limit, over the steps' whole time; None where there was no product."""
+
+
 class Cost(Part):
     """What the run took."""
 
@@ -243,6 +258,7 @@ class Cost(Part):
     peak_memory_bytes: int = 0
     machine: str = ""
     estimates: list[Estimate] = []
+    profile: StepProfile | None = None
 
 
 class SeedRun(Part):

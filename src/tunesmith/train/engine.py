@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 import psutil
 import torch
+from torch.profiler import record_function
 
 from tunesmith.config.run import TrainConfig
 from tunesmith.core.batch import Batch
@@ -19,6 +21,7 @@ from tunesmith.core.objective import Objective, WholeStep
 from tunesmith.errors import NonFiniteError
 from tunesmith.train.checkpoint import Checkpoints, is_better
 from tunesmith.train.optim import learning_rate
+from tunesmith.train.profile import Profile
 from tunesmith.train.state import TrainState
 from tunesmith.train.unfreeze import group_at
 from tunesmith.types import EventSink, TokenRow
@@ -56,7 +59,7 @@ class StepResult:
 class Engine:
     """Runs `state` from where it is to the end of `source`.
 
-    stop(): a reason to stop after the current step (a signal, a time limit), or "".
+    stop(): a reason to stop after the current step (a signal, a time limit), or "". profile: measures some steps.
     """
 
     model: Model
@@ -69,6 +72,7 @@ class Engine:
     sink: EventSink
     watch: Watch | None
     stop: Callable[[], str]
+    profile: Profile | None = None
 
     def run(self) -> None:
         """Train until the end, an early stop, or a reason to stop; the state is saved in each case."""
@@ -82,7 +86,11 @@ class Engine:
         while progress.step < total and not progress.stopped:
             step_started = time.monotonic()
             rate = learning_rate(progress.step, total, self.config)
-            result = self.train_step(rate)
+            with self.profile.step() if self.profile is not None else nullcontext():
+                result = self.train_step(rate)
+            if self.profile is not None and self.profile.found is not None:
+                self.sink("profile", **self.profile.found)
+                self.profile = None
             self._report(result, rate, total, time.monotonic() - step_started)
             assert self.config.eval_every is not None
             due = progress.step % self.config.eval_every == 0 or progress.step == total
@@ -102,13 +110,15 @@ class Engine:
     def train_step(self, rate: float) -> StepResult:
         """One optimizer step. Raises NonFiniteError before the weights change."""
         step = self.state.progress.step
-        micro_batches = self.source.micro_batches(step, self.state.progress.micro_batch_tokens)
+        with record_function("tunesmith: data"):
+            micro_batches = self.source.micro_batches(step, self.state.progress.micro_batch_tokens)
         seed = _mix(self.seed, step)
         torch.manual_seed(seed)
         self._unfreeze(step)
         with self.model.noisy(embedding_noise(self.config, seed)):
             result = self._gradient(micro_batches)
-        self.state.optimizer.step(rate, result.grad_norm)
+        with record_function("tunesmith: optimizer"):
+            self.state.optimizer.step(rate, result.grad_norm)
         progress = self.state.progress
         progress.step += 1
         progress.tokens += result.tokens
@@ -136,7 +146,8 @@ class Engine:
             for name, value in out.metrics.items():
                 metrics[name] = metrics.get(name, 0.0) + value.item()
                 metric_weights[name] = metric_weights.get(name, 0.0) + out.metric_weights[name].item()
-        norm = self.state.optimizer.grad_norm().item()
+        with record_function("tunesmith: optimizer"):
+            norm = self.state.optimizer.grad_norm().item()
         if not math.isfinite(norm):
             raise self._non_finite("gradient", micro_batches)
         return StepResult(

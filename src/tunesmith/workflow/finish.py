@@ -27,6 +27,7 @@ from tunesmith.evaluate.report_model import (
     Measured,
     Report,
     Span,
+    StepProfile,
 )
 from tunesmith.evaluate.words import describe_fit
 from tunesmith.models.adapters import kind_of
@@ -229,6 +230,8 @@ def _cost(folder: RunFolder, built: Built, seconds: dict[str, float]) -> Cost:
     steps = folder.curve("step")
     peak = max((s["memory_bytes"] for s in steps), default=0)
     plan = _plan_of(folder)
+    profiled = folder.read_events("profile")[-1:]
+    known = StepProfile.model_fields.keys()
     estimates = []
     if plan:
         estimates = [
@@ -252,6 +255,7 @@ def _cost(folder: RunFolder, built: Built, seconds: dict[str, float]) -> Cost:
         peak_memory_bytes=peak,
         machine=describe_machine(),
         estimates=estimates,
+        profile=StepProfile(**{k: v for k, v in profiled[0].items() if k in known}) if profiled else None,
     )
 
 

@@ -29,6 +29,7 @@ from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.engine import Engine, Watch
 from tunesmith.train.folder import RunFolder
 from tunesmith.train.probe import Estimate, probe
+from tunesmith.train.profile import Profile
 from tunesmith.train.source import rows_taken
 from tunesmith.train.stop import Stop
 from tunesmith.types import EventSink, silent
@@ -45,11 +46,13 @@ def train(
     seeds: int = 1,
     resume: bool | None = None,
     dry_run: bool = False,
+    profile: bool = False,
 ) -> Result:
     """Carry out a recipe.
 
     resume: True continues the run's folder, False replaces it, None refuses one that exists. seeds: train with
-    seed, seed + 1, ... and report the spread. dry_run: stop before training, with the plan.
+    seed, seed + 1, ... and report the spread. dry_run: stop before training, with the plan. profile: measure where the
+    time of some steps goes.
     """
     show = sink or silent
     runs = [run.model_copy(deep=True) for _ in range(seeds)]
@@ -58,7 +61,7 @@ def train(
     if not dry_run:
         for one in runs[1:]:  # before the first starts: the last may be hours away
             _refuse(RunFolder(Path(one.output) / one.name), resume)
-    results = [_train_one(one, show, max_minutes, resume, dry_run) for one in runs]
+    results = [_train_one(one, show, max_minutes, resume, dry_run, profile) for one in runs]
     if seeds > 1 and not dry_run:
         _report_spread(results, run.seed)
     return results[0]
@@ -79,7 +82,12 @@ def _as_started(folder: RunFolder) -> Run:
 
 
 def _train_one(
-    run: Run, show: EventSink, max_minutes: float | None, resume: bool | None, dry: bool
+    run: Run,
+    show: EventSink,
+    max_minutes: float | None,
+    resume: bool | None,
+    dry: bool,
+    profile: bool = False,
 ) -> Result:
     run = absolute(run)
     folder = RunFolder(Path(run.output) / run.name)
@@ -100,7 +108,7 @@ def _train_one(
             if kind != "estimate":
                 show(kind, **fields)
 
-        return _carry_out(run, folder, sink, max_minutes)
+        return _carry_out(run, folder, sink, max_minutes, profile)
 
 
 def _refuse(folder: RunFolder, resume: bool | None) -> None:
@@ -158,7 +166,9 @@ def _plan_only(run: Run, folder: RunFolder, show: EventSink) -> Result:
     return Result(folder.path, plan=plan, text=text)
 
 
-def _carry_out(run: Run, folder: RunFolder, sink: EventSink, max_minutes: float | None) -> Result:
+def _carry_out(
+    run: Run, folder: RunFolder, sink: EventSink, max_minutes: float | None, profile: bool
+) -> Result:
     started = time.monotonic()
     sink("start", versions=versions(), machine=describe_machine(), pid=os.getpid())
     began = datetime.fromtimestamp(folder.read_events("start")[0]["time"])
@@ -183,7 +193,7 @@ def _carry_out(run: Run, folder: RunFolder, sink: EventSink, max_minutes: float 
         built.state.restore(snapshot)
         sink("note", text=f"resumed after step {step}")
     limit = max_minutes if max_minutes is not None else prepared.run.train.max_minutes
-    _run_engine(prepared, built, checkpoints, sink, limit)
+    _run_engine(prepared, built, checkpoints, sink, limit, profile)
     return finish(prepared, built, checkpoints, folder, sink, prepare_seconds)
 
 
@@ -228,7 +238,12 @@ def _plan_text(plan: dict[str, Any]) -> str:
 
 
 def _run_engine(
-    prepared: Prepared, built: Built, checkpoints: Checkpoints, sink: EventSink, max_minutes: float | None
+    prepared: Prepared,
+    built: Built,
+    checkpoints: Checkpoints,
+    sink: EventSink,
+    max_minutes: float | None,
+    profile: bool,
 ) -> None:
     run = prepared.run
     sink(
@@ -250,6 +265,7 @@ def _run_engine(
             sink=sink,
             watch=_watch(prepared, built.loaded.model),
             stop=stop,
+            profile=Profile(built.loaded.model) if profile else None,
         )
         engine.run()
         if stop.signal is not None:

@@ -1,0 +1,135 @@
+"""Where the time of a training step goes: some steps under PyTorch's profiler, its events sorted into parts.
+
+An event's own time counts for the part of its outermost ancestor that has one, so that a product inside attention is
+attention. The limit is the speed of the step's largest product alone, measured right after: the fraction says how much
+of it the steps' products reached over the steps' whole time.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, record_function
+
+from tunesmith.core.model import Model
+
+FIRST, COUNT = 3, 5
+"""Steps before, which warm up, and steps that are measured."""
+STEP = "tunesmith: step"
+PARTS = {
+    "tunesmith: data": "data",
+    "tunesmith: optimizer": "optimizer",
+    "_Attend": "attention",
+    "aten::scaled_dot_product_attention": "attention",
+    "ScaledDotProductFlashAttentionForCpuBackward0": "attention",
+    "aten::bmm": "attention",
+    "BmmBackward0": "attention",
+    "aten::softmax": "attention",
+    "SoftmaxBackward0": "attention",
+    "_LinearCrossEntropy": "head and loss",
+    "_CrossEntropy": "head and loss",
+    "_LoraLinears": "linear layers",
+    "aten::linear": "linear layers",
+    "aten::mm": "linear layers",
+    "aten::addmm": "linear layers",
+    "MmBackward0": "linear layers",
+    "AddmmBackward0": "linear layers",
+}
+"""An event's name (of an autograd function, with or without `Backward`) -> its part; all else is `other`."""
+PRODUCTS = {"aten::mm": 0, "aten::bmm": 0, "aten::addmm": 1, "aten::addmm_": 1, "aten::baddbmm": 1}
+"""Matrix products -> the place of their first factor among their inputs."""
+
+
+class Profile:
+    """`step` goes around every step; after the last measured one `found` says what was found."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.found: dict[str, Any] | None = None
+        self._taken = 0
+        self._seconds: list[float] = []
+        self._profiler: Any = None
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        if self._taken == FIRST:
+            os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its messages are not for whoever trains
+            self._profiler = torch.profiler.profile(activities=[ProfilerActivity.CPU], record_shapes=True)
+            self._profiler.start()
+        started = time.perf_counter()
+        with record_function(STEP):
+            yield
+        self._seconds.append(time.perf_counter() - started)
+        self._taken += 1
+        if self._taken == FIRST + COUNT:
+            self._profiler.stop()
+            dtype = max(self.model.module.parameters(), key=lambda p: p.numel()).dtype
+            self.found = summary(list(self._profiler.events()), sum(self._seconds[FIRST:]), dtype)
+            self._profiler = None
+
+
+def summary(events: list[Any], seconds: float, dtype: torch.dtype) -> dict[str, Any]:
+    """parts: part -> seconds, the longest first, together the events' own time. flops: of the matrix products, twice
+    the multiplications. limit: their speed alone, per second; fraction of it that the steps reached."""
+    parts: dict[str, float] = {}
+    for event in events:
+        name = part_of(event)
+        parts[name] = parts.get(name, 0.0) + event.self_cpu_time_total / 1e6
+    products = [p for p in map(product, events) if p is not None]
+    limit = _limit(products, dtype)
+    flops = sum(map(_flops, products))
+    return {
+        "steps": COUNT,
+        "seconds": seconds,
+        "parts": dict(sorted(parts.items(), key=lambda item: -item[1])),
+        "flops": flops,
+        "limit": limit,
+        "fraction": flops / limit / seconds if limit else math.nan,
+    }
+
+
+def part_of(event: Any) -> str:
+    found, above = "other", event
+    while above is not None:
+        name = above.name.removesuffix("Backward")
+        found = PARTS.get(above.name, PARTS.get(name, found))
+        above = above.cpu_parent
+    return found
+
+
+def product(event: Any) -> tuple[int, int, int, int] | None:
+    """(batch, rows, inner, columns) of a matrix product."""
+    if event.name not in PRODUCTS:
+        return None
+    at = PRODUCTS[event.name]
+    left, right = event.input_shapes[at], event.input_shapes[at + 1]
+    return (left[0] if len(left) == 3 else 1, left[-2], left[-1], right[-1])
+
+
+def _flops(shape: tuple[int, int, int, int]) -> float:
+    return 2.0 * math.prod(shape)
+
+
+def _limit(products: list[tuple[int, int, int, int]], dtype: torch.dtype) -> float:
+    """Operations a second of the shape on which most operations are spent, run by itself."""
+    totals: dict[tuple[int, int, int, int], float] = {}
+    for shape in products:
+        if shape[0] == 1:
+            totals[shape] = totals.get(shape, 0.0) + _flops(shape)
+    if not totals:
+        return 0.0
+    shape = max(totals, key=lambda s: totals[s])
+    a, b = torch.randn(shape[1], shape[2]).to(dtype), torch.randn(shape[3], shape[2]).to(dtype)
+    seconds = []
+    for _ in range(7):
+        started = time.perf_counter()
+        torch.mm(a, b.t())
+        seconds.append(time.perf_counter() - started)
+    return _flops(shape) / statistics.median(seconds[2:])
