@@ -96,13 +96,15 @@ def test_train_takes_recipe_settings_and_options(
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("name: file\ntrain: {epochs: 1}\n")
     arguments = "train.epochs=2 --model m --data a.jsonl --data b.jsonl --name n --output o --seeds 3"
-    answer = run("train", str(recipe), *arguments.split(), "--max-minutes", "1.5", "--dry-run", "-q")
+    answer = run(
+        "train", str(recipe), *arguments.split(), "--max-minutes", "1.5", "--dry-run", "--profile", "-q"
+    )
     assert answer.code == 0
     (made,), options = calls["train"]
     assert (made.name, made.output, made.model.base, made.train.epochs) == ("n", "o", "m", 2.0)
     assert made.data.train == ["a.jsonl", "b.jsonl"]
     options.pop("sink")
-    assert options == {"max_minutes": 1.5, "seeds": 3, "resume": None, "dry_run": True}
+    assert options == {"max_minutes": 1.5, "seeds": 3, "resume": None, "dry_run": True, "profile": True}
 
 
 @pytest.mark.parametrize(("flag", "resume"), [("--resume", True), ("--force", False)])
