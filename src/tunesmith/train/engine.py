@@ -88,10 +88,11 @@ class Engine:
             rate = learning_rate(progress.step, total, self.config)
             with self.profile.step() if self.profile is not None else nullcontext():
                 result = self.train_step(rate)
+                seconds = time.monotonic() - step_started
             if self.profile is not None and self.profile.found is not None:
                 self.sink("profile", **self.profile.found)
                 self.profile = None
-            self._report(result, rate, total, time.monotonic() - step_started)
+            self._report(result, rate, total, seconds)
             assert self.config.eval_every is not None
             due = progress.step % self.config.eval_every == 0 or progress.step == total
             best_now = due and self._evaluate()

@@ -79,6 +79,9 @@ def summary(events: list[Any], seconds: float, dtype: torch.dtype) -> dict[str, 
     """parts: part -> seconds, the longest first, together the events' own time. flops: of the matrix products, twice
     the multiplications. limit: their speed alone, per second; fraction of it that the steps reached."""
     parts: dict[str, float] = {}
+    events = [
+        event for event in events if _within_step(event)
+    ]  # evaluations between steps are none of theirs
     for event in events:
         name = part_of(event)
         parts[name] = parts.get(name, 0.0) + event.self_cpu_time_total / 1e6
@@ -102,6 +105,12 @@ def part_of(event: Any) -> str:
         found = PARTS.get(above.name, PARTS.get(name, found))
         above = above.cpu_parent
     return found
+
+
+def _within_step(event: Any) -> bool:
+    while event is not None and event.name != STEP:
+        event = event.cpu_parent
+    return event is not None
 
 
 def product(event: Any) -> tuple[int, int, int, int] | None:
