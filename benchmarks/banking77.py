@@ -54,6 +54,10 @@ FROZEN = (
     "train.epochs=1",
     "train.learning_rate=1e-5",
 )
+SMALL = (
+    *("train.batch_size=16", "train.learning_rate=1e-3", "train.epochs=5"),
+    *("train.neftune_alpha=5", "method.label_smoothing=0.1"),
+)
 CONTRAST = (
     *("method.type=embed", "data.format=label", "method.pooling=mean", "method.freeze.embeddings=true"),
     *("train.batch_size=64", "train.learning_rate=2e-4", "train.layer_lr_decay=0.7", "train.epochs=2"),
@@ -101,16 +105,9 @@ SETTINGS = [
         "full tuning, generation",
         0,
         1,
-        ("train.batch_size=16", "train.learning_rate=1.5e-3", "train.epochs=5"),
+        SMALL,
     ),
-    Setting(
-        "base-head",
-        BASE,
-        "full tuning, head",
-        0,
-        1,
-        ("method.type=classify", "train.batch_size=16", "train.learning_rate=1.5e-3", "train.epochs=5"),
-    ),
+    Setting("base-head", BASE, "full tuning, head", 0, 1, ("method.type=classify", *SMALL)),
 ]
 
 PUBLISHED = [

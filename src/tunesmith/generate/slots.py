@@ -33,16 +33,20 @@ def write(
     model: Model,
     prompts: Sequence[Sequence[int]],
     *,
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
     end_ids: Sequence[int],
     num_slots: int,
 ) -> Iterator[tuple[int, list[int], bool]]:
     """Yield (index of the prompt, the answer's ids, whether an end token ended it) as rows finish.
 
+    max_new_tokens: of every answer, or of each.
+
     The model must be one of which `Model.writes_by_slots` is true, and in evaluation mode.
     """
     waiting = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))  # the longest are taken first
-    slots = Slots(min(num_slots, len(prompts)), max(map(len, prompts)) + max_new_tokens)
+    limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
+    length = max(len(p) + n for p, n in zip(prompts, limits, strict=True))
+    slots = Slots(min(num_slots, len(prompts)), length)
     active: dict[int, _Row] = {}
     free = list(range(slots.num_slots))
     ends = set(end_ids)
@@ -62,7 +66,7 @@ def write(
         active |= fresh
         for slot, row in list(active.items()):
             ended = row.ids[-1] in ends
-            if ended or len(row.ids) == max_new_tokens:
+            if ended or len(row.ids) == limits[row.index]:
                 yield row.index, row.ids[:-1] if ended else row.ids, ended
                 del active[slot]
                 free.append(slot)
