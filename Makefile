@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: quickstart install test lint types contracts links unit format crash crash-campaign mutants clean
+.PHONY: quickstart install test lint types contracts links unit format crash crash-campaign bench bench-smoke bench-all mutants clean
 
 quickstart: $(VENV)/.user
 	$(BIN)/tunesmith quickstart
@@ -38,6 +38,24 @@ crash: $(VENV)/.dev
 crash-campaign: $(VENV)/.dev
 	$(BIN)/python tools/crash.py --kills 200 --corruptions 500 --record benchmarks/results
 
+# Beside peers, in an environment of their own; DATA holds gsm8k/train.jsonl. Results are added to those that are there.
+BENCH := .venv-bench
+DATA ?= data
+SPEED := $(BENCH)/bin/python benchmarks/speed.py --gsm8k $(DATA)/gsm8k/train.jsonl
+DECODE := $(BENCH)/bin/python benchmarks/decode.py --gsm8k $(DATA)/gsm8k/train.jsonl
+
+bench-smoke: $(BENCH)/.bench
+	$(SPEED) --layers 4 --rows 30 --repeats 1 --systems ours,trainer-tuned --workloads sft-lora --out /tmp/speed-smoke.json
+
+bench: $(BENCH)/.bench
+	$(SPEED) --rows 36 --repeats 3 --systems ours,trainer-tuned
+	$(DECODE) --repeats 1 --new 64
+
+bench-all: $(BENCH)/.bench
+	$(SPEED) --rows 256 --repeats 5 --systems ours,ours-plain,trainer-tuned,trl-tuned,trainer-default,trl-default
+	$(DECODE) --repeats 5
+	$(DECODE) --repeats 3 --dtype float32
+
 mutants: $(VENV)/.dev
 	$(BIN)/python tools/mutants.py
 
@@ -50,10 +68,15 @@ $(VENV)/.user: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
+$(BENCH)/.bench: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	touch $@
+
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@ $(VENV)/.user
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

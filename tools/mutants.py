@@ -98,7 +98,8 @@ def try_mutant(tree: Path, mutant: Mutant) -> Outcome:
             mutant, "STALE", f"its text occurs {text.count(mutant.old)} times in {mutant.file}", 0.0
         )
     mutated = text.replace(mutant.old, mutant.new)
-    compile(mutated, str(path), "exec")  # a mutant that is no Python would be killed for nothing
+    if path.suffix == ".py":
+        compile(mutated, str(path), "exec")  # a mutant that is no Python would be killed for nothing
     path.write_text(mutated)
     try:
         status, by, seconds = run_tests(tree, mutant.tests.split())

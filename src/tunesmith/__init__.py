@@ -9,6 +9,7 @@ Everything is imported when it is first used, so `import tunesmith` costs next t
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from tunesmith.workflow.train import train as train
 
     __version__: str
+
+# GNU OpenMP reads this when PyTorch is first imported. By default a thread that waits for another spins for milliseconds:
+# beside any other busy process the two then take turns on one core, and work falls to a quarter and less.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _PUBLIC = {
     "train": ("tunesmith.workflow.train", "train"),

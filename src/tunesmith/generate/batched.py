@@ -87,7 +87,7 @@ def generate(
 def _by_slots(
     model: Model, prompts: Sequence[Sequence[int]], max_new_tokens: int, end_ids: Sequence[int], size: int
 ) -> Iterator[tuple[int, Generated]]:
-    training = model.module.training
+    mode = model.module.training
     model.module.eval()
     try:
         for index, ids, ended in write(
@@ -95,7 +95,7 @@ def _by_slots(
         ):
             yield index, Generated(ids, ended)
     finally:
-        model.module.train(training)
+        model.module.train(mode)
 
 
 def _batches(
