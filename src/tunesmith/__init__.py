@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     __version__: str
 
-# GNU OpenMP reads this when PyTorch is first imported. By default a thread that waits for another spins for milliseconds:
-# beside any other busy process the two then take turns on one core, and work falls to a quarter and less.
+# GNU OpenMP reads this when PyTorch is first imported. By default a thread that waits for another spins for
+# milliseconds: beside any other busy process the two then take turns on one core, and work falls to a quarter and less.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _PUBLIC = {
