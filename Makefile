@@ -49,7 +49,7 @@ bench-smoke: $(BENCH)/.bench
 
 bench: $(BENCH)/.bench
 	$(SPEED) --rows 36 --repeats 3 --systems ours,trainer-tuned
-	$(DECODE) --repeats 1 --new 64
+	$(DECODE) --repeats 1 --new 32
 
 bench-all: $(BENCH)/.bench
 	$(SPEED) --rows 256 --repeats 5 --systems ours,ours-plain,trainer-tuned,trl-tuned,trainer-default,trl-default

@@ -30,13 +30,12 @@ SHAPE = {
 @dataclass(frozen=True)
 class Workload:
     """lengths: `gsm8k`, the rows of that set as they are, or `long`, log-normal with median 400, at most 2,048 tokens.
-    batch: rows a step. tuning, layers_trained: what is trained; 0: all layers."""
+    batch: rows a step. tuning: what is trained."""
 
     name: str
     tuning: str
     lengths: str
     batch: int
-    layers_trained: int = 0
 
 
 WORKLOADS = {

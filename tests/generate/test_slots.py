@@ -94,3 +94,7 @@ def test_bfloat16_writes_too() -> None:
     model.module.bfloat16()
     assert model.writes_by_slots
     assert len(answers(model, prompts(), 4)) == 11
+
+
+def test_no_prompts_are_no_answers() -> None:
+    assert answers(quick("llama"), [], 4) == []

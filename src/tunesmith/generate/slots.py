@@ -44,6 +44,8 @@ def write(
     The model must be one of which `Model.writes_by_slots` is true, and in evaluation mode.
     """
     waiting = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))  # the longest are taken first
+    if not waiting:
+        return
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
     length = max(len(p) + n for p, n in zip(prompts, limits, strict=True))
     slots = Slots(min(num_slots, len(prompts)), length)
@@ -66,7 +68,7 @@ def write(
         active |= fresh
         for slot, row in list(active.items()):
             ended = row.ids[-1] in ends
-            if ended or len(row.ids) == limits[row.index]:
+            if ended or len(row.ids) >= limits[row.index]:
                 yield row.index, row.ids[:-1] if ended else row.ids, ended
                 del active[slot]
                 free.append(slot)

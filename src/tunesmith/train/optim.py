@@ -93,7 +93,7 @@ class Optimizer:
             clip = self.max_grad_norm / grad_norm
         for group in self.adamw.param_groups:
             group["lr"] = learning_rate * group["factor"]
-        if all(takes(master) for master in self.masters.values()):
+        if all(takes(t) for t in (*self.masters.values(), *self.parameters.values())):
             self._step_by_kernel(clip)
         else:
             for master in self.masters.values():

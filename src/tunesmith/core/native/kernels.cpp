@@ -143,12 +143,11 @@ template <class T> static void swiglu(const void* g_, const void* u_, void* y_, 
 }
 BOTH(swiglu, (const void* g, const void* u, void* y, i64 n, int threads), (g, u, y, n, threads))
 
-// dg and du; y, or null, gets the unit's output once more, for a gradient that needs it.
 template <class T>
-static void swiglu_backward(const void* g_, const void* u_, const void* dy_, void* dg_, void* du_, void* y_, i64 n,
+static void swiglu_backward(const void* g_, const void* u_, const void* dy_, void* dg_, void* du_, i64 n,
                             int threads) {
     const T *g = (const T*)g_, *u = (const T*)u_, *dy = (const T*)dy_;
-    T *dg = (T*)dg_, *du = (T*)du_, *y = (T*)y_;
+    T *dg = (T*)dg_, *du = (T*)du_;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (i64 start = 0; start < n; start += CHUNK) {
         i64 end = start + CHUNK < n ? start + CHUNK : n;
@@ -159,18 +158,11 @@ static void swiglu_backward(const void* g_, const void* u_, const void* dy_, voi
             put(dg + i, d * up * s * (1.0f + x * (1.0f - s)));
             put(du + i, d * x * s);
         }
-        if (y) {
-#pragma omp simd
-            for (i64 i = start; i < end; i++) {
-                float x = get(g[i]);
-                put(y + i, rounded<T>(x * sigmoid(x)) * get(u[i]));
-            }
-        }
     }
 }
 BOTH(swiglu_backward,
-     (const void* g, const void* u, const void* dy, void* dg, void* du, void* y, i64 n, int threads),
-     (g, u, dy, dg, du, y, n, threads))
+     (const void* g, const void* u, const void* dy, void* dg, void* du, i64 n, int threads),
+     (g, u, dy, dg, du, n, threads))
 
 // ---- heads of flat tokens, to and from rows of attention -------------------------------------------------------------
 // x: flat tokens, `stride` elements a token, heads side by side; rows: (groups, heads, length, dim). index (groups,
@@ -214,6 +206,17 @@ BOTH(gather_heads,
       i64 groups, i64 heads, i64 length, i64 dim, int threads),
      (x, stride, index, real, cos, sin, rows, groups, heads, length, dim, threads))
 
+// The rotation's transpose, from one head's gradient to the other.
+template <class S, class T>
+static inline void turn_back(const S* from, const float* c, const float* s, T* to, i64 half) {
+#pragma omp simd
+    for (i64 j = 0; j < half; j++) {
+        float a = get(from[j]), b = get(from[j + half]);
+        put(to + j, a * c[j] + b * s[j + half]);
+        put(to + j + half, b * c[j + half] - a * s[j]);
+    }
+}
+
 // The way back for places of which each token has one; with cos and sin through the transposed rotation.
 template <class T>
 static void scatter_heads(const void* rows_, const i64* index, const i64* real, const float* cos, const float* sin,
@@ -232,13 +235,7 @@ static void scatter_heads(const void* rows_, const i64* index, const i64* real, 
                     memcpy((void*)to, (const void*)from, dim * sizeof(T));
                     continue;
                 }
-                const float *c = cos + token * dim, *s = sin + token * dim;
-#pragma omp simd
-                for (i64 j = 0; j < half; j++) {
-                    float a = get(from[j]), b = get(from[j + half]);
-                    put(to + j, a * c[j] + b * s[j + half]);
-                    put(to + j + half, b * c[j + half] - a * s[j]);
-                }
+                turn_back(from, cos + token * dim, sin + token * dim, to, half);
             }
         }
     }
@@ -287,13 +284,7 @@ static void write_heads(const float* sums, const float* cos, const float* sin, v
             const float* from = sums + (t * heads + h) * dim;
             T* to = x + t * stride + h * dim;
             if (cos) {
-                const float *c = cos + t * dim, *s = sin + t * dim;
-#pragma omp simd
-                for (i64 j = 0; j < half; j++) {
-                    float a = from[j], b = from[j + half];
-                    put(to + j, a * c[j] + b * s[j + half]);
-                    put(to + j + half, b * c[j + half] - a * s[j]);
-                }
+                turn_back(from, cos + t * dim, sin + t * dim, to, half);
             } else {
 #pragma omp simd
                 for (i64 j = 0; j < dim; j++) put(to + j, from[j]);

@@ -57,7 +57,7 @@ class _SwiGlu(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
         of_gate, of_up = torch.empty_like(gate), torch.empty_like(up)
-        call("swiglu_backward", gate.dtype, gate, up, grad.contiguous(), of_gate, of_up, None, gate.numel())
+        call("swiglu_backward", gate.dtype, gate, up, grad.contiguous(), of_gate, of_up, gate.numel())
         return of_gate, of_up
 
 
