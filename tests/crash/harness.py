@@ -134,7 +134,7 @@ def random_kills(folder: Path, expected: str, seconds: float, runs: int, seed: i
 class Die:
     """Makes the process die at the k-th storage operation: before it, after it, or half-way through."""
 
-    OPERATIONS = ("write_file", "sync_folder", "rename", "rmtree")
+    OPERATIONS = ("write_file", "write_tensors", "sync_folder", "rename", "rmtree")
 
     def __init__(self, at: int, when: str) -> None:
         self.at, self.when, self.count = at, when, 0
@@ -151,8 +151,9 @@ class Die:
             if here and self.when == "before":
                 os._exit(CRASHED)
             if here and self.when == "half":
-                if name == "write_file":
-                    path.write_bytes(args[0][: len(args[0]) // 2])
+                if name.startswith("write"):
+                    real(path, *args)
+                    os.truncate(path, path.stat().st_size // 2)
                 elif name == "rmtree":
                     for file in sorted(path.iterdir())[: len(list(path.iterdir())) // 2]:
                         file.unlink()

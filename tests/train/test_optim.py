@@ -87,6 +87,18 @@ def test_restored_moments_continue_bit_identically():
     assert all(torch.equal(one.masters[n], two.masters[n]) for n in one.masters)
 
 
+def test_what_a_checkpoint_gets_is_no_copy():
+    """A copy of masters and moments would double a run's memory each time that it is saved."""
+    layer = linear(torch.bfloat16)
+    optimizer = Optimizer(layer, TrainConfig())
+    (layer(torch.ones(40, dtype=torch.bfloat16)) ** 2).sum().backward()
+    optimizer.step(1e-3, 1.0)
+    moments = optimizer.moments()
+    for name, master in optimizer.masters.items():
+        assert optimizer.weights()[name].data_ptr() == master.data_ptr()
+        assert moments[f"exp_avg.{name}"].data_ptr() == optimizer.adamw.state[master]["exp_avg"].data_ptr()
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
 def test_the_schedule_is_the_formula(schedule):
     config = TrainConfig(learning_rate=2e-3, warmup_fraction=0.1, schedule=schedule, final_lr_fraction=0.1)

@@ -6,7 +6,6 @@ verifies every byte; a bad one is named and the one before it is used.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
@@ -15,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from safetensors.torch import load_file
 from torch import Tensor
 
 from tunesmith.errors import CheckpointError
@@ -24,6 +22,8 @@ from tunesmith.train import storage
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+STATE = "state.json"
+TENSORS = ".safetensors"
 PREFIX = "step-"
 
 
@@ -51,18 +51,21 @@ class Checkpoints:
     def save(self, step: int, snapshot: Snapshot, best: int | None) -> Path:
         """Write a checkpoint and then remove those that are neither new nor best."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        files = {f"{name}.safetensors": save_tensors(tensors) for name, tensors in snapshot.groups.items()}
-        files["state.json"] = json.dumps(snapshot.state, indent=1, sort_keys=True).encode()
-        digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-        files[MANIFEST] = json.dumps({"format": FORMAT, "step": step, "sha256": digests}, indent=1).encode()
-        num_bytes = sum(len(data) for data in files.values())
+        state = json.dumps(snapshot.state, indent=1, sort_keys=True).encode()
+        num_bytes = len(state) + sum(
+            t.nbytes for tensors in snapshot.groups.values() for t in tensors.values()
+        )
         aside = self.folder / f".{self.path(step).name}.tmp"
         try:
             self._sweep()
             storage.need_space(self.folder, num_bytes)
             aside.mkdir()
-            for name, data in files.items():
-                storage.write_file(aside / name, data)
+            for name, tensors in snapshot.groups.items():
+                storage.write_tensors(aside / f"{name}{TENSORS}", tensors)
+            storage.write_file(aside / STATE, state)
+            digests = {file.name: storage.digest(file) for file in sorted(aside.iterdir())}
+            manifest = {"format": FORMAT, "step": step, "sha256": digests}
+            storage.write_file(aside / MANIFEST, json.dumps(manifest, indent=1).encode())
             storage.sync_folder(aside)
             storage.remove_folder(self.path(step))  # an unverified one of the same step, after a fallback
             storage.rename(aside, self.path(step))
@@ -76,30 +79,28 @@ class Checkpoints:
         return self.path(step)
 
     def load(self, step: int) -> Snapshot:
-        """Verify and read one checkpoint; CheckpointError names the file that is not as it was written."""
+        """Verify and read one checkpoint; CheckpointError names the file that is not as it was written.
+
+        Its tensors are those of the files, mapped: whoever keeps them copies them.
+        """
         folder = self.path(step)
-        manifest = self._manifest(folder)
-        groups, state = {}, None
-        for name, digest in manifest["sha256"].items():
+        digests = self._manifest(folder)["sha256"]
+        for name, written in digests.items():
             try:
-                data = (folder / name).read_bytes()
+                found = storage.digest(folder / name)
             except OSError as error:
                 raise CheckpointError(
                     f"{folder / name}, which {MANIFEST} lists, cannot be read: {error.strerror}"
                 ) from error
-            if hashlib.sha256(data).hexdigest() != digest:
+            if found != written:
                 raise CheckpointError(
                     f"{folder / name} is damaged: its SHA-256 differs from the manifest's",
                     "the bytes that were written",
                     "an older checkpoint is used, if there is one",
                 )
-            if name == "state.json":
-                state = json.loads(data)
-            else:
-                groups[name.removesuffix(".safetensors")] = load_tensors(data)
-        if state is None:
-            raise CheckpointError(f"{folder / MANIFEST} lists no state.json")
-        return Snapshot(groups, state)
+        files = [folder / name for name in digests if name.endswith(TENSORS)]
+        groups = {file.name.removesuffix(TENSORS): load_file(file) for file in files}
+        return Snapshot(groups, json.loads((folder / STATE).read_bytes()))
 
     def load_latest(self) -> tuple[int, Snapshot, list[str]] | None:
         """The newest whole checkpoint, and a message for each newer one that is damaged."""
@@ -124,11 +125,7 @@ class Checkpoints:
             manifest = json.loads(text)
             # The manifest guards the files; its own bytes are guarded by being exactly what save() writes.
             whole = json.dumps(manifest, indent=1).encode() == text and manifest["format"] == FORMAT
-            whole = (
-                whole
-                and f"{PREFIX}{manifest['step']:06d}" == folder.name
-                and "state.json" in manifest["sha256"]
-            )
+            whole = whole and f"{PREFIX}{manifest['step']:06d}" == folder.name and STATE in manifest["sha256"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
         if not whole:

@@ -144,13 +144,13 @@ class Optimizer:
                 parameter.detach().copy_(self.masters[name])
 
     def weights(self) -> dict[str, Tensor]:
-        """name -> master weight (a copy: a checkpoint must not change while it is written)."""
-        return {n: m.detach().clone().contiguous() for n, m in self.masters.items()}
+        """name -> master weight, itself and no copy, as in `moments`."""
+        return {n: m.detach().contiguous() for n, m in self.masters.items()}
 
     def moments(self) -> dict[str, Tensor]:
         """'exp_avg.<name>' and the like -> AdamW's state; empty before the first step."""
         return {
-            f"{kind}.{name}": self.adamw.state[master][kind].clone().contiguous()
+            f"{kind}.{name}": self.adamw.state[master][kind].contiguous()
             for name, master in self.masters.items()
             if master in self.adamw.state
             for kind in MOMENTS
