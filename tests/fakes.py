@@ -59,29 +59,17 @@ def config(family: str, **more: Any) -> PretrainedConfig:
     if family == "llama":
         return _llama(**more)
     if family == "qwen3":
-        return Qwen3Config(**base, **more)
+        return Qwen3Config(**{**base, **more})
     if family == "gemma2":
-        return Gemma2Config(**base, sliding_window=6, query_pre_attn_scalar=8, **more)
+        return Gemma2Config(**{**base, "sliding_window": 6, "query_pre_attn_scalar": 8, **more})
     if family == "gemma3":
-        return Gemma3TextConfig(
-            **base,
-            sliding_window=6,
-            query_pre_attn_scalar=8,
-            layer_types=["sliding_attention", "full_attention"],
-            **more,
-        )
+        kinds = {"layer_types": ["sliding_attention", "full_attention"]}
+        return Gemma3TextConfig(**{**base, **kinds, "sliding_window": 6, "query_pre_attn_scalar": 8, **more})
     assert family == "gpt2"
-    return GPT2Config(
-        vocab_size=VOCAB,
-        n_embd=32,
-        n_layer=2,
-        n_head=4,
-        n_positions=128,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        **{"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, **more},
-    )
+    sizes = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}
+    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    dropouts = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    return GPT2Config(**{**sizes, **ids, **dropouts, **more})
 
 
 FAMILIES = ("llama", "qwen3", "gemma2", "gemma3", "gpt2")

@@ -150,7 +150,7 @@ class FreezeConfig(Section):
     """Freeze the first n layers."""
 
     embeddings: bool = False
-    """Freeze the token (and position) embeddings; with tied weights the head too."""
+    """Freeze the token (and position) embeddings, with the norm on them; with tied weights the head too."""
 
     patterns: list[str] = []
     """Freeze every parameter whose name matches one of these regular expressions."""

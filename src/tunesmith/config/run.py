@@ -165,6 +165,11 @@ class TrainConfig(Section):
     top layer and what is above it), and after every so many epochs one more layer from the top; the embeddings come
     last. What `method.freeze` names stays frozen. Needs `method.tuning: full`. Null: all train from the start."""
 
+    keep_frozen: bool | None = None
+    """Run the frozen layers below the lowest trained one once for each row and keep what leaves them on the disk (2
+    or 4 bytes x width a token) for later passes and evaluations. Null: where it holds and rows are seen more than
+    once. True: refuse where it does not hold."""
+
     neftune_alpha: Annotated[float, Field(gt=0)] | None = None
     """NEFTune (arXiv:2310.05914): in training, uniform noise in [-1, 1] x alpha / sqrt(L x d) is added to the token
     embeddings, of size d, of each row, of L tokens. The paper tries 5, 10 and 15. Each row has noise of its own, so

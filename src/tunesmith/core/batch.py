@@ -25,7 +25,8 @@ class Batch:
     """input_ids (T,) int64. Loss position m: the hidden state at flat index predict_from[m] predicts
     targets[m] with weight weights[m] > 0; it belongs to segment segment_of[m] and row row_of[m].
     Several completions of one prompt share the prompt's last hidden state, so predict_from may repeat.
-    token_types (T,): 1 in the second text of a pair, 0 elsewhere; None where no row is a pair."""
+    token_types (T,): 1 in the second text of a pair, 0 elsewhere; None where no row is a pair. shared: tokens with
+    which every row begins and that stand only once, at the start."""
 
     input_ids: Tensor
     layout: Layout
@@ -36,6 +37,7 @@ class Batch:
     row_of: Tensor
     rows: tuple[TokenRow, ...]
     token_types: Tensor | None = None
+    shared: int = 0
 
     @property
     def refs(self) -> tuple[RowRef, ...]:
@@ -89,6 +91,7 @@ class Batch:
             row_of=torch.tensor(row_of_segment)[segments],
             rows=tuple(rows),
             token_types=_token_types(rows),
+            shared=shared,
         )
 
 

@@ -12,6 +12,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from tunesmith.core.batch import Batch, PaddedBatch
+from tunesmith.core.frozen import FrozenStates
 from tunesmith.core.heads import Head, pool, tagged
 from tunesmith.core.loss import cross_entropy
 from tunesmith.core.native.cache import Decode, Prefill
@@ -41,6 +42,8 @@ class Model:
     start_id: int | None = None
     noise: EmbeddingNoise | None = field(default=None, init=False)
     """On the token embeddings; only inside `noisy`."""
+    frozen: FrozenStates | None = field(default=None, init=False)
+    """What the lowest layers say of known rows, where it is kept; see `tunesmith.core.frozen`."""
     fast_head: bool = field(default=False, init=False)
     """The family's logits are one product of the last states, `lm_head(model(...))`; see `tunesmith.models.fast`."""
     virtual_tokens: int = field(default=0, init=False)
@@ -113,9 +116,7 @@ class Model:
         assert self.head is not None, "a model with a head"
         more: dict[str, Any] = {}
         if self.path == "layout":
-            if batch.token_types is not None:
-                more["token_type_ids"] = _filled(batch.token_types)[None]
-            output = self._flat(self.head.backbone, batch, **more)
+            output = self._flat(self.head.backbone, batch, **self._types(batch))
             return output.last_hidden_state[0, : batch.layout.num_tokens]  # type: ignore[no-any-return]
         padded = PaddedBatch.of(batch)
         place = (padded.row_of_token, batch.layout.positions)
@@ -137,13 +138,23 @@ class Model:
         plain = type(head) is torch.nn.Linear and "bias" not in dict(head.named_parameters())
         return (module.model, head.weight) if plain and takes(head.weight) else None
 
+    def frozen_states(self, frozen: FrozenStates, batch: Batch) -> Tensor:
+        """(T, H): what leaves the frozen layers, computed."""
+        module = self.module if self.head is None else self.head.backbone
+        return frozen.computed(lambda: self._flat(module, batch, **self._types(batch)), len(batch.input_ids))
+
+    def _types(self, batch: Batch) -> dict[str, Any]:
+        return {} if batch.token_types is None else {"token_type_ids": _filled(batch.token_types)[None]}
+
     def _flat(self, module: Any, batch: Batch, **more: Any) -> Any:
         layout = batch.layout
         calls = layout.calls
         if self.head is None or self.head.causal:
             more["use_cache"] = False
         input_ids = _filled(batch.input_ids)[None]
-        with self._noised(batch, flat_places(layout, input_ids.shape[1])):
+        kept = self.frozen.of(batch, input_ids.shape[1]) if self.frozen is not None else None
+        giving = nullcontext() if self.frozen is None else self.frozen.giving(kept)
+        with self._noised(batch, flat_places(layout, input_ids.shape[1])), giving:
             output = module(
                 input_ids=input_ids,
                 position_ids=_filled(layout.positions)[None] + (self.head.offset if self.head else 0),
@@ -151,9 +162,10 @@ class Model:
                 layout=layout,
                 **more,
             )
-        if layout.calls - calls != self.num_layers:
+        needed = self.num_layers - (0 if self.frozen is None or kept is None else len(self.frozen.layers))
+        if layout.calls - calls != needed:
             raise ModelError(
-                f"the layout reached {layout.calls - calls} of {self.num_layers} attention layers",
+                f"the layout reached {layout.calls - calls} of {needed} attention layers",
                 "every attention layer sees the layout",
                 "set model.path=padded",
             )

@@ -80,7 +80,7 @@ def _full(module: nn.Module, freeze: FreezeConfig) -> list[str]:
         stop = (
             bool(hits)
             or (layer is not None and int(layer[1]) < freeze.layers)
-            or (freeze.embeddings and id(parameter) in embeddings)
+            or (freeze.embeddings and (id(parameter) in embeddings or EMBEDDINGS.search(name) is not None))
         )
         parameter.requires_grad_(not stop)
         frozen += stop

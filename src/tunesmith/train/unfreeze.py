@@ -47,12 +47,12 @@ def groups(model: Model) -> dict[str, int]:
             "a model whose layers can be trained one by one",
             "leave train.unfreeze_every out",
         )
-    depths = _depths(model, trainable)
+    depths = depths_of(model, trainable)
     rank = {depth: index for index, depth in enumerate(sorted(set(depths.values())))}
     return {name: rank[depth] for name, depth in depths.items()}
 
 
-def _depths(model: Model, parameters: dict[str, nn.Parameter]) -> dict[str, int]:
+def depths_of(model: Model, parameters: dict[str, nn.Parameter]) -> dict[str, int]:
     """0 for a head, 1 for the top layer ..., one more than the bottom layer's for the embeddings."""
     head: set[int] = set()
     if model.head is not None:

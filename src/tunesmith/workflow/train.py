@@ -28,6 +28,7 @@ from tunesmith.train.build import Built, build
 from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.engine import Engine, Watch
 from tunesmith.train.folder import RunFolder
+from tunesmith.train.frozen import frozen_states
 from tunesmith.train.probe import Estimate, probe
 from tunesmith.train.profile import Profile
 from tunesmith.train.source import rows_taken
@@ -193,7 +194,10 @@ def _carry_out(
         built.state.restore(snapshot)
         sink("note", text=f"resumed after step {step}")
     limit = max_minutes if max_minutes is not None else prepared.run.train.max_minutes
-    _run_engine(prepared, built, checkpoints, sink, limit, profile)
+    rows = [*prepared.rows["train"], *prepared.rows["validation"]]
+    passes = built.source.epoch(built.source.total_steps)
+    with frozen_states(built.loaded.model, prepared.run.train, rows, passes, folder.path, sink):
+        _run_engine(prepared, built, checkpoints, sink, limit, profile)
     return finish(prepared, built, checkpoints, folder, sink, prepare_seconds)
 
 
