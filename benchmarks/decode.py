@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 from speed_data import WORKLOADS as TRAINING
-from speed_data import freeze, model_folder, rows_file, settings, token_rows
+from speed_data import freeze, model_folder, prepared, rows_file, settings
 
 from tunesmith.config.machine import describe_machine
 
@@ -58,8 +58,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="decode-") as scratch:
         folder = Path(scratch)
         model = model_folder(folder, args.layers)
-        recipe = settings(TRAINING["sft-full"], model, rows_file(folder, args.gsm8k, "gsm8k", 256))
-        rows = freeze(token_rows(recipe, folder), folder / "rows.npz")
+        recipe = settings(
+            TRAINING["sft-full"], model, rows_file(folder, args.gsm8k, "gsm8k", 256), args.layers
+        )
+        rows = freeze(prepared(recipe, folder)[1], folder / "rows.npz")
         for workload, systems in SYSTEMS.items():
             for repeat in range(args.repeats):
                 for system in systems if repeat % 2 == 0 else systems[::-1]:

@@ -6,7 +6,8 @@ Systems: ours, ours-plain (TUNESMITH_NATIVE=0), trainer-tuned, trainer-default, 
 interleaved A B B A; a run that the file already has is not repeated, so a campaign can be stopped and gone on with. The
 first three steps are warm-up and not counted. One row a run: workload, system, variant, useful_tokens_per_s,
 peak_rss_gb, fraction_of_limit, losses. The limit: the products that a step cannot do without, at these shapes, measured
-on the same machine before the first run (necessary operations alone: no padding, no recomputation).
+on the same machine before the first run (necessary operations alone: no padding, no recomputation). Before any run the
+gradient of the first step is held to that of stock layers in float32 (speed_gate.py).
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from typing import Any
 
 import torch
 import yaml
-from speed_data import SHAPE, WORKLOADS, Workload, freeze, model_folder, rows_file, settings, token_rows
+from speed_data import SHAPE, WORKLOADS, Workload, freeze, model_folder, prepared, rows_file, settings
+from speed_gate import gate
 
 from tunesmith.config.machine import describe_machine
 from tunesmith.types import TokenRow
@@ -55,12 +57,13 @@ def main() -> None:
     found = json.loads(args.out.read_text()) if args.out.exists() else {"rows": []}
     with tempfile.TemporaryDirectory(prefix="speed-") as scratch:
         for name in args.workloads.split(","):
-            prepared = prepare(WORKLOADS[name], Path(scratch), args)
+            ready = made(WORKLOADS[name], Path(scratch), args)
             found |= {
                 "machine": describe_machine(),
                 "date": date.today().isoformat(),
                 "threads": args.threads,
             }
+            found.setdefault("gate", {})[f"{name}, {args.layers} layers"] = ready["gate"]
             for repeat, system in order(args.systems.split(","), args.repeats):
                 key = {
                     "workload": name,
@@ -71,7 +74,7 @@ def main() -> None:
                 }
                 if any(key.items() <= row.items() for row in found["rows"]):
                     continue
-                row = key | run(system, prepared, args)
+                row = key | run(system, ready, args)
                 found["rows"].append(row)
                 args.out.parent.mkdir(parents=True, exist_ok=True)
                 args.out.write_text(json.dumps(found, indent=1) + "\n")
@@ -84,26 +87,29 @@ def order(systems: list[str], repeats: int) -> list[tuple[int, str]]:
     return [(r, s) for r in range(repeats) for s in (systems if r % 2 == 0 else systems[::-1])]
 
 
-def prepare(workload: Workload, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+def made(workload: Workload, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     model = model_folder(folder, args.layers)
-    recipe = settings(workload, model, rows_file(folder, args.gsm8k, workload.lengths, args.rows))
+    recipe = settings(
+        workload, model, rows_file(folder, args.gsm8k, workload.lengths, args.rows), args.layers
+    )
     recipe["train"]["threads"] = args.threads
     recipe["output"] = str(folder)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    rows = token_rows(recipe, folder)
+    resolved, rows = prepared(recipe, folder)
     return {
         "folder": folder,
+        "gate": gate(resolved, rows[: workload.batch]),
         "workload": workload,
         "model": model,
         "recipe": folder / "recipe.yaml",
         "ids": freeze(rows, folder / f"{workload.name}.npz"),
         "limit": limit(workload, rows, args.layers),
-        "tokens": sum(r.num_tokens for r in rows),
+        "tokens": workload.epochs * sum(r.num_tokens for r in rows),
     }
 
 
-def run(system: str, prepared: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
-    folder: Path = prepared["folder"]
+def run(system: str, ready: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    folder: Path = ready["folder"]
     name, _, variant = system.partition("-")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CI": "1", "OMP_NUM_THREADS": str(args.threads)}
     if name == "ours":
@@ -113,15 +119,17 @@ def run(system: str, prepared: dict[str, Any], args: argparse.Namespace) -> dict
             "-m",
             "tunesmith.cli.main",
             "train",
-            str(prepared["recipe"]),
+            str(ready["recipe"]),
             "--quiet",
             "--force",
         ]
     else:
-        spec = {k: str(prepared[k]) for k in ("model", "ids")} | {"system": name, "variant": variant}
+        spec = {k: str(ready[k]) for k in ("model", "ids")} | {"system": name, "variant": variant}
         spec |= {
-            "tuning": prepared["workload"].tuning,
-            "batch": prepared["workload"].batch,
+            "tuning": ready["workload"].tuning,
+            "batch": ready["workload"].batch,
+            "epochs": ready["workload"].epochs,
+            "layers": list(ready["workload"].adapted(args.layers)),
             "threads": args.threads,
         }
         (folder / "spec.json").write_text(json.dumps(spec))
@@ -133,30 +141,35 @@ def run(system: str, prepared: dict[str, Any], args: argparse.Namespace) -> dict
     said = json.loads(done.stdout.splitlines()[-1])
     if said["status"]:
         raise SystemExit(f"{system} failed: {said['said'][-2000:]}")
-    steps = ours(folder) if name == "ours" else json.loads(said["said"].splitlines()[-1])["steps"]
-    assert sum(s["tokens"] for s in steps) == prepared["tokens"], "every system trains on every token"
+    if name == "ours":
+        steps, before = ours(folder)
+    else:
+        steps, before = json.loads(said["said"].splitlines()[-1])["steps"], 0.0
+    assert sum(s["tokens"] for s in steps) == ready["tokens"], "every system trains on every token"
     counted = steps[WARM_UP:]
-    speed = sum(s["tokens"] for s in counted) / sum(s["seconds"] for s in counted)
+    speed = sum(s["tokens"] for s in counted) / (before + sum(s["seconds"] for s in counted))
     return {
         "variant": variant or "as installed",
         "useful_tokens_per_s": round(speed, 1),
         "peak_rss_gb": round(said["peak"] / 1e9, 2),
-        "fraction_of_limit": round(speed / prepared["limit"], 3),
-        "limit_tokens_per_s": round(prepared["limit"], 1),
+        "fraction_of_limit": round(speed / ready["limit"], 3),
+        "limit_tokens_per_s": round(ready["limit"], 1),
         "process_seconds": round(wall, 1),
         "load": os.getloadavg()[0],
         "losses": [round(s["loss"], 4) for s in steps],
     }
 
 
-def ours(folder: Path) -> list[dict[str, float]]:
+def ours(folder: Path) -> tuple[list[dict[str, float]], float]:
+    """Each step, and the seconds that frozen layers took before the first, which count."""
     with (folder / "speed" / "events.jsonl").open() as file:
         events = [json.loads(line) for line in file]
-    steps = [e for e in events if e["kind"] == "step"]
-    return [
+    steps = [
         {"seconds": e["tokens"] / e["tokens_per_second"], "tokens": e["tokens"], "loss": e["loss"]}
-        for e in steps
+        for e in events
+        if e["kind"] == "step"
     ]
+    return steps, sum(e["seconds"] for e in events if e["kind"] == "frozen")
 
 
 def limit(workload: Workload, rows: list[TokenRow], layers: int) -> float:
@@ -166,18 +179,22 @@ def limit(workload: Workload, rows: list[TokenRow], layers: int) -> float:
     tokens = round(sum(r.num_tokens for r in rows) / len(rows) * workload.batch)
     share = sum(r.num_supervised for r in rows) / sum(r.num_tokens for r in rows)
     seconds = 0.0
+    trained = len(workload.adapted(layers))
     for width_in, width_out, count in (
-        (hidden, hidden, 2 * layers),
-        (hidden, keys, 2 * layers),
-        (hidden, inner, 2 * layers),
-        (inner, hidden, layers),
+        (hidden, hidden, 2),
+        (hidden, keys, 2),
+        (hidden, inner, 2),
+        (inner, hidden, 1),
     ):
-        seconds += count * products(tokens, width_in, width_out, workload.tuning == "full")
+        seconds += trained * count * products(tokens, width_in, width_out, workload.tuning == "full")
+        # What is below runs once for all epochs.
+        seconds += (layers - trained) * count * timed(tokens, width_in, width_out) / workload.epochs
     seconds += products(round(tokens * share), hidden, vocabulary, workload.tuning == "full")
     # Attention (7 products of a row's own square, the lower half of it) at the speed of the layers' products.
     squares = sum(r.num_tokens**2 for r in rows) / sum(r.num_tokens for r in rows)
     speed = 2 * tokens * hidden * inner / timed(tokens, hidden, inner)
-    seconds += 7 * layers * hidden * squares * tokens / speed
+    products_of_attention = 7 * trained + 2 * (layers - trained) / workload.epochs
+    seconds += products_of_attention * hidden * squares * tokens / speed
     return tokens / seconds
 
 

@@ -30,12 +30,17 @@ SHAPE = {
 @dataclass(frozen=True)
 class Workload:
     """lengths: `gsm8k`, the rows of that set as they are, or `long`, log-normal with median 400, at most 2,048 tokens.
-    batch: rows a step. tuning: what is trained."""
+    batch: rows a step. tuning: what is trained. top: so many layers wear an adapter, from the top; 0: all."""
 
     name: str
     tuning: str
     lengths: str
     batch: int
+    epochs: int = 1
+    top: int = 0
+
+    def adapted(self, layers: int) -> range:
+        return range(layers - (self.top or layers), layers)
 
 
 WORKLOADS = {
@@ -43,6 +48,7 @@ WORKLOADS = {
     for w in (
         Workload("sft-lora", "lora", "gsm8k", 6),
         Workload("sft-full", "full", "gsm8k", 6),
+        Workload("sft-lora-top", "lora", "gsm8k", 6, epochs=3, top=6),
         Workload("sft-lora-long", "lora", "long", 2),
     )
 }
@@ -86,11 +92,12 @@ def rows_file(folder: Path, gsm8k: Path, lengths: str, count: int) -> Path:
     return target
 
 
-def settings(workload: Workload, model: Path, rows: Path) -> dict[str, Any]:
+def settings(workload: Workload, model: Path, rows: Path, layers: int) -> dict[str, Any]:
     """The recipe of ours; peers get the same numbers."""
     method: dict[str, Any] = {"tuning": workload.tuning}
     if workload.tuning == "lora":
-        method["lora"] = {"rank": 16, "alpha": 32}
+        adapted = "|".join(map(str, workload.adapted(layers)))
+        method["lora"] = {"rank": 16, "alpha": 32, "modules": [rf"layers\.({adapted})\."]}
     return {
         "name": "speed",
         "data": {"train": [str(rows)], "validation_fraction": 0, "test_fraction": 0},
@@ -98,7 +105,7 @@ def settings(workload: Workload, model: Path, rows: Path) -> dict[str, Any]:
         "method": method,
         "train": {
             "batch_size": workload.batch,
-            "epochs": 1,
+            "epochs": workload.epochs,
             "order": "given",
             "learning_rate": 1e-4,
             "schedule": "constant",
@@ -110,11 +117,12 @@ def settings(workload: Workload, model: Path, rows: Path) -> dict[str, Any]:
     }
 
 
-def token_rows(recipe: dict[str, Any], folder: Path) -> list[TokenRow]:
-    """The rows as our own reader makes them."""
+def prepared(recipe: dict[str, Any], folder: Path) -> tuple[Run, list[TokenRow]]:
+    """The resolved recipe, and the rows as our own reader makes them."""
     scratch = folder / "prepared"
     scratch.mkdir(exist_ok=True)
-    return prepare(absolute(Run.model_validate(recipe)), scratch, silent).rows["train"]
+    found = prepare(absolute(Run.model_validate(recipe)), scratch, silent)
+    return found.run, found.rows["train"]
 
 
 def freeze(rows: list[TokenRow], target: Path) -> Path:

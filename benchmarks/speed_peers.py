@@ -1,9 +1,9 @@
 """One run of a peer on frozen ids, in a process of its own: python benchmarks/speed_peers.py SPEC.json.
 
-SPEC: system (trainer, trl), variant (default, tuned), model, ids, tuning, batch. Prints one line of JSON: for each step
-its seconds, useful tokens (those of rows, no padding) and loss. Same weights, ids, rows a step, learning rate and
-clipping as ours. default: float32 weights with bfloat16 autocast, as their examples set it up (TRL with checkpointing,
-its default); tuned: bfloat16 weights, no checkpointing, rows grouped by length.
+SPEC: system (trainer, trl), variant (default, tuned), model, ids, tuning, batch, epochs, layers (that wear an adapter).
+Prints one line of JSON: for each step its seconds, useful tokens (those of rows, no padding) and loss. Same weights,
+ids, rows a step, learning rate and clipping as ours. default: float32 weights with bfloat16 autocast, as their examples
+set it up (TRL with checkpointing, its default); tuned: bfloat16 weights, no checkpointing, rows grouped by length.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
+
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]
@@ -48,12 +50,17 @@ def main(spec: dict[str, Any]) -> None:
         spec["model"], dtype=torch.bfloat16 if tuned else torch.float32, attn_implementation="sdpa"
     )
     lora = LoraConfig(
-        r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+        r=16,
+        lora_alpha=32,
+        lora_dropout=0.0,
+        target_modules=LINEAR,
+        layers_to_transform=spec["layers"],
+        task_type="CAUSAL_LM",
     )
     clock = Clock()
     common = {
         "per_device_train_batch_size": spec["batch"],
-        "num_train_epochs": 1,
+        "num_train_epochs": spec["epochs"],
         "learning_rate": 1e-4,
         "lr_scheduler_type": "constant",
         "max_grad_norm": 1.0,

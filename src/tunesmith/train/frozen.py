@@ -119,8 +119,10 @@ def _fill(model: Model, frozen: FrozenStates, rows: Sequence[TokenRow], budget: 
         frozen.keep(batch, model.frozen_states(frozen, batch))
         done += len(bin_)
         sink("progress", name="frozen layers", done=done, total=len(rows))
+    seconds = time.monotonic() - started
+    sink("frozen", layers=len(frozen.layers), rows=len(rows), bytes=frozen.size, seconds=seconds)
     sink(
         "note",
         text=f"the {len(frozen.layers)} frozen layers have run once for all {len(rows):,} rows "
-        f"({frozen.size / 1e9:.2f} GB on disk, {time.monotonic() - started:.0f} s)",
+        f"({frozen.size / 1e9:.2f} GB on disk, {seconds:.0f} s)",
     )
