@@ -100,5 +100,7 @@ def _likeliest(
 ) -> list[int]:
     with torch.no_grad():
         logits = model.next_logits(ids, positions, state, kept)
-    found: list[int] = logits.max(-1).indices.tolist()  # four times as fast as argmax in bfloat16, the same of equals
+    found: list[int] = logits.max(
+        -1
+    ).indices.tolist()  # four times as fast as argmax in bfloat16, the same of equals
     return found

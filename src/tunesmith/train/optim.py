@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from tunesmith.config.run import TrainConfig
 from tunesmith.core.native.call import call, takes
+from tunesmith.errors import ConfigError
+from tunesmith.train.lean import PARTS, LeanWeight
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 # Share of the fall that is done -> what is left of it.
@@ -42,18 +44,32 @@ class Optimizer:
         factors: Mapping[str, float] | None = None,
         groups: Mapping[str, int] | None = None,
     ) -> None:
-        self.max_grad_norm = config.max_grad_norm
+        self.max_grad_norm, self.betas, self.eps = config.max_grad_norm, config.betas, config.eps
         self.groups = groups
         self.parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
-        self.masters = {n: self._master(p) for n, p in self.parameters.items()}
-        alike: dict[tuple[bool, float], list[Tensor]] = {}
-        for name, master in self.masters.items():
-            alike.setdefault((_decays(name, master), (factors or {}).get(name, 1.0)), []).append(master)
+        self.masters: dict[str, Tensor] = {}
+        self.lean: dict[str, LeanWeight] = {}
+        alike: dict[tuple[float, float], list[Tensor]] = {}
+        for name, parameter in self.parameters.items():
+            decay = config.weight_decay if _decays(name, parameter) else 0.0
+            factor = (factors or {}).get(name, 1.0)
+            if config.optimizer_state == "bfloat16" and parameter.dtype == torch.bfloat16:
+                self.lean[name] = LeanWeight(parameter, decay, factor, len(self.lean))
+            else:
+                self.masters[name] = self._master(parameter)
+                alike.setdefault((decay, factor), []).append(self.masters[name])
+        if config.optimizer_state == "bfloat16" and not self.lean:
+            raise ConfigError(
+                "train.optimizer_state=bfloat16, but nothing that is trained is in bfloat16",
+                "full tuning with model.dtype=bfloat16 (an adapter's weights are in float32)",
+                "leave train.optimizer_state out",
+            )
         self.adamw = torch.optim.AdamW(
             [
-                {"params": masters, "weight_decay": config.weight_decay if decays else 0.0, "factor": factor}
-                for (decays, factor), masters in alike.items()
-            ],
+                {"params": masters, "weight_decay": decay, "factor": factor}
+                for (decay, factor), masters in alike.items()
+            ]
+            or [{"params": []}],
             lr=0.0,
             betas=config.betas,
             eps=config.eps,
@@ -83,6 +99,7 @@ class Optimizer:
     def grad_norm(self) -> Tensor:
         """() Euclidean norm of the whole gradient."""
         norms = [m.grad.norm() for m in self.masters.values() if m.grad is not None]
+        norms += [lean.norm() for lean in self.lean.values() if lean.grad is not None]
         return torch.stack(norms).norm() if norms else torch.zeros(())
 
     @torch.no_grad()
@@ -91,9 +108,11 @@ class Optimizer:
         clip = 1.0
         if self.max_grad_norm is not None and grad_norm > self.max_grad_norm:
             clip = self.max_grad_norm / grad_norm
+        for lean in self.lean.values():
+            lean.step(learning_rate, clip, self.betas, self.eps)
         for group in self.adamw.param_groups:
-            group["lr"] = learning_rate * group["factor"]
-        if all(takes(t) for t in (*self.masters.values(), *self.parameters.values())):
+            group["lr"] = learning_rate * group.get("factor", 1.0)
+        if all(takes(t) for n, master in self.masters.items() for t in (master, self.parameters[n])):
             self._step_by_kernel(clip)
         else:
             for master in self.masters.values():
@@ -128,6 +147,8 @@ class Optimizer:
 
     def zero_grad(self) -> None:
         self.adamw.zero_grad(set_to_none=True)
+        for lean in self.lean.values():
+            lean.grad = None
         for parameter in self.parameters.values():
             parameter.grad = None
 
@@ -135,31 +156,35 @@ class Optimizer:
         """Let go of weights, masters and moments, when training is over and another model needs the memory."""
         self.parameters.clear()
         self.masters.clear()
+        self.lean.clear()
         self.adamw.state.clear()
         self.adamw.param_groups.clear()
 
     def _write_back(self) -> None:
-        for name, parameter in self.parameters.items():
-            if parameter is not self.masters[name]:
-                parameter.detach().copy_(self.masters[name])
+        for name, master in self.masters.items():
+            if self.parameters[name] is not master:
+                self.parameters[name].detach().copy_(master)
 
     def weights(self) -> dict[str, Tensor]:
         """name -> master weight, itself and no copy, as in `moments`."""
-        return {n: m.detach().contiguous() for n, m in self.masters.items()}
+        lean = {name: weight.weight for name, weight in self.lean.items()}
+        return {name: weight.detach().contiguous() for name, weight in {**self.masters, **lean}.items()}
 
     def moments(self) -> dict[str, Tensor]:
         """'exp_avg.<name>' and the like -> AdamW's state; empty before the first step."""
+        states = {n: self.adamw.state[m] for n, m in self.masters.items() if m in self.adamw.state}
+        states |= {n: lean.state for n, lean in self.lean.items()}
         return {
-            f"{kind}.{name}": self.adamw.state[master][kind].contiguous()
-            for name, master in self.masters.items()
-            if master in self.adamw.state
-            for kind in MOMENTS
+            f"{kind}.{n}": part.contiguous() for n, state in states.items() for kind, part in state.items()
         }
 
     @torch.no_grad()
     def restore(self, weights: dict[str, Tensor], moments: dict[str, Tensor] | None) -> None:
         """Take weights (and moments) from a checkpoint; names and shapes must be exactly ours."""
-        assert weights.keys() == self.masters.keys(), "a checkpoint of other trainable parameters"
+        assert weights.keys() == self.parameters.keys(), "a checkpoint of other trainable parameters"
+        for name, lean in self.lean.items():
+            parts = {kind: moments[key] for kind in PARTS if moments and (key := f"{kind}.{name}") in moments}
+            lean.restore(weights[name], parts)
         for name, master in self.masters.items():
             master.detach().copy_(weights[name])
             if moments is not None and f"step.{name}" in moments:

@@ -432,6 +432,43 @@ EXPORT void adamw(float* weight, const float* grad, float* first, float* second,
     }
 }
 
+// The same with all state in bfloat16 (train/lean.py): weight + error is the weight; error and second are rounded
+// stochastically, by a hash of the place.
+static inline uint32_t hashed(uint32_t x) {
+    x = (x ^ (x >> 16)) * 0x85EBCA6Bu;
+    x = (x ^ (x >> 13)) * 0xC2B2AE35u;
+    return x ^ (x >> 16);
+}
+static inline bf16 round_by(float x, uint32_t random) {
+    uint32_t wide;
+    memcpy(&wide, &x, 4);
+    return bf16{uint16_t((wide + random) >> 16)};
+}
+
+template <class T>
+static void adamw_lean(bf16* weight, bf16* error, bf16* first, bf16* second, const void* grad_, i64 n, float clip,
+                       float rate, float beta1, float beta2, float eps, float decay, float correction1,
+                       float correction2, i64 seed, int threads) {
+    const T* grad = (const T*)grad_;
+    float step = rate / correction1, root = 1.0f / std::sqrt(correction2), keep = 1.0f - rate * decay;
+#pragma omp parallel for simd num_threads(threads) schedule(static)
+    for (i64 i = 0; i < n; i++) {
+        float g = get(grad[i]) * clip, old = get(first[i]);
+        float m = old + (1.0f - beta1) * (g - old);
+        float v = beta2 * get(second[i]) + (1.0f - beta2) * g * g;
+        float value = (get(weight[i]) + get(error[i])) * keep - step * m / (std::sqrt(v) * root + eps);
+        uint32_t random = hashed(uint32_t(i) * 0x9E3779B9u + uint32_t(seed));
+        put(first + i, m);
+        second[i] = round_by(v, random & 0xffff);
+        put(weight + i, value);
+        error[i] = round_by(value - get(weight[i]), random >> 16);
+    }
+}
+BOTH(adamw_lean,
+     (bf16* weight, bf16* error, bf16* first, bf16* second, const void* grad, i64 n, float clip, float rate, float beta1,
+      float beta2, float eps, float decay, float correction1, float correction2, i64 seed, int threads),
+     (weight, error, first, second, grad, n, clip, rate, beta1, beta2, eps, decay, correction1, correction2, seed, threads))
+
 // ---- attention of single queries over slots --------------------------------------------------------------------------
 // q (count, key_heads * shared, dim), keys and values (slots, key_heads, length, dim). Query i sees places 0 to places[i]
 // of slot rows[i], at most `window` back (0: all). out as q.
