@@ -113,9 +113,8 @@ class FrozenStates:
         start = 0
         for row, place in zip(batch.rows, places, strict=True):
             assert place is not None
-            skipped = (
-                batch.shared if start else 0
-            )  # what rows begin with alike stands there once, before the first
+            # What rows begin with alike stands there once, before the first.
+            skipped = batch.shared if start else 0
             stop = start + row.num_tokens - skipped
             at = place + skipped * width * dtype.itemsize
             read = os.preadv(self._file, [_bytes(out[start:stop])], at)
