@@ -105,7 +105,7 @@ SETTINGS = [
         "full tuning, generation",
         0,
         1,
-        SMALL,
+        (*SMALL, "train.epochs=8"),
     ),
     Setting("base-head", BASE, "full tuning, head", 0, 1, ("method.type=classify", *SMALL)),
 ]
