@@ -59,6 +59,8 @@ def main() -> int:
     given = parser.parse_args()
     mutants = [Mutant(**fields) for fields in yaml.safe_load((ROOT / "tools/mutants.yaml").read_text())]
     chosen = [m for m in mutants if any(word in m.name or word in m.file for word in given.only)]
+    if not chosen:
+        parser.error(f"no mutant's name or file holds {' or '.join(given.only)}")
     with tempfile.TemporaryDirectory(prefix="tunesmith-mutants-") as name:
         tree = copy_tree(Path(name))
         selections = sorted({test for m in chosen for test in m.tests.split()})
