@@ -2,12 +2,13 @@
 
 python benchmarks/speed.py --gsm8k train.jsonl [--layers 30] [--rows 96] [--repeats 5] [--workloads sft-lora,...]
   [--systems ours,trainer-tuned,...] [--out benchmarks/results/speed.json] [--threads 2]
-Systems: ours, ours-plain (TUNESMITH_NATIVE=0), trainer-tuned, trainer-default, trl-tuned, trl-default. Runs are
-interleaved A B B A; a run that the file already has is not repeated, so a campaign can be stopped and gone on with. The
-first three steps are warm-up and not counted. One row a run: workload, system, variant, useful_tokens_per_s,
-peak_rss_gb, fraction_of_limit, losses. The limit: the products that a step cannot do without, at these shapes, measured
-on the same machine before the first run (necessary operations alone: no padding, no recomputation). Before any run the
-gradient of the first step is held to that of stock layers in float32 (speed_gate.py).
+Systems: ours, ours-lean (train.optimizer_state=bfloat16), ours-plain (TUNESMITH_NATIVE=0), trainer-tuned,
+trainer-default, trl-tuned, trl-default. Runs are interleaved A B B A; a run that the file already has is not repeated,
+so a campaign can be stopped and gone on with. The first three steps are warm-up and not counted. One row a run:
+workload, system, variant, numerics, useful_tokens_per_s, peak_rss_gb, fraction_of_limit, losses. The limit: the
+products that a step cannot do without, at these shapes, measured on the same machine before the first run (necessary
+operations alone: no padding, no recomputation). Before any run the gradient of the first step is held to that of stock
+layers in float32 (speed_gate.py).
 """
 
 from __future__ import annotations
@@ -33,6 +34,16 @@ from tunesmith.config.machine import describe_machine
 from tunesmith.types import TokenRow
 
 WARM_UP = 3
+NUMERICS = {
+    "ours": "bf16, fp32 masters",
+    "ours-plain": "bf16, fp32 masters",
+    "ours-lean": "bf16 with what rounding lost, moments bf16",
+    "trainer-tuned": "bf16 alone",
+    "trl-tuned": "bf16 alone",
+    "trainer-default": "fp32, autocast",
+    "trl-default": "fp32, autocast",
+}
+"""Of full tuning: what weights and AdamW's state are kept in."""
 CHILD = """
 import json, os, resource, subprocess, sys
 done = subprocess.run(json.loads(sys.argv[1]), stdout=subprocess.PIPE, text=True)
@@ -122,6 +133,7 @@ def run(system: str, ready: dict[str, Any], args: argparse.Namespace) -> dict[st
             str(ready["recipe"]),
             "--quiet",
             "--force",
+            *(["train.optimizer_state=bfloat16"] if variant == "lean" else []),
         ]
     else:
         spec = {k: str(ready[k]) for k in ("model", "ids")} | {"system": name, "variant": variant}
@@ -150,6 +162,7 @@ def run(system: str, ready: dict[str, Any], args: argparse.Namespace) -> dict[st
     speed = sum(s["tokens"] for s in counted) / (before + sum(s["seconds"] for s in counted))
     return {
         "variant": variant or "as installed",
+        "numerics": NUMERICS[system] if ready["workload"].tuning == "full" else "bf16, adapters fp32",
         "useful_tokens_per_s": round(speed, 1),
         "peak_rss_gb": round(said["peak"] / 1e9, 2),
         "fraction_of_limit": round(speed / ready["limit"], 3),

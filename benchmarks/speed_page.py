@@ -1,0 +1,173 @@
+"""docs/speed.md and its picture, from the results: python benchmarks/speed_page.py
+
+Every row of speed.json, encoder.json and decode.json: medians, with the least and the most of the runs, and ours beside
+the fastest peer of the same workload, also where that is the faster one.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS, PAGE, PICTURE = ROOT / "benchmarks/results", ROOT / "docs/speed.md", ROOT / "docs/images/speed.png"
+WORDS = {
+    "sft-lora": "LoRA r=16 on all linear layers, GSM8K rows",
+    "sft-full": "all weights, GSM8K rows",
+    "sft-lora-top": "LoRA on the top 6 of 30 layers, 3 epochs",
+    "sft-lora-long": "LoRA r=16, long rows (median 400 tokens)",
+    "full": "MiniLM classifier, all weights, Banking77 rows",
+    "lora": "MiniLM classifier, LoRA, Banking77 rows",
+    "generate": "64 mixed prompts answered",
+    "nll": "log-likelihood of 256 GSM8K rows",
+}
+HEAD = """# Speed
+
+Written by `python benchmarks/speed_page.py` from the [results](../benchmarks/results); do not edit. A SmolLM2-135M
+shape with random weights (30 layers) unless a row says otherwise, and a MiniLM encoder. Every run is a process of its
+own, runs of different systems alternate, the first three steps do not count; tokens are those of rows, never padding.
+`of the limit`: of the speed at which nothing but the necessary products would be computed, measured on the same
+machine in the same run. "fastest peer": transformers' Trainer with the settings that made it fastest here (bfloat16
+weights, rows grouped by length, no checkpointing), transformers' `generate` with sorted batches, or what else the
+table names; measured in the same run as ours. Not measured here: GPUs, and CPUs with AMX, whose products are several
+times faster and leave more to gain.
+
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Of one workload and system: tokens a second of each run, peak memory in GB, share of the limit."""
+
+    workload: str
+    system: str
+    speeds: tuple[float, ...]
+    memory: float
+    share: float | None
+    conditions: str
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.speeds)
+
+
+def main() -> None:
+    files = [RESULTS / f"{name}.json" for name in ("speed", "encoder", "decode")]
+    found = {file.stem: json.loads(file.read_text()) for file in files if file.exists()}
+    parts = [HEAD]
+    ratios: dict[str, tuple[float, float]] = {}
+    for stem, result in found.items():
+        parts.append(f"## {stem}.json\n\n{result['machine']}, {result['date']}.\n\n")
+        for key, gate in result.get("gate", {}).items():
+            parts.append(
+                f"First step of {key}: gradient beside stock layers in float32, cosine {gate['cosine']:.5f}, loss "
+                f"{100 * gate['loss']:.3f} % away.\n\n"
+            )
+        for workload, of_it in grouped(result["rows"]).items():
+            parts.append(section(workload, of_it))
+            ratios |= ratio(workload, of_it)
+    PAGE.write_text("".join(parts).rstrip() + "\n", encoding="utf-8")
+    draw(ratios)
+
+
+def grouped(rows: list[dict[str, Any]]) -> dict[str, list[Entry]]:
+    """Workload -> its systems, each workload apart by what else was set (layers, rows, threads ...)."""
+    out: dict[str, list[Entry]] = {}
+    for row in rows:
+        out.setdefault(label(row), [])
+    for name, entries in out.items():
+        mine = [row for row in rows if label(row) == name]
+        for system in dict.fromkeys(row["system"] for row in mine):
+            runs = [row for row in mine if row["system"] == system]
+            shares = [row["fraction_of_limit"] for row in runs if row.get("fraction_of_limit") is not None]
+            entries.append(
+                Entry(
+                    name,
+                    system,
+                    tuple(row["useful_tokens_per_s"] for row in runs),
+                    statistics.median(row["peak_rss_gb"] for row in runs),
+                    statistics.median(shares) if shares else None,
+                    runs[0].get("numerics", ""),
+                )
+            )
+    return out
+
+
+def label(row: dict[str, Any]) -> str:
+    """A workload in words, with what was set."""
+    more = []
+    if row.get("layers", 30) != 30:
+        more.append(f"{row['layers']} layers")
+    if "new" in row and row["workload"] == "generate":
+        more.append(f"up to {row['new']} tokens each")
+    if row.get("dtype", "bfloat16") != "bfloat16":
+        more.append(row["dtype"])
+    if row.get("threads", 2) != 2:
+        more.append(f"{row['threads']} thread" + "s" * (row["threads"] > 1))
+    return ", ".join([WORDS.get(row["workload"], row["workload"]), *more])
+
+
+def fastest_peer(entries: list[Entry]) -> Entry | None:
+    peers = [e for e in entries if not e.system.startswith("ours")]
+    return max(peers, key=lambda e: e.median, default=None)
+
+
+def section(workload: str, entries: list[Entry]) -> str:
+    peer = fastest_peer(entries)
+    lines = [
+        f"### {workload}\n",
+        "| system | tokens/s (median, least to most, runs) | x fastest peer | of the limit | peak memory | numbers |",
+        "|---|---|---|---|---|---|",
+    ]
+    for e in sorted(entries, key=lambda e: -e.median):
+        times = f"{e.median / peer.median:.2f}" if peer is not None else "-"
+        share = f"{100 * e.share:.0f} %" if e.share is not None else "-"
+        lines.append(
+            f"| {e.system} | {e.median:,.0f} ({min(e.speeds):,.0f} to {max(e.speeds):,.0f}, {len(e.speeds)}) | {times} "
+            f"| {share} | {e.memory:.1f} GB | {e.conditions or '-'} |"
+        )
+    return "\n".join(lines) + "\n\n"
+
+
+def ratio(workload: str, entries: list[Entry]) -> dict[str, tuple[float, float]]:
+    """workload -> (speed, memory) of ours over those of the fastest peer."""
+    peer = fastest_peer(entries)
+    ours = next((e for e in entries if e.system == "ours"), None)
+    if peer is None or ours is None:
+        return {}
+    return {workload: (ours.median / peer.median, ours.memory / peer.memory)}
+
+
+def draw(ratios: dict[str, tuple[float, float]]) -> None:
+    """Bars: ours over the fastest peer, in speed (longer is better) and in memory (shorter is better)."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = list(ratios)[::-1]
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 0.55 * len(names) + 1.4), sharey=True)
+    for axis, column, title in zip(
+        axes,
+        (0, 1),
+        ("speed, times the fastest peer", "peak memory, share of that peer's"),
+        strict=True,
+    ):
+        values = [ratios[name][column] for name in names]
+        good = [(v >= 1) == (column == 0) for v in values]
+        bars = axis.barh(names, values, color=["#2a6f97" if g else "#c1666b" for g in good])
+        axis.bar_label(bars, [f"{v:.1f}" if column == 0 else f"{100 * v:.0f} %" for v in values], padding=3)
+        axis.axvline(1, color="black", linewidth=0.8)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlim(0, max([*values, 1]) * 1.18)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    PICTURE.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(PICTURE, dpi=130)
+
+
+if __name__ == "__main__":
+    main()
