@@ -126,6 +126,14 @@ def run(system: str, prepared: dict[str, Any], args: argparse.Namespace) -> dict
         }
         (folder / "spec.json").write_text(json.dumps(spec))
         command = [sys.executable, str(Path(__file__).with_name("speed_peers.py")), str(folder / "spec.json")]
+    return measured(system, command, environment, prepared)
+
+
+def measured(
+    system: str, command: list[str], environment: dict[str, str], prepared: dict[str, Any]
+) -> dict[str, Any]:
+    """One run of a system, and what its steps after the warm-up say."""
+    name, _, variant = system.partition("-")
     started = time.perf_counter()
     child = [sys.executable, "-c", CHILD, json.dumps(command)]
     done = subprocess.run(child, stdout=subprocess.PIPE, text=True, check=True, env=environment)
@@ -133,7 +141,7 @@ def run(system: str, prepared: dict[str, Any], args: argparse.Namespace) -> dict
     said = json.loads(done.stdout.splitlines()[-1])
     if said["status"]:
         raise SystemExit(f"{system} failed: {said['said'][-2000:]}")
-    steps = ours(folder) if name == "ours" else json.loads(said["said"].splitlines()[-1])["steps"]
+    steps = ours(prepared["folder"]) if name == "ours" else json.loads(said["said"].splitlines()[-1])["steps"]
     assert sum(s["tokens"] for s in steps) == prepared["tokens"], "every system trains on every token"
     counted = steps[WARM_UP:]
     speed = sum(s["tokens"] for s in counted) / sum(s["seconds"] for s in counted)
