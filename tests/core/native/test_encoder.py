@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.core.native.formulas import DTYPES, both, near, needs_library
 from tunesmith.core.layout import BLOCK, Layout
 from tunesmith.core.native import attend as attending
-from tunesmith.core.native import ops
+from tunesmith.core.native import ops, short
 from tunesmith.core.native.attend import Shape, attend
 from tunesmith.core.native.ops import add_norm, dropout, dropped, gelu
 
@@ -48,7 +48,8 @@ def test_the_reference_gives_the_published_answers(counter: str, key: str, words
 def kept(count: int, first: int, seed: int, p: float) -> Tensor:
     """(count,) 0 or 1 / (1 - p): the counters' first words, then their second ones, ..."""
     counters = np.zeros((-(-count // 4), 4), dtype=np.uint64)
-    counters[:, 0] = first + np.arange(len(counters))
+    counters[:, 0] = (first & 0xFFFFFFFF) + np.arange(len(counters))
+    counters[:, 1] = first >> 32
     words = philox(counters, (seed & 0xFFFFFFFF, seed >> 32)).T.flatten()[:count]
     return torch.from_numpy(np.where(words < int(np.float64(np.float32(p)) * 2**32), 0.0, 1 / (1 - p)))
 
@@ -62,7 +63,7 @@ def mask(shape: tuple[int, ...], seed: int, p: float) -> Tensor:
 
 @pytest.fixture
 def seeded(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (ops, attending):
+    for module in (ops, attending, short):
         monkeypatch.setattr(module, "seed", lambda: SEED)
 
 
@@ -183,3 +184,47 @@ def test_attention_with_dropout(
         [torch.randn(layout.num_tokens, width, dtype=dtype) for width in widths],
         times=4,
     )
+
+
+@pytest.mark.usefixtures("seeded")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("dim", [8, 32, 50])
+def test_attention_of_short_rows(dtype: torch.dtype, dropout: float, dim: int) -> None:
+    lengths, heads = [9, 1, short.LONGEST, 33, 16], 3
+    layout, shape = Layout.of(lengths, [-1] * 5), Shape(heads, heads, dim, 0.3, False, 0, dropout)
+
+    def ours(wide: Tensor) -> Tensor:
+        out = attend(*wide.split(heads * dim, 1), layout, shape)
+        assert not out[layout.num_tokens :].any(), "filler"
+        return out
+
+    def formula(wide: Tensor) -> Tensor:
+        parts = (x.view(-1, heads, dim).transpose(0, 1) for x in wide.split(heads * dim, 1))
+        rows = zip(*(x[:, : layout.num_tokens].split(lengths, 1) for x in parts), strict=True)
+        out = []
+        for row, (q, k, v) in enumerate(rows):
+            shares = (q @ k.transpose(1, 2) * shape.scale).softmax(-1)
+            size = lengths[row]
+            first = [(row * heads + h) << 32 for h in range(heads)]
+            keep = torch.stack([kept(size * size, f, SEED, dropout).view(size, size) for f in first])
+            out.append(((shares * keep if dropout else shares) @ v).transpose(0, 1).flatten(1))
+        return torch.cat([*out, wide.new_zeros(5, heads * dim)])
+
+    both(ours, formula, [torch.randn(layout.num_tokens + 5, 3 * heads * dim, dtype=dtype)], times=2)
+
+
+def test_short_rows_on_any_number_of_threads() -> None:
+    layout, threads = Layout.of([9, 40, 3], [-1] * 3), torch.get_num_threads()
+    parts, found = torch.randn(52, 48).split(16, 1), []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        torch.manual_seed(7)
+        found.append(attend(*parts, layout, Shape(2, 2, 8, 0.3, False, 0, 0.2)))
+    torch.set_num_threads(threads)
+    assert torch.equal(*found)
+    query = torch.randn(52, 16)
+    query[2, 0] = float("nan")
+    out = attend(query, *parts[1:], layout, Shape(2, 2, 8, 0.3, False, 0))
+    assert out[2, :8].isnan().all()
+    assert out[:2].isfinite().all()

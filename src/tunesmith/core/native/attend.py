@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from tunesmith.core.layout import Block, Layout
 from tunesmith.core.native.call import call
 from tunesmith.core.native.ops import dropped, seed
+from tunesmith.core.native.short import AttendShort, are_short
 
 KEPT = 512
 
@@ -46,6 +47,15 @@ def attend(
 
     rotary: cosines and sines (T, dim) with which query and key are turned first. Rows past the layout's are zero.
     """
+    if (
+        rotary is None
+        and not (shape.causal or shape.window)
+        and shape.heads == shape.key_heads
+        and are_short(layout)
+    ):
+        query, key, value = (_rows(x) for x in (query, key, value))
+        sizes = (shape.heads, shape.dim, shape.scale)
+        return AttendShort.apply(query, key, value, layout.starts, sizes, shape.dropout)  # type: ignore[no-untyped-call,no-any-return]
     cos, sin = (None, None) if rotary is None else (r.float().contiguous() for r in rotary)
     out: Tensor = _Attend.apply(query, key, value, cos, sin, layout, shape)  # type: ignore[no-untyped-call]
     return out

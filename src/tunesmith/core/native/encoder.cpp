@@ -170,3 +170,168 @@ template <class T> static void gelu_backward(const void* x_, const void* dy_, vo
     }
 }
 BOTH(gelu_backward, (const void* x, const void* dy, void* dx, i64 n, int threads), (x, dy, dx, n, threads))
+
+// ---- attention of short rows that see themselves in both directions, arXiv:1706.03762 ---------------------------------
+// Row r's tokens are offsets[r] to offsets[r + 1] - 1; heads lie side by side, tokens `..._stride` elements apart. A head
+// of a row is computed at once, in float, within the cache: shares = keep * softmax(scale * q k^T), out = shares v.
+
+typedef float lane __attribute__((vector_size(64), aligned(4)));  // 16 floats, wherever they lie
+const i64 LANE = 16;
+
+template <int ROWS, int LANES>
+static inline void tile(float* c, i64 width, const float* a, i64 down, i64 along, const float* b, i64 b_width, i64 depth) {
+    lane sums[ROWS][LANES] = {};
+    for (i64 k = 0; k < depth; k++)
+        for (int i = 0; i < ROWS; i++)
+            for (int j = 0; j < LANES; j++)
+                sums[i][j] += a[i * down + k * along] * *(const lane*)(b + k * b_width + j * LANE);
+    for (int i = 0; i < ROWS; i++)
+        for (int j = 0; j < LANES; j++) *(lane*)(c + i * width + j * LANE) = sums[i][j];
+}
+
+// c (rows, columns) = a (rows, depth) b (depth, columns); columns in whole lanes. Element (i, k) of a stands at
+// i * down + k * along; rows of c and b are `width` and `b_width` apart.
+static void product(float* c, i64 width, const float* a, i64 down, i64 along, const float* b, i64 b_width, i64 rows,
+                    i64 columns, i64 depth) {
+    for (i64 j = 0; j < columns; j += 2 * LANE) {
+        bool both = j + LANE < columns;
+        i64 i = 0;
+        for (; i + 4 <= rows; i += 4)
+            both ? tile<4, 2>(c + i * width + j, width, a + i * down, down, along, b + j, b_width, depth)
+                 : tile<4, 1>(c + i * width + j, width, a + i * down, down, along, b + j, b_width, depth);
+        for (; i < rows; i++)
+            both ? tile<1, 2>(c + i * width + j, width, a + i * down, down, along, b + j, b_width, depth)
+                 : tile<1, 1>(c + i * width + j, width, a + i * down, down, along, b + j, b_width, depth);
+    }
+}
+
+template <class T> static void load(float* to, i64 width, const T* from, i64 stride, i64 rows, i64 dim) {
+    for (i64 i = 0; i < rows; i++) {
+#pragma omp simd
+        for (i64 j = 0; j < dim; j++) to[i * width + j] = get(from[i * stride + j]);
+        for (i64 j = dim; j < width; j++) to[i * width + j] = 0;
+    }
+}
+template <class T> static void store(T* to, i64 stride, const float* from, i64 width, i64 rows, i64 dim) {
+    for (i64 i = 0; i < rows; i++) {
+#pragma omp simd
+        for (i64 j = 0; j < dim; j++) put(to + i * stride + j, from[i * width + j]);
+    }
+}
+static void transpose(float* to, i64 width, const float* from, i64 from_width, i64 rows, i64 dim) {
+    for (i64 j = 0; j < dim; j++) {
+        for (i64 i = 0; i < rows; i++) to[j * width + i] = from[i * from_width + j];
+        for (i64 i = rows; i < width; i++) to[j * width + i] = 0;
+    }
+}
+
+static i64 lanes(i64 n) { return (n + LANE - 1) / LANE * LANE; }
+
+// scores (rows, width), of which `rows` columns count, become shares.
+static void softmax(float* scores, i64 width, i64 rows, float scale) {
+    for (i64 i = 0; i < rows; i++) {
+        float *x = scores + i * width, highest = -INFINITY, sum = 0;
+#pragma omp simd reduction(max : highest)
+        for (i64 j = 0; j < rows; j++) highest = x[j] > highest ? x[j] : highest;
+#pragma omp simd reduction(+ : sum)
+        for (i64 j = 0; j < rows; j++) {
+            x[j] = fast_exp((x[j] - highest) * scale);
+            sum += x[j];
+        }
+        float share = highest == highest ? 1.0f / sum : NAN;
+#pragma omp simd
+        for (i64 j = 0; j < rows; j++) x[j] *= share;
+    }
+}
+
+// The mask of head h of row r, (length, length).
+static void draw_square(float* keep, i64 r, i64 heads, i64 h, i64 length, i64 seed, float p) {
+    draw(keep, length * length, uint64_t(r * heads + h) << 32, seed, p);
+}
+
+template <class T>
+static void attend_short(const void* q_, i64 q_stride, const void* k_, i64 k_stride, const void* v_, i64 v_stride,
+                         const i64* offsets, void* out_, i64 rows, i64 heads, i64 dim, float scale, i64 seed, float p,
+                         int threads) {
+    const T *q = (const T*)q_, *k = (const T*)k_, *v = (const T*)v_;
+    T* out = (T*)out_;
+    i64 wide = lanes(dim);
+#pragma omp parallel for collapse(2) num_threads(threads) schedule(dynamic, 4)
+    for (i64 r = 0; r < rows; r++) {
+        for (i64 h = 0; h < heads; h++) {
+            i64 first = offsets[r], n = offsets[r + 1] - first, width = lanes(n);
+            float* asked = scratch(3 * n * wide + (wide + n) * width + n * n + 4);
+            float *keys = asked + n * wide, *values = keys + n * wide, *turned = values + n * wide;
+            float *shares = turned + wide * width, *keep = shares + n * width;
+            load(asked, wide, q + first * q_stride + h * dim, q_stride, n, dim);
+            load(keys, wide, k + first * k_stride + h * dim, k_stride, n, dim);
+            load(values, wide, v + first * v_stride + h * dim, v_stride, n, dim);
+            transpose(turned, width, keys, wide, n, dim);
+            product(shares, width, asked, wide, 1, turned, width, n, width, dim);
+            softmax(shares, width, n, scale);
+            if (p > 0) {
+                draw_square(keep, r, heads, h, n, seed, p);
+                for (i64 i = 0; i < n; i++)
+                    for (i64 j = 0; j < n; j++) shares[i * width + j] *= keep[i * n + j];
+            }
+            product(asked, wide, shares, width, 1, values, wide, n, wide, n);
+            store(out + first * heads * dim + h * dim, heads * dim, asked, wide, n, dim);
+        }
+    }
+}
+BOTH(attend_short,
+     (const void* q, i64 q_stride, const void* k, i64 k_stride, const void* v, i64 v_stride, const i64* offsets, void* out,
+      i64 rows, i64 heads, i64 dim, float scale, i64 seed, float p, int threads),
+     (q, q_stride, k, k_stride, v, v_stride, offsets, out, rows, heads, dim, scale, seed, p, threads))
+
+// Gradients of q, k, v; shares are computed again. dy, dq, dk, dv: tokens side by side.
+template <class T>
+static void attend_short_backward(const void* q_, i64 q_stride, const void* k_, i64 k_stride, const void* v_, i64 v_stride,
+                                  const i64* offsets, const void* dy_, void* dq_, void* dk_, void* dv_, i64 rows,
+                                  i64 heads, i64 dim, float scale, i64 seed, float p, int threads) {
+    const T *q = (const T*)q_, *k = (const T*)k_, *v = (const T*)v_, *dy = (const T*)dy_;
+    T *dq = (T*)dq_, *dk = (T*)dk_, *dv = (T*)dv_;
+    i64 wide = lanes(dim);
+#pragma omp parallel for collapse(2) num_threads(threads) schedule(dynamic, 4)
+    for (i64 r = 0; r < rows; r++) {
+        for (i64 h = 0; h < heads; h++) {
+            i64 first = offsets[r], n = offsets[r + 1] - first, width = lanes(n), at = first * heads * dim + h * dim;
+            float* asked = scratch(4 * n * wide + (wide + 2 * n) * width + n * n + 4);
+            float *keys = asked + n * wide, *of_out = keys + n * wide, *made = of_out + n * wide;
+            float *turned = made + n * wide, *shares = turned + wide * width, *grads = shares + n * width;
+            float* keep = grads + n * width;
+            load(asked, wide, q + first * q_stride + h * dim, q_stride, n, dim);
+            load(keys, wide, k + first * k_stride + h * dim, k_stride, n, dim);
+            load(of_out, wide, dy + at, heads * dim, n, dim);
+            transpose(turned, width, keys, wide, n, dim);
+            product(shares, width, asked, wide, 1, turned, width, n, width, dim);
+            softmax(shares, width, n, scale);
+            load(made, wide, v + first * v_stride + h * dim, v_stride, n, dim);
+            transpose(turned, width, made, wide, n, dim);
+            product(grads, width, of_out, wide, 1, turned, width, n, width, dim);
+            for (i64 i = 0; i < n * n; i++) keep[i] = 1;
+            if (p > 0) draw_square(keep, r, heads, h, n, seed, p);
+            for (i64 i = 0; i < n; i++) {  // grads become those of the scores, shares what the values were read with
+                float *s = shares + i * width, *g = grads + i * width, *m = keep + i * n, dot = 0;
+#pragma omp simd reduction(+ : dot)
+                for (i64 j = 0; j < n; j++) dot += s[j] * g[j] * m[j];
+#pragma omp simd
+                for (i64 j = 0; j < n; j++) {
+                    g[j] = s[j] * (g[j] * m[j] - dot) * scale;
+                    s[j] *= m[j];
+                }
+            }
+            product(made, wide, shares, 1, width, of_out, wide, n, wide, n);
+            store(dv + at, heads * dim, made, wide, n, dim);
+            product(made, wide, grads, width, 1, keys, wide, n, wide, n);
+            store(dq + at, heads * dim, made, wide, n, dim);
+            product(made, wide, grads, 1, width, asked, wide, n, wide, n);
+            store(dk + at, heads * dim, made, wide, n, dim);
+        }
+    }
+}
+BOTH(attend_short_backward,
+     (const void* q, i64 q_stride, const void* k, i64 k_stride, const void* v, i64 v_stride, const i64* offsets,
+      const void* dy, void* dq, void* dk, void* dv, i64 rows, i64 heads, i64 dim, float scale, i64 seed, float p,
+      int threads),
+     (q, q_stride, k, k_stride, v, v_stride, offsets, dy, dq, dk, dv, rows, heads, dim, scale, seed, p, threads))
