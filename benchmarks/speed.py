@@ -5,10 +5,10 @@ python benchmarks/speed.py --gsm8k train.jsonl [--layers 30] [--rows 96] [--repe
 Systems: ours, ours-lean (train.optimizer_state=bfloat16), ours-plain (TUNESMITH_NATIVE=0), trainer-tuned,
 trainer-default, trl-tuned, trl-default. Runs are interleaved A B B A; a run that the file already has is not repeated,
 so a campaign can be stopped and gone on with. The first three steps are warm-up and not counted. One row a run:
-workload, system, variant, numerics, useful_tokens_per_s, peak_rss_gb, fraction_of_limit, losses. The limit: the
-products that a step cannot do without, at these shapes, measured on the same machine before the first run (necessary
-operations alone: no padding, no recomputation). Before any run the gradient of the first step is held to that of stock
-layers in float32 (speed_gate.py).
+workload, system, variant, numerics, useful_tokens_per_s, peak_rss_gb, fraction_of_limit, losses, at (seconds since the
+process began, when each step was done). The limit: the products that a step cannot do without, at these shapes,
+measured on the same machine before the first run (necessary operations alone: no padding, no recomputation). Before any
+run the gradient of the first step is held to that of stock layers in float32 (speed_gate.py).
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def main() -> None:
                 found["rows"].append(row)
                 args.out.parent.mkdir(parents=True, exist_ok=True)
                 args.out.write_text(json.dumps(found, indent=1) + "\n")
-                print({k: v for k, v in row.items() if k != "losses"}, flush=True)
+                print({k: v for k, v in row.items() if k not in ("losses", "at")}, flush=True)
     print(table(found["rows"]))
 
 
@@ -146,15 +146,24 @@ def run(system: str, ready: dict[str, Any], args: argparse.Namespace) -> dict[st
         }
         (folder / "spec.json").write_text(json.dumps(spec))
         command = [sys.executable, str(Path(__file__).with_name("speed_peers.py")), str(folder / "spec.json")]
-    started = time.perf_counter()
+    numerics = NUMERICS[system] if ready["workload"].tuning == "full" else "adapters fp32"
+    return {"numerics": numerics} | measured(system, command, environment, ready)
+
+
+def measured(
+    system: str, command: list[str], environment: dict[str, str], ready: dict[str, Any]
+) -> dict[str, Any]:
+    """One run of a system, and what its steps after the warm-up say."""
+    name, _, variant = system.partition("-")
+    started = time.time()
     child = [sys.executable, "-c", CHILD, json.dumps(command)]
     done = subprocess.run(child, stdout=subprocess.PIPE, text=True, check=True, env=environment)
-    wall = time.perf_counter() - started
+    wall = time.time() - started
     said = json.loads(done.stdout.splitlines()[-1])
     if said["status"]:
         raise SystemExit(f"{system} failed: {said['said'][-2000:]}")
     if name == "ours":
-        steps, before = ours(folder)
+        steps, before = ours(ready["folder"])
     else:
         steps, before = json.loads(said["said"].splitlines()[-1])["steps"], 0.0
     assert sum(s["tokens"] for s in steps) == ready["tokens"], "every system trains on every token"
@@ -162,7 +171,6 @@ def run(system: str, ready: dict[str, Any], args: argparse.Namespace) -> dict[st
     speed = sum(s["tokens"] for s in counted) / (before + sum(s["seconds"] for s in counted))
     return {
         "variant": variant or "as installed",
-        "numerics": NUMERICS[system] if ready["workload"].tuning == "full" else "bf16, adapters fp32",
         "useful_tokens_per_s": round(speed, 1),
         "peak_rss_gb": round(said["peak"] / 1e9, 2),
         "fraction_of_limit": round(speed / ready["limit"], 3),
@@ -170,6 +178,7 @@ def run(system: str, ready: dict[str, Any], args: argparse.Namespace) -> dict[st
         "process_seconds": round(wall, 1),
         "load": os.getloadavg()[0],
         "losses": [round(s["loss"], 4) for s in steps],
+        "at": [round(s["at"] - started, 1) for s in steps],
     }
 
 
@@ -178,7 +187,12 @@ def ours(folder: Path) -> tuple[list[dict[str, float]], float]:
     with (folder / "speed" / "events.jsonl").open() as file:
         events = [json.loads(line) for line in file]
     steps = [
-        {"seconds": e["tokens"] / e["tokens_per_second"], "tokens": e["tokens"], "loss": e["loss"]}
+        {
+            "seconds": e["tokens"] / e["tokens_per_second"],
+            "tokens": e["tokens"],
+            "loss": e["loss"],
+            "at": e["time"],
+        }
         for e in events
         if e["kind"] == "step"
     ]

@@ -35,7 +35,7 @@ class Clock(TrainerCallback):  # type: ignore[misc]
         self._started = time.perf_counter()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        self.steps.append({"seconds": time.perf_counter() - self._started})
+        self.steps.append({"seconds": time.perf_counter() - self._started, "at": time.time()})
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if "loss" in logs:
@@ -91,7 +91,7 @@ def main(spec: dict[str, Any]) -> None:
         trainer.add_callback(clock)
         trainer.train()
     steps = [
-        {"seconds": s["seconds"], "tokens": t, "loss": loss}
+        {**s, "tokens": t, "loss": loss}
         for s, t, loss in zip(clock.steps, clock.tokens, clock.losses, strict=False)
     ]
     print(json.dumps({"steps": steps}), flush=True)

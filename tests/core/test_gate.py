@@ -103,6 +103,7 @@ def see(monkeypatch, layout, plain, **shape):
 def join(layout, merged):
     """The attention of another layout over the same tokens."""
     layout.groups, layout.gather, layout.blocks = merged.groups, merged.gather, merged.blocks
+    layout.starts = merged.starts
 
 
 @pytest.mark.parametrize(

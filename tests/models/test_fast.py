@@ -16,7 +16,7 @@ from tunesmith.config.methods import SftConfig
 from tunesmith.core import native
 from tunesmith.core.batch import Batch
 from tunesmith.core.model import Model
-from tunesmith.models import fast
+from tunesmith.models import fast, fast_decoder
 from tunesmith.models.fast import quicken
 from tunesmith.objectives.sft import Sft
 
@@ -111,7 +111,7 @@ def test_other_families_keep_their_layers(family: str) -> None:
 def test_a_layer_that_is_not_equal_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     config = fakes.config("llama")
     monkeypatch.setattr(fast, "_checked", {})
-    monkeypatch.setattr(fast, "swiglu", lambda gate, up: nn.functional.gelu(gate) * up)
+    monkeypatch.setattr(fast_decoder, "swiglu", lambda gate, up: nn.functional.gelu(gate) * up)
     model = Model(made(config, "full"), "layout", 2)
     assert "they differ from the stock ones by" in quicken(model, config)
     assert not model.fast_head
@@ -140,7 +140,7 @@ def test_doubles_and_generation_go_the_stock_way() -> None:
     assert torch.equal(single.module.generate(ids, max_new_tokens=8, do_sample=False), before)
 
 
-def test_dropout_goes_the_stock_way() -> None:
+def test_dropout_of_attention_follows_the_seed_and_stops_outside_training() -> None:
     config = fakes.config("llama", attention_dropout=0.5)
     model = Model(made(config, "full"), "layout", 2)
     quicken(model, config)
@@ -149,6 +149,8 @@ def test_dropout_goes_the_stock_way() -> None:
     first, _ = loss_and_gradients(model)
     torch.manual_seed(2)
     assert loss_and_gradients(model)[0] != first
+    torch.manual_seed(1)
+    assert loss_and_gradients(model)[0] == first
     model.module.eval()
     assert loss_and_gradients(model)[0] == loss_and_gradients(model)[0]
 

@@ -65,8 +65,8 @@ def layout_attention(
 
     layout.calls += 1
     heads, key_heads, dim = query.shape[1], key.shape[1], query.shape[3]
-    if takes(query, key, value) and not dropout and softcap is None and s_aux is None:
-        shape = Shape(heads, key_heads, dim, float(scale), causal, sliding_window or 0)
+    if takes(query, key, value) and softcap is None and s_aux is None:
+        shape = Shape(heads, key_heads, dim, float(scale), causal, sliding_window or 0, dropout)
         q, k, v = (x[0].transpose(0, 1).flatten(1) for x in (query, key, value))
         return attend(q, k, v, layout, shape).view(1, -1, heads, dim), None
     flat_query, flat_key, flat_value = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, H, D)

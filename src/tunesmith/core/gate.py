@@ -271,7 +271,7 @@ def _source_hash() -> str:
         here / "gate.py",
         here / "attention.py",
         here / "layout.py",
-        *sorted((here / "native").glob("*.[cp][py]*")),
+        *sorted(p for p in (here / "native").iterdir() if p.suffix in (".py", ".cpp", ".h")),
     ]
     text = b"".join(p.read_bytes() for p in sources) + native.why_not().encode()
     return hashlib.sha256(text).hexdigest()[:16]

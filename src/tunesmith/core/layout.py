@@ -103,6 +103,11 @@ class Layout:
         return [self._group(members) for members in self._plan_groups()]
 
     @cached_property
+    def starts(self) -> Tensor:
+        """(S + 1,) the offsets."""
+        return torch.tensor(self.offsets)
+
+    @cached_property
     def gather(self) -> Tensor:
         """(T,) where each token's output stands among the groups' outputs, one after another."""
         return self._inverse()

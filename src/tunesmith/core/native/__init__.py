@@ -1,4 +1,4 @@
-"""Kernels of our own for CPUs (kernels.cpp), compiled on first use and kept; without a compiler PyTorch's own are used.
+"""Kernels of our own for CPUs (*.cpp), compiled on first use and kept; without a compiler PyTorch's own are used.
 
 `library()` is the loaded library or None, `why_not()` the reason in words. The library is built for this very processor
 (-march=native) into $XDG_CACHE_HOME/tunesmith (~/.cache/tunesmith), under a name made of all that decides its content.
@@ -19,7 +19,8 @@ from pathlib import Path
 
 import torch
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
+HEADER = Path(__file__).with_name("common.h")
 FLAGS = (
     *("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-std=c++17"),
     *("-fPIC", "-shared", "-fvisibility=hidden"),
@@ -75,7 +76,8 @@ def _fingerprint(compiler: str) -> str:
         if (cpu.exists())
         else platform.processor()
     )
-    parts = [SOURCE.read_text(), " ".join(FLAGS), version, platform.machine(), flags, *map(str, _openmp())]
+    texts = [path.read_text() for path in (*SOURCES, HEADER)]
+    parts = [*texts, " ".join(FLAGS), version, platform.machine(), flags, *map(str, _openmp())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -88,6 +90,6 @@ def _compile(compiler: str, path: Path) -> None:
     """Built aside and renamed, so that another process sees a whole library or none."""
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         built = Path(scratch) / path.name
-        command = [compiler, *FLAGS, str(SOURCE), "-o", str(built), *map(str, _openmp()), "-lm"]
+        command = [compiler, *FLAGS, *map(str, SOURCES), "-o", str(built), *map(str, _openmp()), "-lm"]
         subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIME_LIMIT)
         built.replace(path)

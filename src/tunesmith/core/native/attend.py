@@ -16,13 +16,15 @@ from torch.autograd.function import once_differentiable
 
 from tunesmith.core.layout import Block, Layout
 from tunesmith.core.native.call import call
+from tunesmith.core.native.ops import dropped, seed
+from tunesmith.core.native.short import AttendShort, are_short
 
 KEPT = 512
 
 
 @dataclass(frozen=True)
 class Shape:
-    """heads share key heads in equal groups; window in places, 0: any distance."""
+    """heads share key heads in equal groups; window in places, 0: any distance; dropout: of the shares."""
 
     heads: int
     key_heads: int
@@ -30,6 +32,7 @@ class Shape:
     scale: float
     causal: bool
     window: int
+    dropout: float = 0.0
 
 
 def attend(
@@ -44,6 +47,15 @@ def attend(
 
     rotary: cosines and sines (T, dim) with which query and key are turned first. Rows past the layout's are zero.
     """
+    if (
+        rotary is None
+        and not (shape.causal or shape.window)
+        and shape.heads == shape.key_heads
+        and are_short(layout)
+    ):
+        query, key, value = (_rows(x) for x in (query, key, value))
+        sizes = (shape.heads, shape.dim, shape.scale)
+        return AttendShort.apply(query, key, value, layout.starts, sizes, shape.dropout)  # type: ignore[no-untyped-call,no-any-return]
     cos, sin = (None, None) if rotary is None else (r.float().contiguous() for r in rotary)
     out: Tensor = _Attend.apply(query, key, value, cos, sin, layout, shape)  # type: ignore[no-untyped-call]
     return out
@@ -64,10 +76,11 @@ class _Attend(torch.autograd.Function):
         query, key, value = (_rows(x) for x in (query, key, value))
         out = query.new_zeros(query.shape)
         kept: list[Tensor] = []
-        for block in layout.blocks(shape.causal):
+        ctx.seed = seed() if shape.dropout else 0
+        for number, block in enumerate(layout.blocks(shape.causal)):
             q, k, v = _gathered(block, query, key, value, cos, sin, shape)
             shares = _shares(block, q, k, shape)
-            _scatter(block, shares @ v, None, None, out, shape)
+            _scatter(block, _dropped(shares, ctx.seed + number, shape) @ v, None, None, out, shape)
             if block.keys.shape[1] <= KEPT and any(ctx.needs_input_grad):
                 kept.append(shares)
         ctx.save_for_backward(query, key, value, cos, sin, *kept)
@@ -82,12 +95,13 @@ class _Attend(torch.autograd.Function):
         grad = _rows(grad)
         of_query = torch.zeros_like(query)
         of_key, of_value = (torch.zeros(len(key), shape.key_heads * shape.dim) for _ in range(2))
-        for block in layout.blocks(shape.causal):
+        for number, block in enumerate(layout.blocks(shape.causal)):
             q, k, v = _gathered(block, query, key, value, cos, sin, shape)
             shares = kept.pop(0) if block.keys.shape[1] <= KEPT else _shares(block, q, k, shape)
             of_out = gather(grad, block.queries, block.real, shape.heads, shape.dim, None, None)
             of_out = of_out.view(q.shape)
-            of_scores = of_out @ v.transpose(1, 2)
+            read = _dropped(shares, ctx.seed + number, shape)
+            of_scores = _dropped(of_out @ v.transpose(1, 2), ctx.seed + number, shape)
             call(
                 "softmax_backward",
                 shares.dtype,
@@ -100,7 +114,7 @@ class _Attend(torch.autograd.Function):
             _scatter(block, of_scores @ k, cos, sin, of_query, shape)
             for sums, part in (
                 (of_key, of_scores.transpose(1, 2) @ q),
-                (of_value, shares.transpose(1, 2) @ of_out),
+                (of_value, read.transpose(1, 2) @ of_out),
             ):
                 call(
                     "scatter_add_heads",
@@ -192,6 +206,11 @@ def _shares(block: Block, q: Tensor, k: Tensor, shape: Shape) -> Tensor:
         shape.scale,
     )
     return scores
+
+
+def _dropped(shares: Tensor, seed: int, shape: Shape) -> Tensor:
+    """The same mask for the same block's shares and for their gradient."""
+    return dropped(shares, seed, shape.dropout) if shape.dropout else shares
 
 
 def _scatter(

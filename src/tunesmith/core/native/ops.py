@@ -1,6 +1,7 @@
 """What a transformer layer computes beside its products, as autograd functions over the kernels.
 
-Each takes what `takes` accepts; the formulas stand in kernels.cpp. Shapes: T tokens, H width.
+Each takes what `takes` accepts; the formulas stand in kernels.cpp and encoder.cpp. Shapes: T tokens, H width.
+Dropout's masks come from a seed that each call draws from PyTorch's generator, and are drawn again on the way back.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tunesmith.core.native.call import call
@@ -65,3 +66,87 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up, element by element."""
     out: Tensor = _SwiGlu.apply(gate.contiguous(), up.contiguous())  # type: ignore[no-untyped-call]
     return out
+
+
+def seed() -> int:
+    """For the masks of one call."""
+    return int(torch.randint(2**62, ()))
+
+
+def dropped(x: Tensor, seed: int, p: float, out: Tensor | None = None) -> Tensor:
+    """x, contiguous, each element 0 with probability p, else divided by 1 - p: by seed and place alone."""
+    out = torch.empty_like(x) if out is None else out
+    call("dropout", x.dtype, x, out, x.numel(), seed, float(p))
+    return out
+
+
+class _Dropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, seed: int, p: float) -> Tensor:
+        ctx.seed, ctx.p = seed, p
+        return dropped(x, seed, p)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return dropped(grad.contiguous(), ctx.seed, ctx.p), None, None
+
+
+def dropout(x: Tensor, p: float) -> Tensor:
+    """arXiv:1207.0580; x itself where p is 0."""
+    return _Dropout.apply(x.contiguous(), seed(), p) if p else x  # type: ignore[no-untyped-call]
+
+
+class _AddNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, past: Tensor, weight: Tensor, bias: Tensor, eps: float, p: float
+    ) -> Tensor:
+        ctx.seed, ctx.p = seed() if p else 0, float(p)
+        sums, out = torch.empty_like(x), torch.empty_like(x)
+        mean, rstd = torch.empty(len(x)), torch.empty(len(x))
+        inputs, made = (x, past, weight, bias), (sums, out, mean, rstd)
+        call("add_norm", x.dtype, *inputs, *made, *x.shape, eps, ctx.seed, ctx.p)
+        ctx.save_for_backward(sums, weight, mean, rstd)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, rstd = ctx.saved_tensors
+        of_past = torch.empty_like(x)
+        of_x = torch.empty_like(x) if ctx.p else None
+        trained = any(ctx.needs_input_grad[2:4])
+        sums = torch.zeros(torch.get_num_threads(), 2, x.shape[1]) if trained else None
+        inputs, made = (x, weight, mean, rstd, grad.contiguous()), (of_past, of_x, sums)
+        call("add_norm_backward", x.dtype, *inputs, *made, *x.shape, ctx.seed, ctx.p)
+        of_weight, of_bias = (None, None) if sums is None else sums.sum(0).to(weight.dtype)
+        return of_past if of_x is None else of_x, of_past, of_weight, of_bias, None, None
+
+
+def add_norm(x: Tensor, past: Tensor, norm: nn.LayerNorm, p: float) -> Tensor:
+    """x, past (T, H) -> the layer norm (arXiv:1607.06450) of past + dropout(x), probability p."""
+    inputs = (x.contiguous(), past.contiguous(), norm.weight, norm.bias)
+    return _AddNorm.apply(*inputs, norm.eps, p)  # type: ignore[no-untyped-call,no-any-return]
+
+
+class _Gelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        out = torch.empty_like(x)
+        call("gelu", x.dtype, x, out, x.numel())
+        ctx.save_for_backward(x)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        out = torch.empty_like(x)
+        call("gelu_backward", x.dtype, x, grad.contiguous(), out, x.numel())
+        return out
+
+
+def gelu(x: Tensor) -> Tensor:
+    """x * Phi(x), the normal distribution function; arXiv:1606.08415."""
+    return _Gelu.apply(x.contiguous())  # type: ignore[no-untyped-call,no-any-return]

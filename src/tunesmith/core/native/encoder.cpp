@@ -1,0 +1,337 @@
+// What the layers of encoders compute beside their products: dropout, dropout + residual + layer norm, GELU. Rows are
+// float or bfloat16, sums are float. Masks of dropout are never stored: each pass draws them again from their seed.
+#include "common.h"
+
+// ---- dropout, arXiv:1207.0580 ----------------------------------------------------------------------------------------
+// Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): four words for each counter and
+// key, so what is drawn for an element depends on the seed and on its place alone, not on the threads.
+
+// keep[i], i < n: 0 with probability p, else 1 / (1 - p). Words of the counters first, first + 1, ...: the first word of
+// each, then the second of each, and so on. keep has room for n rounded up to fours.
+static void draw(float* keep, i64 n, uint64_t first, uint64_t seed, float p) {
+    i64 quarter = (n + 3) / 4;
+    uint64_t limit = uint64_t(double(p) * 4294967296.0);
+    float scale = p < 1 ? 1.0f / (1.0f - p) : 0.0f;
+#pragma omp simd
+    for (i64 i = 0; i < quarter; i++) {
+        uint64_t counter = first + uint64_t(i);
+        uint32_t a = uint32_t(counter), b = uint32_t(counter >> 32), c = 0, d = 0;
+        uint32_t k = uint32_t(seed), l = uint32_t(seed >> 32);
+        for (int round = 0; round < 10; round++) {
+            uint64_t x = uint64_t(0xD2511F53u) * a, y = uint64_t(0xCD9E8D57u) * c;
+            a = uint32_t(y >> 32) ^ b ^ k;
+            c = uint32_t(x >> 32) ^ d ^ l;
+            b = uint32_t(y);
+            d = uint32_t(x);
+            k += 0x9E3779B9u;
+            l += 0xBB67AE85u;
+        }
+        keep[i] = a < limit ? 0.0f : scale;
+        keep[i + quarter] = b < limit ? 0.0f : scale;
+        keep[i + 2 * quarter] = c < limit ? 0.0f : scale;
+        keep[i + 3 * quarter] = d < limit ? 0.0f : scale;
+    }
+}
+
+// y = keep * x; the gradient goes the same way. x and y may be the same.
+template <class T> static void dropout(const void* x_, void* y_, i64 n, i64 seed, float p, int threads) {
+    const T* x = (const T*)x_;
+    T* y = (T*)y_;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (i64 start = 0; start < n; start += CHUNK) {
+        i64 count = start + CHUNK < n ? CHUNK : n - start;
+        float* keep = scratch(CHUNK);
+        draw(keep, count, start / 4, seed, p);
+#pragma omp simd
+        for (i64 i = 0; i < count; i++) put(y + start + i, get(x[start + i]) * keep[i]);
+    }
+}
+BOTH(dropout, (const void* x, void* y, i64 n, i64 seed, float p, int threads), (x, y, n, seed, p, threads))
+
+// ---- residual + layer norm: s = r + keep * x, y = w * (s - mean(s)) / sqrt(var(s) + eps) + b, arXiv:1607.06450 --------
+
+template <class T>
+static void add_norm(const void* x_, const void* r_, const void* w_, const void* b_, void* s_, void* y_, float* mean,
+                     float* rstd, i64 rows, i64 width, float eps, i64 seed, float p, int threads) {
+    const T *x = (const T*)x_, *r = (const T*)r_, *w = (const T*)w_, *b = (const T*)b_;
+    T *s = (T*)s_, *y = (T*)y_;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (i64 i = 0; i < rows; i++) {
+        const T *from = x + i * width, *past = r + i * width;
+        T *sum = s + i * width, *out = y + i * width;
+        float* keep = scratch(width + 4);
+        if (p > 0) {
+            draw(keep, width, i * ((width + 3) / 4), seed, p);
+#pragma omp simd
+            for (i64 j = 0; j < width; j++) put(sum + j, get(past[j]) + get(from[j]) * keep[j]);
+        } else {
+#pragma omp simd
+            for (i64 j = 0; j < width; j++) put(sum + j, get(past[j]) + get(from[j]));
+        }
+        float total = 0, squares = 0;
+#pragma omp simd reduction(+ : total)
+        for (i64 j = 0; j < width; j++) total += get(sum[j]);
+        float m = total / width;
+#pragma omp simd reduction(+ : squares)
+        for (i64 j = 0; j < width; j++) squares += (get(sum[j]) - m) * (get(sum[j]) - m);
+        float q = 1.0f / std::sqrt(squares / width + eps);
+        mean[i] = m;
+        rstd[i] = q;
+#pragma omp simd
+        for (i64 j = 0; j < width; j++) put(out + j, (get(sum[j]) - m) * q * get(w[j]) + get(b[j]));
+    }
+}
+BOTH(add_norm,
+     (const void* x, const void* r, const void* w, const void* b, void* s, void* y, float* mean, float* rstd, i64 rows,
+      i64 width, float eps, i64 seed, float p, int threads),
+     (x, r, w, b, s, y, mean, rstd, rows, width, eps, seed, p, threads))
+
+// dr = rstd * (g - mean(g) - shat * mean(g * shat)), g = dy * w, shat = (s - mean) * rstd; dx = keep * dr (null without
+// dropout). sums (threads, 2, width), or null, gets those of w and b for each thread.
+template <class T>
+static void add_norm_backward(const void* s_, const void* w_, const float* mean, const float* rstd, const void* dy_,
+                              void* dr_, void* dx_, float* sums, i64 rows, i64 width, i64 seed, float p, int threads) {
+    const T *s = (const T*)s_, *w = (const T*)w_, *dy = (const T*)dy_;
+    T *dr = (T*)dr_, *dx = (T*)dx_;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int t = 0; t < threads; t++) {
+        float *of_w = sums ? sums + 2 * t * width : nullptr, *of_b = sums ? of_w + width : nullptr;
+        float* keep = scratch(width + 4);
+        for (i64 i = rows * t / threads; i < rows * (t + 1) / threads; i++) {
+            const T *a = s + i * width, *g = dy + i * width;
+            T* out = dr + i * width;
+            float m = mean[i], q = rstd[i], total = 0, dot = 0;
+#pragma omp simd reduction(+ : total, dot)
+            for (i64 j = 0; j < width; j++) {
+                float of = get(g[j]) * get(w[j]);
+                total += of;
+                dot += of * (get(a[j]) - m);
+            }
+            float shift = total / width, c = dot * q * q / width;
+#pragma omp simd
+            for (i64 j = 0; j < width; j++)
+                put(out + j, q * (get(g[j]) * get(w[j]) - shift - (get(a[j]) - m) * c));
+            if (dx) {
+                draw(keep, width, i * ((width + 3) / 4), seed, p);
+                T* dropped = dx + i * width;
+#pragma omp simd
+                for (i64 j = 0; j < width; j++) put(dropped + j, get(out[j]) * keep[j]);
+            }
+            if (sums) {
+#pragma omp simd
+                for (i64 j = 0; j < width; j++) {
+                    of_w[j] += get(g[j]) * (get(a[j]) - m) * q;
+                    of_b[j] += get(g[j]);
+                }
+            }
+        }
+    }
+}
+BOTH(add_norm_backward,
+     (const void* s, const void* w, const float* mean, const float* rstd, const void* dy, void* dr, void* dx, float* sums,
+      i64 rows, i64 width, i64 seed, float p, int threads),
+     (s, w, mean, rstd, dy, dr, dx, sums, rows, width, seed, p, threads))
+
+// ---- GELU: x * Phi(x), arXiv:1606.08415 ------------------------------------------------------------------------------
+
+// Phi(x), with e = exp(-x^2 / 2): erfc by Abramowitz and Stegun 7.1.26, 1.5e-7 absolute.
+static inline float normal(float x, float e) {
+    float t = 1.0f / (1.0f + 0.3275911f * 0.70710678f * std::fabs(x));
+    float tail = ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t + 0.254829592f) * t * e;
+    return x < 0 ? 0.5f * tail : 1.0f - 0.5f * tail;
+}
+
+template <class T> static void gelu(const void* x_, void* y_, i64 n, int threads) {
+    const T* x = (const T*)x_;
+    T* y = (T*)y_;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (i64 start = 0; start < n; start += CHUNK) {
+        i64 end = start + CHUNK < n ? start + CHUNK : n;
+#pragma omp simd
+        for (i64 i = start; i < end; i++) {
+            float a = get(x[i]);
+            put(y + i, a * normal(a, fast_exp(-0.5f * a * a)));
+        }
+    }
+}
+BOTH(gelu, (const void* x, void* y, i64 n, int threads), (x, y, n, threads))
+
+template <class T> static void gelu_backward(const void* x_, const void* dy_, void* dx_, i64 n, int threads) {
+    const T *x = (const T*)x_, *dy = (const T*)dy_;
+    T* dx = (T*)dx_;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (i64 start = 0; start < n; start += CHUNK) {
+        i64 end = start + CHUNK < n ? start + CHUNK : n;
+#pragma omp simd
+        for (i64 i = start; i < end; i++) {
+            float a = get(x[i]), e = fast_exp(-0.5f * a * a);
+            put(dx + i, get(dy[i]) * (normal(a, e) + a * e * 0.39894228f));
+        }
+    }
+}
+BOTH(gelu_backward, (const void* x, const void* dy, void* dx, i64 n, int threads), (x, dy, dx, n, threads))
+
+// ---- attention of short rows that see themselves in both directions, arXiv:1706.03762 ---------------------------------
+// Row r's tokens are offsets[r] to offsets[r + 1] - 1; heads lie side by side, tokens `..._stride` elements apart. A head
+// of a row is computed at once, in float, within the cache: shares = keep * softmax(scale * q k^T), out = shares v.
+
+typedef float lane __attribute__((vector_size(64), aligned(4)));  // 16 floats, wherever they lie
+const i64 LANE = 16;
+
+template <int ROWS, int LANES>
+static inline void tile(float* c, i64 width, const float* a, i64 down, i64 along, const float* b, i64 b_width, i64 depth) {
+    lane sums[ROWS][LANES] = {};
+    for (i64 k = 0; k < depth; k++)
+        for (int i = 0; i < ROWS; i++)
+            for (int j = 0; j < LANES; j++)
+                sums[i][j] += a[i * down + k * along] * *(const lane*)(b + k * b_width + j * LANE);
+    for (int i = 0; i < ROWS; i++)
+        for (int j = 0; j < LANES; j++) *(lane*)(c + i * width + j * LANE) = sums[i][j];
+}
+
+// c (rows, columns) = a (rows, depth) b (depth, columns); columns in whole lanes. Element (i, k) of a stands at
+// i * down + k * along; rows of c and b are `width` and `b_width` apart.
+static void product(float* c, i64 width, const float* a, i64 down, i64 along, const float* b, i64 b_width, i64 rows,
+                    i64 columns, i64 depth) {
+    for (i64 j = 0; j < columns; j += 2 * LANE) {
+        bool both = j + LANE < columns;
+        i64 i = 0;
+        for (; i + 4 <= rows; i += 4)
+            both ? tile<4, 2>(c + i * width + j, width, a + i * down, down, along, b + j, b_width, depth)
+                 : tile<4, 1>(c + i * width + j, width, a + i * down, down, along, b + j, b_width, depth);
+        for (; i < rows; i++)
+            both ? tile<1, 2>(c + i * width + j, width, a + i * down, down, along, b + j, b_width, depth)
+                 : tile<1, 1>(c + i * width + j, width, a + i * down, down, along, b + j, b_width, depth);
+    }
+}
+
+template <class T> static void load(float* to, i64 width, const T* from, i64 stride, i64 rows, i64 dim) {
+    for (i64 i = 0; i < rows; i++) {
+#pragma omp simd
+        for (i64 j = 0; j < dim; j++) to[i * width + j] = get(from[i * stride + j]);
+        for (i64 j = dim; j < width; j++) to[i * width + j] = 0;
+    }
+}
+template <class T> static void store(T* to, i64 stride, const float* from, i64 width, i64 rows, i64 dim) {
+    for (i64 i = 0; i < rows; i++) {
+#pragma omp simd
+        for (i64 j = 0; j < dim; j++) put(to + i * stride + j, from[i * width + j]);
+    }
+}
+static void transpose(float* to, i64 width, const float* from, i64 from_width, i64 rows, i64 dim) {
+    for (i64 j = 0; j < dim; j++) {
+        for (i64 i = 0; i < rows; i++) to[j * width + i] = from[i * from_width + j];
+        for (i64 i = rows; i < width; i++) to[j * width + i] = 0;
+    }
+}
+
+static i64 lanes(i64 n) { return (n + LANE - 1) / LANE * LANE; }
+
+// scores (rows, width), of which `rows` columns count, become shares.
+static void softmax(float* scores, i64 width, i64 rows, float scale) {
+    for (i64 i = 0; i < rows; i++) {
+        float *x = scores + i * width, highest = -INFINITY, sum = 0;
+#pragma omp simd reduction(max : highest)
+        for (i64 j = 0; j < rows; j++) highest = x[j] > highest ? x[j] : highest;
+#pragma omp simd reduction(+ : sum)
+        for (i64 j = 0; j < rows; j++) {
+            x[j] = fast_exp((x[j] - highest) * scale);
+            sum += x[j];
+        }
+        float share = highest == highest ? 1.0f / sum : NAN;
+#pragma omp simd
+        for (i64 j = 0; j < rows; j++) x[j] *= share;
+    }
+}
+
+// The mask of head h of row r, (length, length).
+static void draw_square(float* keep, i64 r, i64 heads, i64 h, i64 length, i64 seed, float p) {
+    draw(keep, length * length, uint64_t(r * heads + h) << 32, seed, p);
+}
+
+template <class T>
+static void attend_short(const void* q_, i64 q_stride, const void* k_, i64 k_stride, const void* v_, i64 v_stride,
+                         const i64* offsets, void* out_, i64 rows, i64 heads, i64 dim, float scale, i64 seed, float p,
+                         int threads) {
+    const T *q = (const T*)q_, *k = (const T*)k_, *v = (const T*)v_;
+    T* out = (T*)out_;
+    i64 wide = lanes(dim);
+#pragma omp parallel for collapse(2) num_threads(threads) schedule(dynamic, 4)
+    for (i64 r = 0; r < rows; r++) {
+        for (i64 h = 0; h < heads; h++) {
+            i64 first = offsets[r], n = offsets[r + 1] - first, width = lanes(n);
+            float* asked = scratch(3 * n * wide + (wide + n) * width + n * n + 4);
+            float *keys = asked + n * wide, *values = keys + n * wide, *turned = values + n * wide;
+            float *shares = turned + wide * width, *keep = shares + n * width;
+            load(asked, wide, q + first * q_stride + h * dim, q_stride, n, dim);
+            load(keys, wide, k + first * k_stride + h * dim, k_stride, n, dim);
+            load(values, wide, v + first * v_stride + h * dim, v_stride, n, dim);
+            transpose(turned, width, keys, wide, n, dim);
+            product(shares, width, asked, wide, 1, turned, width, n, width, dim);
+            softmax(shares, width, n, scale);
+            if (p > 0) {
+                draw_square(keep, r, heads, h, n, seed, p);
+                for (i64 i = 0; i < n; i++)
+                    for (i64 j = 0; j < n; j++) shares[i * width + j] *= keep[i * n + j];
+            }
+            product(asked, wide, shares, width, 1, values, wide, n, wide, n);
+            store(out + first * heads * dim + h * dim, heads * dim, asked, wide, n, dim);
+        }
+    }
+}
+BOTH(attend_short,
+     (const void* q, i64 q_stride, const void* k, i64 k_stride, const void* v, i64 v_stride, const i64* offsets, void* out,
+      i64 rows, i64 heads, i64 dim, float scale, i64 seed, float p, int threads),
+     (q, q_stride, k, k_stride, v, v_stride, offsets, out, rows, heads, dim, scale, seed, p, threads))
+
+// Gradients of q, k, v; shares are computed again. dy, dq, dk, dv: tokens side by side.
+template <class T>
+static void attend_short_backward(const void* q_, i64 q_stride, const void* k_, i64 k_stride, const void* v_, i64 v_stride,
+                                  const i64* offsets, const void* dy_, void* dq_, void* dk_, void* dv_, i64 rows,
+                                  i64 heads, i64 dim, float scale, i64 seed, float p, int threads) {
+    const T *q = (const T*)q_, *k = (const T*)k_, *v = (const T*)v_, *dy = (const T*)dy_;
+    T *dq = (T*)dq_, *dk = (T*)dk_, *dv = (T*)dv_;
+    i64 wide = lanes(dim);
+#pragma omp parallel for collapse(2) num_threads(threads) schedule(dynamic, 4)
+    for (i64 r = 0; r < rows; r++) {
+        for (i64 h = 0; h < heads; h++) {
+            i64 first = offsets[r], n = offsets[r + 1] - first, width = lanes(n), at = first * heads * dim + h * dim;
+            float* asked = scratch(4 * n * wide + (wide + 2 * n) * width + n * n + 4);
+            float *keys = asked + n * wide, *of_out = keys + n * wide, *made = of_out + n * wide;
+            float *turned = made + n * wide, *shares = turned + wide * width, *grads = shares + n * width;
+            float* keep = grads + n * width;
+            load(asked, wide, q + first * q_stride + h * dim, q_stride, n, dim);
+            load(keys, wide, k + first * k_stride + h * dim, k_stride, n, dim);
+            load(of_out, wide, dy + at, heads * dim, n, dim);
+            transpose(turned, width, keys, wide, n, dim);
+            product(shares, width, asked, wide, 1, turned, width, n, width, dim);
+            softmax(shares, width, n, scale);
+            load(made, wide, v + first * v_stride + h * dim, v_stride, n, dim);
+            transpose(turned, width, made, wide, n, dim);
+            product(grads, width, of_out, wide, 1, turned, width, n, width, dim);
+            for (i64 i = 0; i < n * n; i++) keep[i] = 1;
+            if (p > 0) draw_square(keep, r, heads, h, n, seed, p);
+            for (i64 i = 0; i < n; i++) {  // grads become those of the scores, shares what the values were read with
+                float *s = shares + i * width, *g = grads + i * width, *m = keep + i * n, dot = 0;
+#pragma omp simd reduction(+ : dot)
+                for (i64 j = 0; j < n; j++) dot += s[j] * g[j] * m[j];
+#pragma omp simd
+                for (i64 j = 0; j < n; j++) {
+                    g[j] = s[j] * (g[j] * m[j] - dot) * scale;
+                    s[j] *= m[j];
+                }
+            }
+            product(made, wide, shares, 1, width, of_out, wide, n, wide, n);
+            store(dv + at, heads * dim, made, wide, n, dim);
+            product(made, wide, grads, width, 1, keys, wide, n, wide, n);
+            store(dq + at, heads * dim, made, wide, n, dim);
+            product(made, wide, grads, 1, width, asked, wide, n, wide, n);
+            store(dk + at, heads * dim, made, wide, n, dim);
+        }
+    }
+}
+BOTH(attend_short_backward,
+     (const void* q, i64 q_stride, const void* k, i64 k_stride, const void* v, i64 v_stride, const i64* offsets,
+      const void* dy, void* dq, void* dk, void* dv, i64 rows, i64 heads, i64 dim, float scale, i64 seed, float p,
+      int threads),
+     (q, q_stride, k, k_stride, v, v_stride, offsets, dy, dq, dk, dv, rows, heads, dim, scale, seed, p, threads))

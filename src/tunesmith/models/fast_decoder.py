@@ -1,0 +1,87 @@
+"""Layers of Llama's kind (arXiv:2302.13971) by our own kernels.
+
+x += attention(norm(x)); x += down(silu(gate(h)) * up(h)) with h = norm(x).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from tunesmith.core.layout import Layout
+from tunesmith.core.native.attend import Shape, attend
+from tunesmith.core.native.cache import Decode, Prefill
+from tunesmith.core.native.call import takes
+from tunesmith.core.native.ops import rms_norm, swiglu
+from tunesmith.models.fast_linear import linears
+
+ATTENTIONS = frozenset(("LlamaAttention", "MistralAttention", "Qwen2Attention", "Qwen3Attention"))
+"""Whose forward is the one written here; checked all the same."""
+NORMS = frozenset(("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm"))
+PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+
+
+def is_layer(module: Any) -> bool:
+    if {name for name, _ in module.named_children()} != PARTS:
+        return False
+    mlp = module.mlp
+    return (
+        type(module.self_attn).__name__ in ATTENTIONS
+        and {type(n).__name__ for n in (module.input_layernorm, module.post_attention_layernorm)} <= NORMS
+        and all(hasattr(mlp, part) for part in ("gate_proj", "up_proj", "down_proj"))
+        and type(mlp.act_fn).__name__ in ("SiLU", "SiLUActivation")
+    )
+
+
+def forward(
+    layer: Any,
+    hidden_states: Tensor,
+    *args: Any,
+    position_embeddings: tuple[Tensor, Tensor] | None = None,
+    layout: Layout | Prefill | Decode | None = None,
+    **rest: Any,
+) -> Any:
+    """(1, T, H) -> (1, T, H)."""
+    attention_module = layer.self_attn
+    if (
+        layout is None
+        or position_embeddings is None
+        or rest.get("past_key_values") is not None
+        or not takes(hidden_states, layer.input_layernorm.weight)
+    ):
+        return type(layer).forward(
+            layer, hidden_states, *args, position_embeddings=position_embeddings, layout=layout, **rest
+        )
+    if isinstance(layout, Layout):
+        layout.calls += 1
+    normed, x = _norm(layer.input_layernorm, hidden_states[0])
+    x = x + _attention(attention_module, normed, position_embeddings, layout)
+    normed, x = _norm(layer.post_attention_layernorm, x)
+    mlp = layer.mlp
+    gate_, up = linears(normed, [mlp.gate_proj, mlp.up_proj])
+    (out,) = linears(swiglu(gate_, up), [mlp.down_proj])
+    return (x + out)[None]
+
+
+def _norm(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    return rms_norm(x, module.weight, module.variance_epsilon)  # type: ignore[arg-type]
+
+
+def _attention(
+    module: Any, x: Tensor, rotary: tuple[Tensor, Tensor], layout: Layout | Prefill | Decode
+) -> Tensor:
+    query, key, value = linears(x, [module.q_proj, module.k_proj, module.v_proj])
+    dim = module.head_dim
+    if hasattr(module, "q_norm"):
+        query = _norm(module.q_norm, query.view(-1, dim))[0].view(query.shape)
+        key = _norm(module.k_norm, key.view(-1, dim))[0].view(key.shape)
+    window = getattr(module, "sliding_window", getattr(module.config, "sliding_window", None))
+    dropout = module.attention_dropout if module.training else 0.0
+    shape = Shape(query.shape[1] // dim, key.shape[1] // dim, dim, module.scaling, True, window or 0, dropout)
+    turned = (rotary[0][0], rotary[1][0])
+    if isinstance(layout, Layout):
+        out = attend(query, key, value, layout, shape, turned)
+    else:
+        out = layout.attend(module.layer_idx, query, key, value, shape, turned)
+    return linears(out, [module.o_proj])[0]

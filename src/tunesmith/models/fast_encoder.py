@@ -1,0 +1,103 @@
+"""Layers of BERT's kind (arXiv:1810.04805) by our own kernels, DistilBERT's among them.
+
+x = norm(x + dropout(out(attention(x)))); x = norm(x + dropout(down(gelu(up(x))))).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from transformers.activations import GELUActivation
+
+from tunesmith.core.layout import Layout
+from tunesmith.core.native.attend import Shape, attend
+from tunesmith.core.native.call import takes
+from tunesmith.core.native.ops import add_norm, gelu
+from tunesmith.models.fast_linear import linears
+
+BERTS = frozenset(("BertLayer", "RobertaLayer", "XLMRobertaLayer", "CamembertLayer", "ElectraLayer"))
+"""Whose forward is the one written here; checked all the same."""
+DISTILBERT = "TransformerBlock"
+
+
+class Parts(NamedTuple):
+    """What a layer is made of; dropouts as probabilities."""
+
+    attention: Any
+    queries: list[nn.Module]
+    """And keys and values."""
+    heads: int
+    out: nn.Module
+    out_dropout: float
+    out_norm: nn.LayerNorm
+    up: nn.Module
+    activation: nn.Module
+    down: nn.Module
+    down_dropout: float
+    down_norm: nn.LayerNorm
+
+
+def is_layer(module: Any) -> bool:
+    kind = type(module)
+    if not kind.__module__.startswith("transformers.models."):
+        return False
+    if kind.__name__ in BERTS:
+        return not module.is_decoder
+    return kind.__name__ == DISTILBERT and ".distilbert." in kind.__module__
+
+
+def forward(
+    layer: Any, hidden_states: Tensor, *args: Any, layout: Layout | None = None, **rest: Any
+) -> Tensor:
+    """(1, T, H) -> (1, T, H)."""
+    parts = _distilbert(layer) if type(layer).__name__ == DISTILBERT else _bert(layer)
+    if layout is None or not takes(hidden_states, parts.out_norm.weight):
+        stock: Tensor = type(layer).forward(layer, hidden_states, *args, layout=layout, **rest)
+        return stock
+    layout.calls += 1
+    x, own = hidden_states[0], parts.attention
+    query, key, value = linears(x, parts.queries)
+    dropout = own.dropout.p if own.training else 0.0
+    dim = query.shape[1] // parts.heads
+    shape = Shape(parts.heads, parts.heads, dim, own.scaling, False, 0, dropout)
+    (mixed,) = linears(attend(query, key, value, layout, shape), [parts.out])
+    x = add_norm(mixed, x, parts.out_norm, parts.out_dropout if layer.training else 0.0)
+    (inner,) = linears(x, [parts.up])
+    inner = gelu(inner) if type(parts.activation) is GELUActivation else parts.activation(inner)
+    (out,) = linears(inner, [parts.down])
+    return add_norm(out, x, parts.down_norm, parts.down_dropout if layer.training else 0.0)[None]
+
+
+def _bert(layer: Any) -> Parts:
+    own, first, second = layer.attention.self, layer.attention.output, layer.output
+    return Parts(
+        attention=own,
+        queries=[own.query, own.key, own.value],
+        heads=own.num_attention_heads,
+        out=first.dense,
+        out_dropout=first.dropout.p,
+        out_norm=first.LayerNorm,
+        up=layer.intermediate.dense,
+        activation=layer.intermediate.intermediate_act_fn,
+        down=second.dense,
+        down_dropout=second.dropout.p,
+        down_norm=second.LayerNorm,
+    )
+
+
+def _distilbert(layer: Any) -> Parts:
+    own, inner = layer.attention, layer.ffn
+    return Parts(
+        attention=own,
+        queries=[own.q_lin, own.k_lin, own.v_lin],
+        heads=own.n_heads,
+        out=own.out_lin,
+        out_dropout=0.0,
+        out_norm=layer.sa_layer_norm,
+        up=inner.lin1,
+        activation=inner.activation,
+        down=inner.lin2,
+        down_dropout=inner.dropout.p,
+        down_norm=layer.output_layer_norm,
+    )
