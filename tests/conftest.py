@@ -15,7 +15,8 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _one_thread_and_default_algorithms():
-    """A run sets threads and deterministic kernels for its process; each test starts from the same place."""
+    """A run sets threads and deterministic kernels for its process; each test starts from the same place and seed."""
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     yield
     torch.use_deterministic_algorithms(False)

@@ -191,6 +191,21 @@ def test_the_head_and_its_cross_entropy(
 
 
 @needs_library
+def test_the_head_makes_no_gradient_where_none_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A weight that is trained says so outside training too: its gradient would take two thirds of the time."""
+    products: list[int] = []
+    monkeypatch.setattr(torch, "mm", lambda *a, **more: products.append(1))
+    states, weight = torch.randn(4, 8), torch.randn(9, 8, requires_grad=True)
+    targets, weights = torch.randint(9, (4,)), torch.ones(4)
+    with torch.no_grad():
+        total, losses, _ = linear_cross_entropy(states, weight, targets, weights)
+    wanted = torch.nn.functional.cross_entropy(states @ weight.detach().t(), targets, reduction="none")
+    near(losses, wanted.double())
+    assert products == []
+    assert not total.requires_grad
+
+
+@needs_library
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_adamw_equals_pytorchs(decay: float) -> None:
     weight = torch.randn(9001)

@@ -68,6 +68,8 @@ def linear_cross_entropy(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """states (M, H), weight (V, H), targets and weights (M,) -> the weighted sum (), in nats and float32; the losses
     (M,) and the likeliest token (M,) of each row, without gradient."""
+    if not torch.is_grad_enabled():  # a trained weight would get its gradient, which nobody asks for
+        states, weight = states.detach(), weight.detach()
     found = _LinearCrossEntropy.apply(states, weight, targets, weights, smoothing)  # type: ignore[no-untyped-call]
     total, losses, best = found
     return total, losses, best
