@@ -18,7 +18,7 @@ from tunesmith.data import folders
 from tunesmith.data.account import Account
 from tunesmith.data.class_pairs import class_pairs
 from tunesmith.data.encode import HeadEncoder, encode, span_labels
-from tunesmith.data.load import Splits, lengths, load_splits, preview, tokenise
+from tunesmith.data.load import Splits, few_collections, lengths, load_splits, preview, tokenise
 from tunesmith.data.pairs import PairEncoder, encode_pairs
 from tunesmith.data.render import Renderer
 from tunesmith.data.template import TemplateChoice, apply_choice, choose_template
@@ -111,6 +111,7 @@ def _model_folder(base: str) -> str:
 SPLITS = ("train", "validation", "test")
 
 
+@few_collections()
 def prepare(run: Run, folder: Path, sink: EventSink, now: datetime | None = None) -> Prepared:
     """Read and render the rows; choose what the recipe left open; print the account.
 
