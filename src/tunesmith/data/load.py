@@ -36,9 +36,9 @@ class Splits:
     none. hashes: file -> SHA-256.
     """
 
-    train: tuple[Example, ...]
-    validation: tuple[Example, ...]
-    test: tuple[Example, ...]
+    train: Sequence[Example]
+    validation: Sequence[Example]
+    test: Sequence[Example]
     mapping: Mapping
     account: Account
     warnings: tuple[str, ...]

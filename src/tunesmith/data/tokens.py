@@ -12,6 +12,7 @@ import numpy as np
 
 from tunesmith.data.account import Account
 from tunesmith.data.backend import BATCH
+from tunesmith.data.flat import sizes
 from tunesmith.data.render import Renderer, Supervise
 from tunesmith.errors import ConfigError, RowError
 from tunesmith.types import Example, Segment, TokenRow
@@ -176,12 +177,11 @@ def lengths(rows: Sequence[TokenRow]) -> dict[str, float]:
     """Tokens in a row: min, mean, p95, max; `supervised`: share of all tokens that carry loss. Empty: all 0."""
     if not rows:
         return {"min": 0, "mean": 0.0, "p95": 0, "max": 0, "supervised": 0.0}
-    sizes = np.array([row.num_tokens for row in rows])
-    supervised = sum(row.num_supervised for row in rows)
+    tokens, supervised = sizes(rows)
     return {
-        "min": int(sizes.min()),
-        "mean": float(sizes.mean()),
-        "p95": int(np.percentile(sizes, 95, method="higher")),
-        "max": int(sizes.max()),
-        "supervised": float(supervised / sizes.sum()),
+        "min": int(tokens.min()),
+        "mean": float(tokens.mean()),
+        "p95": int(np.percentile(tokens, 95, method="higher")),
+        "max": int(tokens.max()),
+        "supervised": float(supervised.sum() / tokens.sum()),
     }
