@@ -124,7 +124,7 @@ class TokenRow:
 
     @property
     def num_supervised(self) -> int:
-        return sum(int((s.weights > 0).sum()) for s in self.segments)
+        return sum(int(np.count_nonzero(s.weights > 0)) for s in self.segments)
 
 
 class EventSink(Protocol):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from tunesmith.data.backend import Asking
 from tunesmith.data.encode import HeadEncoder, texts_of
 from tunesmith.types import Example, Segment, TokenRow
 
@@ -21,16 +23,22 @@ class TextsEncoder(HeadEncoder):
     def describe(self) -> str:
         return f"{self.around()}; its embedding is a pooled state"
 
-    def row(self, example: Example, max_length: int | None = None) -> TokenRow:
-        """At most `max_length` tokens of each text, cut at its end."""
-        encoded = self.tokenizer(
-            texts_in(example),
+    def _encode_all(self, texts: Sequence[Any], max_length: int | None) -> Sequence[list[int]]:
+        """The ids of each text, of at most `max_length` tokens, cut at its end."""
+        found: list[list[int]] = self.tokenizer(
+            texts,
             split_special_tokens=True,
             truncation=bool(max_length),
             max_length=max_length,
             verbose=False,
-        )
-        texts = [np.asarray(ids, np.int64) for ids in encoded["input_ids"]]
+        )["input_ids"]
+        return found
+
+    def _row(self, example: Example) -> Asking[TokenRow]:
+        texts = []
+        for text in texts_in(example):
+            ids = yield text
+            texts.append(np.asarray(ids, np.int64))
         segments = tuple(Segment(ids, np.zeros(len(ids), np.float32)) for ids in texts)
         group = None if example.label is None else np.array([zlib.crc32(example.label.encode())], np.int64)
         return TokenRow(example.ref, segments, group, alone=True)

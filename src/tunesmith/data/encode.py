@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.data.account import Account
-from tunesmith.data.tokens import OnLongRow, accounted
+from tunesmith.data.backend import Asking, Text, encode_all, in_lockstep, one
+from tunesmith.data.tokens import OnLongRow, accounted, alone
 from tunesmith.errors import DataError, RowError
 from tunesmith.types import IGNORED, UNSEEN, Example, Segment, TokenRow
 
@@ -81,41 +82,47 @@ class HeadEncoder:
         return f"a text goes to the model {around}"
 
     def row(self, example: Example, max_length: int | None = None) -> TokenRow:
-        """At most `max_length` tokens, cut at the end of the (longer) text. Raises RowError for an answer that is
+        """`rows_of` one example, whose RowError is raised."""
+        return one(self.rows_of([example], max_length))
+
+    def rows_of(
+        self, examples: Sequence[Example], max_length: int | None = None
+    ) -> list[TokenRow | RowError]:
+        """At most `max_length` tokens of each, cut at the end of the (longer) text; a RowError for an answer that is
         none."""
-        encoded = self.tokenizer(
-            *texts_of(example),
-            return_offsets_mapping=True,
-            split_special_tokens=True,
-            truncation="longest_first" if max_length else False,
-            max_length=max_length,
-            verbose=False,
+        return in_lockstep(
+            [self._row(example) for example in examples], lambda texts: self._encode_all(texts, max_length)
         )
-        ids = np.asarray(encoded["input_ids"], np.int64)
-        types = encoded.get("token_type_ids") if example.pair is not None else None
+
+    def _encode_all(self, texts: Sequence[Text], max_length: int | None) -> Sequence[Any]:
+        return encode_all(self.tokenizer, texts, around=True, typed=True, max_length=max_length)
+
+    def _row(self, example: Example) -> Asking[TokenRow]:
+        encoded = yield as_one(texts_of(example))
+        ids = np.array(encoded.ids, np.int64)
+        types = encoded.type_ids if example.pair is not None and self._has_types else ()
         segment = Segment(ids, np.zeros(len(ids), np.float32))
-        second = None if types is None or 1 not in types else types.index(1)
+        second = types.index(1) if 1 in types else None
         return TokenRow(example.ref, (segment,), self._target(example, encoded), second, alone=True)
+
+    @property
+    def _has_types(self) -> bool:
+        return "token_type_ids" in self.tokenizer.model_input_names
 
     def offsets(self, example: Example, max_length: int) -> list[tuple[int, int]]:
         """Characters of each token of the row; (0, 0) of special ones."""
-        found: list[tuple[int, int]] = self.tokenizer(
-            *texts_of(example),
-            return_offsets_mapping=True,
-            split_special_tokens=True,
-            truncation="longest_first",
-            max_length=max_length,
-            verbose=False,
-        )["offset_mapping"]
+        text = as_one(texts_of(example))
+        (encoded,) = self._encode_all([text], max_length)
+        found: list[tuple[int, int]] = encoded.offsets
         return found
 
     def _target(self, example: Example, encoded: Any) -> NDArray[Any]:
         if not example.answer:  # a text that is only asked
-            return self._nothing(encoded["offset_mapping"])
+            return self._nothing(encoded)
         if self.kind == "classify":
             return np.array([self._index.get(example.answer, IGNORED)], np.int64)
         if self.kind == "tag":
-            return self._tags(example, encoded["offset_mapping"])
+            return self._tags(example, encoded.offsets)
         if self.kind == "regress":
             mean, deviation = np.array(self.scale).T
             scaled: NDArray[np.float32] = ((numbers(example, len(self.labels)) - mean) / deviation).astype(
@@ -127,9 +134,9 @@ class HeadEncoder:
         several[known] = 1.0
         return several
 
-    def _nothing(self, offsets: Sequence[tuple[int, int]]) -> NDArray[Any]:
+    def _nothing(self, encoded: Any) -> NDArray[Any]:
         if self.kind == "tag":
-            return np.array([IGNORED if a == b else 0 for a, b in offsets], np.int64)
+            return np.array([IGNORED if a == b else 0 for a, b in encoded.offsets], np.int64)
         return np.array([IGNORED]) if self.kind == "classify" else np.zeros(len(self.labels), np.float32)
 
     def _tags(self, example: Example, offsets: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
@@ -153,6 +160,11 @@ def texts_of(example: Example) -> tuple[str, ...]:
     if users != 1:
         raise RowError("not_one_text", f"{users} user turns", fix="a head reads one text (and its pair)")
     return example.texts
+
+
+def as_one(texts: tuple[str, ...]) -> Text:
+    """A text by itself, or the two of a pair."""
+    return texts[0] if len(texts) == 1 else (texts[0], texts[1])
 
 
 def spans_from(tags: Sequence[str | None], offsets: Sequence[tuple[int, int]], text: str) -> list[Span]:
@@ -264,6 +276,8 @@ def encode(
         return [encoder.row(example, max_length)]
 
     before = encoder.unaligned
-    rows = accounted(examples, lambda e: [encoder.row(e)], fit, encoder.size, max_length, account)
+    rows = accounted(
+        examples, lambda some: alone(encoder.rows_of(some)), fit, encoder.size, max_length, account
+    )
     account.notes["span_inside_a_token"] += encoder.unaligned - before
     return rows

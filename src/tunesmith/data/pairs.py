@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from tunesmith.data.account import Account
-from tunesmith.data.tokens import OnLongRow, accounted
+from tunesmith.data.backend import Asking, in_lockstep, one
+from tunesmith.data.tokens import OnLongRow, accounted, alone
 from tunesmith.errors import ModelError, RowError
 from tunesmith.types import Example, Message, Segment, TokenRow
 
@@ -47,6 +48,9 @@ class PairEncoder:
 
     def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[int]:
         """The source. Raises RowError for what is no single question."""
+        return one(in_lockstep([self._source(messages, tools)], self._sources))
+
+    def _source(self, messages: Sequence[Message], tools: Sequence[Any]) -> Asking[list[int]]:
         turns = [m for m in messages if m.role != "system"]
         if len(turns) != 1 or turns[0].role != "user" or tools:
             raise RowError(
@@ -55,19 +59,28 @@ class PairEncoder:
                 fix="an encoder-decoder model takes one question a row",
             )
         text = "\n\n".join(m.content for m in messages)
-        return self._ids(self.tokenizer(text, split_special_tokens=True, verbose=False))
+        ids: list[int] = yield text
+        return ids
 
-    def row(self, example: Example) -> TokenRow:
-        source = self.prompt_ids(example.prompt, example.tools)
-        target = self._ids(
-            self.tokenizer(text_target=example.answer, split_special_tokens=True, verbose=False)
-        )
+    def rows_of(self, examples: Sequence[Example]) -> list[TokenRow | RowError]:
+        """A row for each, or the RowError of what is no single question."""
+        sources = in_lockstep([self._source(e.prompt, e.tools) for e in examples], self._sources)
+        targets = self.tokenizer(
+            text_target=[e.answer for e in examples], split_special_tokens=True, verbose=False
+        )["input_ids"]
+        return [
+            source if isinstance(source, RowError) else self._row(example, source, target)
+            for example, source, target in zip(examples, sources, targets, strict=True)
+        ]
+
+    def _row(self, example: Example, source: list[int], target: list[int]) -> TokenRow:
         if target[-1] != self.end_ids[0]:
             target.append(self.end_ids[0])
         return _row(example, source, target)
 
-    def _ids(self, encoded: Any) -> list[int]:
-        return [int(i) for i in encoded["input_ids"]]
+    def _sources(self, texts: list[str]) -> list[list[int]]:
+        found: list[list[int]] = self.tokenizer(texts, split_special_tokens=True, verbose=False)["input_ids"]
+        return found
 
 
 def encode_pairs(
@@ -94,7 +107,9 @@ def encode_pairs(
             target = target[:max_length]
         return [_row(example, source, target)]
 
-    return accounted(examples, lambda e: [encoder.row(e)], fit, _longest_side, max_length, account)
+    return accounted(
+        examples, lambda some: alone(encoder.rows_of(some)), fit, _longest_side, max_length, account
+    )
 
 
 def _longest_side(row: TokenRow) -> int:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +25,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tunesmith.data.backend import Asking, encode_all, in_lockstep, one
+from tunesmith.data.skeleton import Skeletons
 from tunesmith.data.sources import located
 from tunesmith.data.template import (
     DOCUMENT_ENDS,
@@ -56,7 +59,7 @@ class _Encoded:
     """ids: token ids. starts: for each the character (of the marked text) at which it begins."""
 
     ids: list[int]
-    starts: NDArray[np.int64]
+    starts: list[int]
 
 
 class Renderer:
@@ -86,6 +89,7 @@ class Renderer:
         self.starts_with_bos = adds_bos(tokenizer)
         self.document_end_id = _document_end(tokenizer, self.end_ids[0])
         self._ends = [str(tokenizer.convert_ids_to_tokens(token)) for token in self.end_ids]
+        self._skeletons = Skeletons(self.template)
         self._controls = self._find_controls()
         added = tokenizer.added_tokens_decoder.values()
         self._cuts = [token.content for token in added if token.special and not token.normalized]
@@ -102,33 +106,42 @@ class Renderer:
 
         Raises RowError where the template refuses the conversation.
         """
-        return self._encode(self._text(self._guard(messages), self._guard_tools(tools), prompt=True)).ids
+        text = self._text(self._guard(messages), self._guard_tools(tools), prompt=True)
+        return one(in_lockstep([self._encode(text)], self._ask)).ids
 
     def rows(self, example: Example, supervise: Supervise) -> list[TokenRow]:
-        """One row, or one for each supervised assistant turn (see the module's text).
+        """`rows_of` one example, whose RowError is raised."""
+        return one(self.rows_of([example], supervise))
+
+    def rows_of(self, examples: Sequence[Example], supervise: Supervise) -> list[list[TokenRow] | RowError]:
+        """For each example one row, or one for each supervised assistant turn (see the module's text).
 
         supervise: `completion` the last assistant turn, `assistant` every one, `all` every token. Weights are
         those of the messages, else 1. A turn is supervised from its first token to its end token; plain text
-        always as a whole, with a document end. Raises RowError: template_refuses, template_without_tools,
+        always as a whole, with a document end. RowErrors: template_refuses, template_without_tools,
         template_mismatch, no_end_token, no_supervised_tokens, special_token_text, too_many_turns.
         """
+        return in_lockstep([self._rows(example, supervise) for example in examples], self._ask)
+
+    def _rows(self, example: Example, supervise: Supervise) -> Asking[list[TokenRow]]:
         try:
-            rows = (
-                self._text_row(example) if example.text is not None else self._chat_rows(example, supervise)
-            )
-            if not any(row.num_supervised for row in rows):
+            if example.text is not None:
+                rows = yield from self._text_row(example)
+            else:
+                rows = yield from self._chat_rows(example, supervise)
+            if not any((s.weights > 0).any() for row in rows for s in row.segments):
                 raise RowError("no_supervised_tokens", "no token carries loss", fix="check the weights")
         except RowError as error:
             raise located(error, example.ref) from None
         return rows
 
-    def _text_row(self, example: Example) -> list[TokenRow]:
-        ids = self._encode(_broken(example.text or "", self._controls["user"])).ids
+    def _text_row(self, example: Example) -> Asking[list[TokenRow]]:
+        encoded = yield from self._encode(_broken(example.text or "", self._controls["user"]))
         begin = [int(self.tokenizer.bos_token_id)] if self.starts_with_bos else []
-        ids = [*begin, *ids, self.document_end_id]
+        ids = [*begin, *encoded.ids, self.document_end_id]
         return [_row(example, ids, np.ones(len(ids), np.float32))]
 
-    def _chat_rows(self, example: Example, supervise: Supervise) -> list[TokenRow]:
+    def _chat_rows(self, example: Example, supervise: Supervise) -> Asking[list[TokenRow]]:
         messages, tools = self._guard(example.messages), self._guard_tools(example.tools)
         turns = [i for i, message in enumerate(example.messages) if message.role == "assistant"]
         if supervise == "completion":
@@ -139,15 +152,15 @@ class Renderer:
             fix = "cut the conversation, or supervise only the last turn (method.supervise=completion)"
             raise RowError("too_many_turns", f"{len(turns):,} assistant turns; at most {MAX_TURNS}", fix=fix)
         whole = self._text(messages, tools)
-        full = self._encode(whole)
+        full = yield from self._encode(whole)
         weights = np.full(len(full.ids), 1.0 if supervise == "all" else 0.0, np.float32)
         rendered = [self._turn(messages, tools, turn, whole) for turn in turns]
         for turn, (prompt, text) in zip(turns, rendered, strict=True):
-            span = self._span(full, whole, prompt, text)
+            span = yield from self._span(full, whole, prompt, text)
             if span is None:
                 if supervise == "all":
                     raise RowError("template_mismatch", "weights, but the template rewrites earlier turns")
-                return self._split(example, turns, rendered)
+                return (yield from self._split(example, turns, rendered))
             weights[slice(*span)] = _weight(example.messages[turn])
         return [_row(example, full.ids, weights)]
 
@@ -167,29 +180,30 @@ class Renderer:
                 return prompt, text[: at + len(end)]
         raise RowError("no_end_token", f"the template writes this turn without {' or '.join(self._ends)}")
 
-    def _span(self, full: _Encoded, whole: str, prompt: str, text: str) -> tuple[int, int] | None:
+    def _span(self, full: _Encoded, whole: str, prompt: str, text: str) -> Asking[tuple[int, int] | None]:
         """Token positions of the turn in the whole conversation, if it stands there as serving would see it."""
         if not whole.startswith(text):
             return None
         # Special tokens cut a text before it is tokenised, so what follows the last of them is all that can differ.
-        at = max([0, *(prompt.rfind(token) for token in self._cuts)])
-        known = int(np.searchsorted(full.starts, at))
-        ids = self._encode(prompt[at:]).ids
+        at = max(0, 0, *map(prompt.rfind, self._cuts))
+        known = bisect_left(full.starts, at)
+        ids = (yield from self._encode(prompt[at:])).ids
         start = known + len(ids)
         if full.ids[known:start] != ids:
             return None
-        return start, int(np.searchsorted(full.starts, len(text)))
+        return start, bisect_left(full.starts, len(text))
 
     def _split(
         self, example: Example, turns: Sequence[int], rendered: Sequence[tuple[str, str]]
-    ) -> list[TokenRow]:
+    ) -> Asking[list[TokenRow]]:
         self.split_rows += 1
         rows = []
         for turn, (prompt, text) in zip(turns, rendered, strict=True):
-            ids, whole = self._encode(prompt).ids, self._encode(text).ids
+            ids = (yield from self._encode(prompt)).ids
+            whole = (yield from self._encode(text)).ids
             start = len(ids)
             if whole[:start] != ids:
-                whole = ids + self._encode(text[len(prompt) :], inside=True).ids
+                whole = ids + (yield from self._encode(text[len(prompt) :], inside=True)).ids
             weights = np.zeros(len(whole), np.float32)
             weights[start:] = _weight(example.messages[turn])
             if weights.any():
@@ -197,40 +211,49 @@ class Renderer:
         return rows
 
     def _text(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], prompt: bool = False) -> str:
-        try:
-            return render_text(self.tokenizer, self.template, messages, tools, prompt=prompt)
-        except DataError as error:
-            raise RowError("template_refuses", error.got) from None
+        def render(messages: list[dict[str, Any]]) -> str:
+            try:
+                return render_text(self.tokenizer, self.template, messages, tools, prompt=prompt)
+            except DataError as error:
+                raise RowError("template_refuses", error.got) from None
 
-    def _encode(self, text: str, inside: bool = False) -> _Encoded:
+        written = None if tools else self._skeletons.write(messages, prompt, render)
+        return render(messages) if written is None else written
+
+    def _encode(self, text: str, inside: bool = False) -> Asking[_Encoded]:
         """Tokens of marked text, which already holds its special tokens: none is added.
 
         inside: other text precedes it (some tokenizers put a space before what begins a string).
         """
+        if BREAK not in text and not inside:
+            encoded = yield text
+            return _Encoded(encoded.ids, [start for start, _ in encoded.offsets])
         ids: list[int] = []
         starts: list[int] = []  # in the marked text
         at = 0
         for piece in text.split(BREAK):
-            more, begins = self._encode_piece(piece, inside)
+            more, begins = yield from self._encode_piece(piece, inside)
             ids += more
             starts += [at + start for start in begins]
             at += len(piece) + 1
             inside = True
-        return _Encoded(ids, np.array(starts, np.int64))
+        return _Encoded(ids, starts)
 
-    def _encode_piece(self, text: str, inside: bool) -> tuple[list[int], list[int]]:
+    def _encode_piece(self, text: str, inside: bool) -> Asking[tuple[list[int], list[int]]]:
         lead = "\n" if inside else ""
-        encoded = self.tokenizer(
-            lead + text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
-        ids: list[int] = encoded["input_ids"]
-        spans: list[tuple[int, int]] = encoded["offset_mapping"]
+        encoded = yield lead + text
+        ids: list[int] = encoded.ids
+        spans: list[tuple[int, int]] = encoded.offsets
         if not inside:
             return ids, [start for start, _ in spans]
         skip = next((i for i, (_, end) in enumerate(spans) if end > 1), len(spans))
         if skip < len(spans) and spans[skip][0] < 1:  # the line end has merged with the text
-            return self._encode_piece(text, inside=False)
+            return (yield from self._encode_piece(text, inside=False))
         return ids[skip:], [start - 1 for start, _ in spans[skip:]]
+
+    def _ask(self, texts: list[str]) -> list[Any]:
+        """The texts' encodings, without special tokens around them."""
+        return encode_all(self.tokenizer, texts, around=False, typed=self.tokenizer.split_special_tokens)
 
     def _find_controls(self) -> dict[str, re.Pattern[str]]:
         """Which texts may not stand in a message as tokens: for the assistant's turns, and for all others.
@@ -254,7 +277,10 @@ class Renderer:
             self._require_tools()
         user = self._controls["user"]
         return [
-            _broken(message.for_template(), self._controls.get(message.role, user)) for message in messages
+            _broken(m.for_template(), self._controls.get(m.role, user))
+            if m.extra
+            else {"role": m.role, "content": _broken(m.content, self._controls.get(m.role, user))}
+            for m in messages
         ]
 
     def _guard_tools(self, tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -284,12 +310,10 @@ def _pattern(tokens: set[str]) -> re.Pattern[str]:
 
 def _broken(value: Any, controls: re.Pattern[str]) -> Any:
     """The value with BREAK inside every control-token text of its strings, at any depth."""
-    if isinstance(value, Mapping):
-        return {_broken(key, controls): _broken(item, controls) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_broken(item, controls) for item in value]
     if not isinstance(value, str):
-        return value
+        if isinstance(value, Mapping):
+            return {_broken(key, controls): _broken(item, controls) for key, item in value.items()}
+        return [_broken(item, controls) for item in value] if isinstance(value, list | tuple) else value
     if BREAK in value:
         raise RowError("special_token_text", "the noncharacter U+FDD0", fix="remove it")
     pieces, at = [], 0

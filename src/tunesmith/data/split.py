@@ -31,7 +31,9 @@ class Parts:
 
 
 def normalised(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    return " ".join(text.casefold().split())
 
 
 def prompt_key(example: Example) -> tuple[tuple[str, str], ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, Protocol
@@ -10,6 +11,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from tunesmith.data.account import Account
+from tunesmith.data.backend import BATCH
+from tunesmith.data.flat import sizes
 from tunesmith.data.render import Renderer, Supervise
 from tunesmith.errors import ConfigError, RowError
 from tunesmith.types import Example, Segment, TokenRow
@@ -20,7 +23,7 @@ MIN_LENGTH = 3  # a begin token, a token of the prompt, a token of the answer
 
 def accounted(
     examples: Iterable[Example],
-    make: Callable[[Example], list[TokenRow]],
+    make: Callable[[Sequence[Example]], Sequence[list[TokenRow] | RowError]],
     fit: Callable[[Example, list[TokenRow]], list[TokenRow]],
     size: Callable[[TokenRow], int],
     max_length: int,
@@ -32,12 +35,10 @@ def accounted(
         raise ConfigError(f"data.max_length = {max_length}", f"at least {MIN_LENGTH} tokens")
     rows: list[TokenRow] = []
     files = set()
-    for example in examples:
+    for example, made in _in_batches(examples, make):
         files.add(example.ref.file)
-        try:
-            made = make(example)
-        except RowError as error:
-            account.withdraw(example.ref, error.reason, error.got, bad=True)
+        if isinstance(made, RowError):
+            account.withdraw(example.ref, made.reason, made.got, bad=True)
             continue
         fitting = fit(example, made)
         if not fitting:
@@ -47,6 +48,19 @@ def accounted(
     for file in sorted(files):
         account.check(file)
     return rows
+
+
+def alone(rows: Sequence[TokenRow | RowError]) -> list[list[TokenRow] | RowError]:
+    """What `accounted` takes, of examples that become one row each."""
+    return [row if isinstance(row, RowError) else [row] for row in rows]
+
+
+def _in_batches(
+    examples: Iterable[Example], make: Callable[[Sequence[Example]], Sequence[list[TokenRow] | RowError]]
+) -> Iterator[tuple[Example, list[TokenRow] | RowError]]:
+    rest = iter(examples)
+    while batch := list(itertools.islice(rest, BATCH)):
+        yield from zip(batch, make(batch), strict=True)
 
 
 def tokenise(
@@ -72,10 +86,14 @@ def tokenise(
 
     before = renderer.split_rows
     rows = accounted(
-        examples, lambda e: renderer.rows(e, supervise), fit, lambda r: r.num_tokens, max_length, account
+        examples, lambda some: renderer.rows_of(some, supervise), fit, _size, max_length, account
     )
     account.notes["split_by_turn"] += renderer.split_rows - before
     return rows
+
+
+def _size(row: TokenRow) -> int:
+    return row.num_tokens
 
 
 def _cut_all(
@@ -159,12 +177,11 @@ def lengths(rows: Sequence[TokenRow]) -> dict[str, float]:
     """Tokens in a row: min, mean, p95, max; `supervised`: share of all tokens that carry loss. Empty: all 0."""
     if not rows:
         return {"min": 0, "mean": 0.0, "p95": 0, "max": 0, "supervised": 0.0}
-    sizes = np.array([row.num_tokens for row in rows])
-    supervised = sum(row.num_supervised for row in rows)
+    tokens, supervised = sizes(rows)
     return {
-        "min": int(sizes.min()),
-        "mean": float(sizes.mean()),
-        "p95": int(np.percentile(sizes, 95, method="higher")),
-        "max": int(sizes.max()),
-        "supervised": float(supervised / sizes.sum()),
+        "min": int(tokens.min()),
+        "mean": float(tokens.mean()),
+        "p95": int(np.percentile(tokens, 95, method="higher")),
+        "max": int(tokens.max()),
+        "supervised": float(supervised.sum() / tokens.sum()),
     }

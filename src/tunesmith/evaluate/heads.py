@@ -12,6 +12,7 @@ from scipy.special import expit, log_softmax, softmax
 
 from tunesmith.core.batch import Batch
 from tunesmith.core.model import Model
+from tunesmith.data.backend import one
 from tunesmith.data.encode import HeadEncoder, spans_from, texts_of
 from tunesmith.data.pack import pack
 from tunesmith.evaluate.answers import Answers
@@ -43,7 +44,7 @@ class HeadAnswerer:
     ) -> Answers:
         """In the order of the examples; `shots` are for models that read prompts, and there are none here."""
         assert not shots, "a head reads no worked examples"
-        rows = [self.encoder.row(e, self.max_length) for e in examples]
+        rows = [one([row]) for row in self.encoder.rows_of(examples, self.max_length)]
         return self.read(examples, self.outputs(rows, progress))
 
     def read(self, examples: Sequence[Example], outputs: Sequence[Outputs]) -> Answers:

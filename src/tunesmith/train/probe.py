@@ -25,6 +25,7 @@ import yaml
 from tunesmith import errors
 from tunesmith.config.machine import available_memory
 from tunesmith.config.run import Run
+from tunesmith.data.flat import sizes
 from tunesmith.errors import ResourceError, TunesmithError
 from tunesmith.types import RowRef, Segment, TokenRow
 
@@ -51,7 +52,7 @@ class Estimate:
 
 def probe(run: Run, rows: Sequence[TokenRow]) -> Estimate:
     """Measure in a child process, halving the micro-batch until it fits; ResourceError where one row does not."""
-    longest = max(r.num_tokens for r in rows)
+    longest = int(sizes(rows)[0].max())
     size = max(run.train.micro_batch_tokens or FIRST_TOKENS, longest)
     tried: list[int] = []
     while True:
@@ -117,13 +118,11 @@ def _figures(said: dict[str, Any]) -> dict[str, float]:
 def largest(rows: Sequence[TokenRow], size: int, count: int) -> dict[str, list[TokenRow]]:
     """The two worst micro-batches of `size` tokens and `count` rows: the longest rows, the most supervised tokens."""
     out = {}
-    for kind, key in (
-        ("longest", lambda r: -r.num_tokens),
-        ("supervised", lambda r: -r.num_supervised / r.num_tokens),
-    ):
+    tokens, supervised = sizes(rows)
+    for kind, key in (("longest", -tokens), ("supervised", -supervised / tokens)):
         chosen: list[TokenRow] = []
         used = 0
-        for row in sorted(rows, key=key)[:count]:
+        for row in (rows[i] for i in np.argsort(key, kind="stable")[:count]):
             if chosen and used + row.num_tokens > size:
                 break
             chosen.append(row)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,8 @@ from tunesmith.data import folders
 from tunesmith.data.account import Account
 from tunesmith.data.class_pairs import class_pairs
 from tunesmith.data.encode import HeadEncoder, encode, span_labels
-from tunesmith.data.load import Splits, lengths, load_splits, preview, tokenise
+from tunesmith.data.flat import sizes
+from tunesmith.data.load import Splits, few_collections, lengths, load_splits, preview, tokenise
 from tunesmith.data.pairs import PairEncoder, encode_pairs
 from tunesmith.data.render import Renderer
 from tunesmith.data.template import TemplateChoice, apply_choice, choose_template
@@ -37,6 +38,7 @@ from tunesmith.workflow.heads import (
     with_format,
     with_outputs,
 )
+from tunesmith.workflow.kept import SPLITS, Kept, keep, key_of, take
 
 
 @dataclass
@@ -54,7 +56,7 @@ class Prepared:
     choice: TemplateChoice | None
     renderer: AnyEncoder
     splits: Splits
-    rows: dict[str, list[TokenRow]]
+    rows: Mapping[str, Sequence[TokenRow]]
     context: int
 
     @property
@@ -78,7 +80,7 @@ class Prepared:
     def examples(self, split: str) -> list[Example]:
         """The examples of a split whose rows are in use."""
         kept = {row.ref for row in self.rows[split]}
-        examples: tuple[Example, ...] = getattr(self.splits, split)
+        examples: Sequence[Example] = vars(self.splits)[split]
         return [e for e in examples if e.ref in kept]
 
 
@@ -108,24 +110,23 @@ def _model_folder(base: str) -> str:
     return str(locate(base).resolve()) if base != EMBEDDED and Path(base).expanduser().is_dir() else base
 
 
-SPLITS = ("train", "validation", "test")
-
-
+@few_collections()
 def prepare(run: Run, folder: Path, sink: EventSink, now: datetime | None = None) -> Prepared:
     """Read and render the rows; choose what the recipe left open; print the account.
 
     now: the date that templates see; a resumed run passes its first one.
     """
+    now = now or datetime.now()
     sink("phase", name="data", text=", ".join(Path(p).name for p in run.data.train))
     source = find(run.model.base, run.model.revision)
     tokenizer = load_tokenizer(source)
     config = read_config(source)
     context = context_of(config, tokenizer, max(run.method.virtual_tokens(), source.virtual_tokens))
     run = with_format(run)
-    splits = load_splits(run.data, run.seed, folder)
-    if isinstance(run.method, EmbedConfig) and run.data.format == "label":
-        splits = _paired(splits, run.seed)
     limit = min(run.data.max_length or context, context)
+    key = key_of(run, tokenizer, [context, limit, config.is_encoder_decoder], now)
+    kept = take(key, folder, sink) if key is not None else None
+    splits = _read(run, folder) if kept is None else kept.splits
     choice: TemplateChoice | None = None
     why: dict[str, str] = {}
     renderer: AnyEncoder
@@ -137,21 +138,52 @@ def prepare(run: Run, folder: Path, sink: EventSink, now: datetime | None = None
         apply_choice(tokenizer, choice)
         renderer = Renderer(tokenizer, choice, now)
     else:
-        run, why = with_outputs(run, splits.train)
+        run, why = with_outputs(run, splits.train) if kept is None else _with_kept(run, kept)
         spec = spec_of(run.method)
         assert spec is not None
         renderer = encoder_of(spec, tokenizer)
-    rows = {name: _rows(run, getattr(splits, name), renderer, limit, splits.account) for name in SPLITS}
-    if not rows["train"]:
-        raise DataError(
-            "no training row is left", "at least one usable row", f"see {folder / 'dropped.jsonl'}"
-        )
+    rows = _rows_of(run, splits, renderer, limit, folder) if kept is None else kept.rows
+    if key is not None and kept is None:
+        keep(key, Kept(splits, rows, _outputs(run), why), sink)
     facts = _facts(run, source, config, tokenizer, rows, splits.train, context)
     resolved, reasons = resolve(run, facts)
     reasons |= why
     prepared = Prepared(resolved, reasons, source, tokenizer, choice, renderer, splits, rows, context)
     _say(prepared, sink)
     return prepared
+
+
+def _read(run: Run, folder: Path) -> Splits:
+    splits = load_splits(run.data, run.seed, folder)
+    if isinstance(run.method, EmbedConfig) and run.data.format == "label":
+        return _paired(splits, run.seed)
+    return splits
+
+
+def _outputs(run: Run) -> dict[str, Any]:
+    """What `with_outputs` fills in."""
+    return run.method.model_dump(mode="json", include={"labels", "scale", "class_weights"})
+
+
+def _with_kept(run: Run, kept: Kept) -> tuple[Run, dict[str, str]]:
+    """As `with_outputs`, from what it gave before."""
+    filled = type(run.method).model_validate(run.method.model_dump() | kept.outputs)
+    changed = {
+        name: vars(filled)[name] for name, value in _outputs(run).items() if value != kept.outputs[name]
+    }
+    return run.model_copy(update={"method": run.method.model_copy(update=changed)}), kept.why
+
+
+def _rows_of(
+    run: Run, splits: Splits, renderer: AnyEncoder, limit: int, folder: Path
+) -> dict[str, list[TokenRow]]:
+    """Split -> token rows. Raises DataError where training has none."""
+    rows = {name: _rows(run, vars(splits)[name], renderer, limit, splits.account) for name in SPLITS}
+    if not rows["train"]:
+        raise DataError(
+            "no training row is left", "at least one usable row", f"see {folder / 'dropped.jsonl'}"
+        )
+    return rows
 
 
 def _paired(splits: Splits, seed: int) -> Splits:
@@ -184,14 +216,14 @@ def _facts(
     source: Source,
     config: Any,
     tokenizer: Any,
-    rows: dict[str, list[TokenRow]],
+    rows: Mapping[str, Sequence[TokenRow]],
     examples: Sequence[Example],
     context: int,
 ) -> Facts:
     train = rows["train"]
-    tokens, supervised = [r.num_tokens for r in train], [r.num_supervised for r in train]
+    tokens, supervised = sizes(train)
     plain = examples[0].text is not None
-    longest_answer = 0 if plain else max(supervised)
+    longest_answer = 0 if plain else int(supervised.max())
     head = not isinstance(run.method, SftConfig)
     if (
         isinstance(run.method, SftConfig) and run.method.supervise == "all" and not plain
@@ -205,10 +237,10 @@ def _facts(
         context_length=context,
         num_train_rows=len(train),
         num_validation_rows=len(rows["validation"]),
-        mean_tokens=sum(tokens) / len(tokens),
+        mean_tokens=int(tokens.sum()) / len(tokens),
         # Of all splits: a resumed run reads its rows again under the length that this becomes.
-        max_tokens=max(r.num_tokens for split in rows.values() for r in split),
-        mean_supervised_tokens=sum(supervised) / len(supervised),
+        max_tokens=max(int(sizes(split)[0].max()) for split in rows.values() if split),
+        mean_supervised_tokens=int(supervised.sum()) / len(supervised),
         longest_answer_tokens=longest_answer,
         is_pretraining=plain,
         has_head=head,

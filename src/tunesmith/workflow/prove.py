@@ -16,6 +16,7 @@ from tunesmith.config.methods import ClassifyConfig, EmbedConfig
 from tunesmith.config.run import DataConfig, Run
 from tunesmith.core.model import Model
 from tunesmith.data.account import Account
+from tunesmith.data.backend import one
 from tunesmith.data.encode import HeadEncoder
 from tunesmith.data.load import read_examples
 from tunesmith.data.render import Renderer
@@ -291,7 +292,7 @@ def general_rows(run: Run, renderer: AnyEncoder, context: int) -> list[TokenRow]
     for path in run.evaluate.forgetting:
         file = general_text() if path == "embedded" else Path(path)
         examples += _lines(file) if file.suffix == ".txt" else _texts(file)
-    rows = [row for example in examples for row in renderer.rows(example, "all")]
+    rows = [row for made in renderer.rows_of(examples, "all") for row in one([made])]
     return [window for row in rows for window in windows(row, context)]
 
 

@@ -18,6 +18,7 @@ from tunesmith.config.load import load_run
 from tunesmith.config.machine import describe_machine
 from tunesmith.config.run import Run
 from tunesmith.core.model import Model
+from tunesmith.data.flat import sizes
 from tunesmith.data.readers import sha256
 from tunesmith.errors import ConfigError, Interrupted, RunError
 from tunesmith.evaluate.heads import HeadAnswerer, mean
@@ -221,7 +222,7 @@ def _plan(prepared: Prepared, estimate: Estimate) -> dict[str, Any]:
     train, rows = prepared.run.train, prepared.rows["train"]
     assert train.batch_size is not None
     count = rows_taken(train, len(rows))
-    tokens = count * sum(r.num_tokens for r in rows) / len(rows)
+    tokens = count * int(sizes(rows)[0].sum()) / len(rows)
     return {
         "steps": -(-count // train.batch_size),
         "tokens": int(tokens),

@@ -1,0 +1,156 @@
+"""Splits of rows as flat arrays, and back: sequences whose rows are made when they are asked for.
+
+Shapes: R rows, S segments, T tokens, V numbers of targets.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunesmith.types import Example, Message, RowRef, Segment, TokenRow
+
+T = TypeVar("T")
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class Unkept(ValueError):
+    """Rows that would not come back as they are."""
+
+
+class _Lazy(Sequence[T]):
+    """Items made by `_at(index)`; a slice is a list."""
+
+    arrays: Arrays
+    files: Sequence[str]
+
+    def __init__(self, arrays: Arrays, files: Sequence[str]) -> None:
+        self.arrays, self.files = arrays, files
+
+    def __len__(self) -> int:
+        return len(self.arrays["line"])
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        if isinstance(index, slice):
+            return [self._at(i) for i in range(*index.indices(len(self)))]
+        return self._at(range(len(self))[index])
+
+    def __iter__(self) -> Iterator[T]:
+        return map(self._at, range(len(self)))
+
+    def ref(self, index: int) -> RowRef:
+        return RowRef(self.files[self.arrays["file"][index]], int(self.arrays["line"][index]))
+
+    def _at(self, index: int) -> T:
+        raise NotImplementedError
+
+
+class FlatRows(_Lazy[TokenRow]):
+    """ids (T,) int32, weights (T,) float32; tokens (S + 1,) where segments begin, parent (S,); segments (R + 1,),
+    values (R + 1,), second, alone, target (R,) bool, file, line (R,); value (V,)."""
+
+    def _at(self, index: int) -> TokenRow:
+        a = self.arrays
+        segments = []
+        for s in range(a["segments"][index], a["segments"][index + 1]):
+            span = slice(a["tokens"][s], a["tokens"][s + 1])
+            segments.append(
+                Segment(a["ids"][span].astype(np.int64), a["weights"][span].copy(), int(a["parent"][s]))
+            )
+        value = a["value"][a["values"][index] : a["values"][index + 1]].copy() if a["target"][index] else None
+        second = int(a["second"][index])
+        return TokenRow(
+            self.ref(index), tuple(segments), value, None if second < 0 else second, bool(a["alone"][index])
+        )
+
+
+def sizes(rows: Sequence[TokenRow]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(R,) tokens and (R,) supervised tokens of each row."""
+    if not isinstance(rows, FlatRows):
+        return np.array([r.num_tokens for r in rows], np.int64), np.array(
+            [r.num_supervised for r in rows], np.int64
+        )
+    edges = rows.arrays["tokens"][rows.arrays["segments"]]
+    supervised = np.concatenate([[0], np.cumsum(rows.arrays["weights"] > 0)])
+    return np.diff(edges), np.diff(supervised[edges])
+
+
+def flat_rows(rows: Sequence[TokenRow], files: Mapping[str, int]) -> dict[str, NDArray[Any]]:
+    """The arrays of `FlatRows`. Raises Unkept for targets of several types."""
+    segments = [segment for row in rows for segment in row.segments]
+    targets = [row.target for row in rows if row.target is not None]
+    if len({target.dtype for target in targets}) > 1:
+        raise Unkept("targets of several types")
+    return _refs([row.ref for row in rows], files) | {
+        "ids": _joined([s.ids for s in segments]).astype(np.int32),
+        "weights": _joined([s.weights for s in segments]).astype(np.float32),
+        "tokens": _edges([len(s.ids) for s in segments]),
+        "parent": np.array([s.parent for s in segments], np.int32),
+        "segments": _edges([len(row.segments) for row in rows]),
+        "value": _joined(targets),
+        "values": _edges([0 if row.target is None else len(row.target) for row in rows]),
+        "target": np.array([row.target is not None for row in rows], bool),
+        "second": np.array([-1 if row.second is None else row.second for row in rows], np.int64),
+        "alone": np.array([row.alone for row in rows], bool),
+    }
+
+
+class FlatExamples(_Lazy[Example]):
+    """text: UTF-8 JSON of all rows, (R + 1,) `texts` where each begins; file, line (R,)."""
+
+    def _at(self, index: int) -> Example:
+        span = slice(self.arrays["texts"][index], self.arrays["texts"][index + 1])
+        return _example(self.ref(index), self.arrays["text"][span].tobytes())
+
+
+def flat_examples(examples: Sequence[Example], files: Mapping[str, int]) -> dict[str, NDArray[Any]]:
+    """The arrays of `FlatExamples`. Raises Unkept for a row that JSON would change (a date in a tool ...)."""
+    texts = []
+    for example in examples:
+        text = _json(example)
+        plain = not example.tools and not any(message.extra for message in example.messages)
+        if not plain and repr(_example(example.ref, text)) != repr(example):
+            raise Unkept(f"{example.ref}: JSON would change it")
+        texts.append(text)
+    arrays = _refs([example.ref for example in examples], files)
+    return arrays | {
+        "text": np.frombuffer(b"".join(texts), np.uint8),
+        "texts": _edges([len(t) for t in texts]),
+    }
+
+
+def _json(example: Example) -> bytes:
+    messages = [[m.role, m.content, m.weight, m.extra] for m in example.messages]
+    fields = [messages, example.tools, example.label, example.text, example.pair, example.negatives]
+    try:
+        return json.dumps(fields).encode()
+    except (TypeError, ValueError) as error:
+        raise Unkept(f"{example.ref}: {error}") from None
+
+
+def _example(ref: RowRef, text: bytes) -> Example:
+    messages, tools, label, plain, pair, negatives = json.loads(text)
+    return Example(
+        ref, tuple(Message(*m) for m in messages), tuple(tools), label, plain, pair, tuple(negatives)
+    )
+
+
+def _refs(refs: Sequence[RowRef], files: Mapping[str, int]) -> dict[str, NDArray[Any]]:
+    where = [files[ref.file] for ref in refs]
+    return {"file": np.array(where, np.int32), "line": np.array([ref.line for ref in refs], np.int64)}
+
+
+def _edges(lengths: Sequence[int]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(arrays) if arrays else np.zeros(0, np.float32)
