@@ -105,7 +105,7 @@ SETTINGS = [
         "full tuning, generation",
         0,
         1,
-        (*SMALL, "train.epochs=8"),
+        (*SMALL, "train.epochs=8", "model.dropout=0.1"),
     ),
     Setting("base-head", BASE, "full tuning, head", 0, 1, ("method.type=classify", *SMALL)),
 ]
