@@ -35,7 +35,7 @@ def first_step(run: Run, rows: Sequence[TokenRow], *, dtype: str, path: str) -> 
     batch = Batch.from_rows(rows)
     total = built.objective.loss(built.loaded.model, batch).terms["sft"]
     total.backward()
-    masters = built.state.optimizer.masters
-    gradients = [masters[name].grad for name in sorted(masters)]
+    optimizer = built.state.optimizer
+    gradients = [optimizer.gradient(name) for name in sorted(optimizer.parameters)]
     flat = torch.cat([g.flatten().double() for g in gradients if g is not None])
     return total.item() / batch.weights.sum().item(), flat

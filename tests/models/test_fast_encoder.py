@@ -92,7 +92,7 @@ def test_dropout_follows_the_seed_and_stops_outside_training(family: str) -> Non
     )  # fmt: skip
     for name in names:
         model = made(family, **{name: 0.3})
-        quicken(model, model.module.config)
+        assert "by our own kernels" in quicken(model, model.module.config)
         plain = states_and_gradients(model)
         model.module.train()
         found = []

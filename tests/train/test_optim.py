@@ -46,7 +46,7 @@ def test_gradients_of_many_micro_batches_are_summed_in_float32():
     (layer.bias.sum()).backward()
     for _ in range(256):
         (layer.bias * 2**-9).sum().backward()
-    assert optimizer.masters["bias"].grad[0].item() == 1.5
+    assert optimizer.gradients["bias"][0].item() == 1.5
     assert layer.bias.grad is None
 
 

@@ -24,6 +24,7 @@ from tunesmith.errors import ModelError
 
 ROUND_TO = 64
 ROUND_DECODE_TO = 8
+LEAST = 8
 
 
 @dataclass
@@ -203,10 +204,13 @@ class Model:
 
 
 def _filled(x: Tensor, step: int = ROUND_TO) -> Tensor:
-    """(n,) -> (n rounded up,) with zeros: kernels are compiled and kept for each shape, so there should be few.
+    """(n,) -> (n rounded up,) with zeros: kernels are compiled and kept for each shape, so there should be few. Few
+    tokens are rounded to a finer step, so that filler stays below a sixteenth.
 
     Filler tokens belong to no segment: no token sees them, and no loss position reads them.
     """
+    while step > LEAST and 16 * step > len(x):
+        step //= 2
     return torch.nn.functional.pad(x, (0, -len(x) % step))
 
 

@@ -22,35 +22,19 @@ MASK = 0xFFFFFFFF
 
 @dataclass
 class LeanWeight:
-    """One bfloat16 parameter. grad: the step's sum, bfloat16 of one micro-batch, float32 of several. decay: of AdamW.
-    factor: its learning rate as a multiple of the run's. salt: its number among the parameters."""
+    """One bfloat16 parameter. decay: of AdamW. factor: its learning rate as a multiple of the run's. salt: its number
+    among the parameters."""
 
     weight: nn.Parameter
     decay: float
     factor: float
     salt: int
-    grad: Tensor | None = None
     state: dict[str, Tensor] = field(default_factory=dict)
     """PARTS -> tensor; empty before the first step."""
 
-    def __post_init__(self) -> None:
-        self.weight.register_post_accumulate_grad_hook(self._collect)
-
-    def _collect(self, weight: Tensor) -> None:
-        assert weight.grad is not None
-        self.grad = weight.grad if self.grad is None else self.grad.float().add_(weight.grad)
-        weight.grad = None
-
-    def norm(self) -> Tensor:
-        """() Euclidean, in float32."""
-        assert self.grad is not None
-        norm: Tensor = torch.linalg.vector_norm(self.grad, dtype=torch.float32)
-        return norm
-
     @torch.no_grad()
-    def step(self, rate: float, clip: float, betas: tuple[float, float], eps: float) -> None:
-        if self.grad is None:
-            return
+    def step(self, grad: Tensor, rate: float, clip: float, betas: tuple[float, float], eps: float) -> None:
+        """grad: bfloat16 or float32, to be scaled by `clip`."""
         if not self.state:
             self.state = {name: torch.zeros_like(self.weight) for name in PARTS[:-1]}
             self.state["step"] = torch.zeros(())
@@ -61,11 +45,10 @@ class LeanWeight:
         tensors = (self.weight.detach(), *(self.state[name] for name in PARTS[:-1]))
         seed = (count * 0x9E3779B1 + self.salt * 0x85EBCA77) & MASK
         if takes(*tensors):
-            grad = self.grad.contiguous()
-            call("adamw_lean", grad.dtype, *tensors, grad, grad.numel(), *factors, *corrections, seed)
+            flat = grad.contiguous()
+            call("adamw_lean", flat.dtype, *tensors, flat, flat.numel(), *factors, *corrections, seed)
         else:
-            _plain(tensors, self.grad, factors, corrections, seed)
-        self.grad = None
+            _plain(tensors, grad, factors, corrections, seed)
 
     def restore(self, weight: Tensor, parts: Mapping[str, Tensor]) -> None:
         """parts: of `state`, or none."""

@@ -1,7 +1,7 @@
 """AdamW (arXiv:1711.05101) over float32 master weights, gradient sums in float32, clipping, and the learning rate.
 
-Weights that compute in bfloat16 have a float32 master here; each backward's gradient is added to the master's
-in float32 at once, so many micro-batches lose no bits and only one bfloat16 gradient lives at a time.
+Weights that compute in bfloat16 have a float32 master here. The gradient of a step's only micro-batch stays as it is;
+with a second one the sum is made in float32, so many micro-batches lose no bits.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tunesmith.config.run import TrainConfig
 from tunesmith.core.native.call import call, takes
+from tunesmith.core.native.ops import square_sum
 from tunesmith.errors import ConfigError
 from tunesmith.train.lean import PARTS, LeanWeight
 
@@ -47,16 +48,21 @@ class Optimizer:
         self.max_grad_norm, self.betas, self.eps = config.max_grad_norm, config.betas, config.eps
         self.groups = groups
         self.parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        self.gradients: dict[str, Tensor] = {}
+        """Of weights in bfloat16: in bfloat16 after one backward pass, in float32 after several."""
         self.masters: dict[str, Tensor] = {}
         self.lean: dict[str, LeanWeight] = {}
         alike: dict[tuple[float, float], list[Tensor]] = {}
         for name, parameter in self.parameters.items():
             decay = config.weight_decay if _decays(name, parameter) else 0.0
             factor = (factors or {}).get(name, 1.0)
+            is_low = parameter.dtype not in (torch.float32, torch.float64)
+            if is_low:
+                self._collect(name, parameter)
             if config.optimizer_state == "bfloat16" and parameter.dtype == torch.bfloat16:
                 self.lean[name] = LeanWeight(parameter, decay, factor, len(self.lean))
             else:
-                self.masters[name] = self._master(parameter)
+                self.masters[name] = parameter.detach().float().clone() if is_low else parameter
                 alike.setdefault((decay, factor), []).append(self.masters[name])
         if config.optimizer_state == "bfloat16" and not self.lean:
             raise ConfigError(
@@ -76,19 +82,16 @@ class Optimizer:
             fused=True,
         )
 
-    def _master(self, parameter: nn.Parameter) -> Tensor:
-        if parameter.dtype in (torch.float32, torch.float64):
-            return parameter
-        master = parameter.detach().float().clone()
+    def _collect(self, name: str, parameter: nn.Parameter) -> None:
+        """What a backward pass finds goes to `gradients`."""
 
         def collect(p: Tensor) -> None:
             assert p.grad is not None
-            gradient = p.grad.float()
-            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+            found = self.gradients.get(name)
+            self.gradients[name] = p.grad if found is None else found.float().add_(p.grad)
             p.grad = None
 
         parameter.register_post_accumulate_grad_hook(collect)
-        return master
 
     def unfreeze(self, last: int) -> None:
         """Parameters of the groups up to `last` train; the others get no gradient, and so no decay and no moments."""
@@ -98,9 +101,13 @@ class Optimizer:
 
     def grad_norm(self) -> Tensor:
         """() Euclidean norm of the whole gradient."""
-        norms = [m.grad.norm() for m in self.masters.values() if m.grad is not None]
-        norms += [lean.norm() for lean in self.lean.values() if lean.grad is not None]
-        return torch.stack(norms).norm() if norms else torch.zeros(())
+        found = [g for g in map(self.gradient, self.parameters) if g is not None]
+        sums = [square_sum(g) if takes(g) else g.double().square().sum() for g in found]
+        return torch.stack(sums).sum().sqrt() if sums else torch.zeros(())
+
+    def gradient(self, name: str) -> Tensor | None:
+        """Of a parameter, summed over the backward passes since the last step."""
+        return self.gradients.get(name, self.parameters[name].grad)
 
     @torch.no_grad()
     def step(self, learning_rate: float, grad_norm: float) -> None:
@@ -108,47 +115,51 @@ class Optimizer:
         clip = 1.0
         if self.max_grad_norm is not None and grad_norm > self.max_grad_norm:
             clip = self.max_grad_norm / grad_norm
-        for lean in self.lean.values():
-            lean.step(learning_rate, clip, self.betas, self.eps)
+        for name, lean in self.lean.items():
+            if (gradient := self.gradients.pop(name, None)) is not None:
+                lean.step(gradient, learning_rate, clip, self.betas, self.eps)
         for group in self.adamw.param_groups:
             group["lr"] = learning_rate * group.get("factor", 1.0)
         if all(takes(t) for n, master in self.masters.items() for t in (master, self.parameters[n])):
             self._step_by_kernel(clip)
         else:
+            for name, gradient in self.gradients.items():
+                self.masters[name].grad = gradient.float()
             for master in self.masters.values():
                 if master.grad is not None and clip < 1:
                     master.grad.mul_(clip)
             self.adamw.step()
             self._write_back()
-        self.adamw.zero_grad(set_to_none=True)
+        self.zero_grad()
 
     def _step_by_kernel(self, clip: float) -> None:
         """What `torch.optim.AdamW` does with its state, and the clipping before and the rounding after, in one pass."""
-        copies = {master: self.parameters[name] for name, master in self.masters.items()}
+        names = {master: name for name, master in self.masters.items()}
         for group in self.adamw.param_groups:
             beta1, beta2 = group["betas"]
             for master in group["params"]:
-                if master.grad is None:
+                name = names[master]
+                gradient, parameter = self.gradient(name), self.parameters[name]
+                if gradient is None:
                     continue
                 state = self.adamw.state[master]
                 if not state:
                     state |= {"step": torch.zeros(()), "exp_avg": torch.zeros_like(master)}
                     state["exp_avg_sq"] = torch.zeros_like(master)
                 state["step"] += 1
-                step, copy = state["step"].item(), copies[master].detach()
+                step = state["step"].item()
                 call(
                     "adamw",
-                    None,
-                    *(master.detach(), master.grad.contiguous(), state["exp_avg"], state["exp_avg_sq"]),
-                    None if copies[master] is master else copy,
+                    gradient.dtype,
+                    *(master.detach(), gradient.contiguous(), state["exp_avg"], state["exp_avg_sq"]),
+                    None if parameter is master else parameter.detach(),
                     *(master.numel(), clip, float(group["lr"]), beta1, beta2, group["eps"]),
                     *(float(group["weight_decay"]), 1 - beta1**step, 1 - beta2**step),
                 )
 
     def zero_grad(self) -> None:
         self.adamw.zero_grad(set_to_none=True)
-        for lean in self.lean.values():
-            lean.grad = None
+        self.gradients.clear()
         for parameter in self.parameters.values():
             parameter.grad = None
 
@@ -157,6 +168,7 @@ class Optimizer:
         self.parameters.clear()
         self.masters.clear()
         self.lean.clear()
+        self.gradients.clear()
         self.adamw.state.clear()
         self.adamw.param_groups.clear()
 

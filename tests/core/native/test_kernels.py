@@ -18,7 +18,7 @@ from tunesmith.core.native import head as heads
 from tunesmith.core.native.attend import Shape, attend
 from tunesmith.core.native.call import call, takes
 from tunesmith.core.native.head import linear_cross_entropy
-from tunesmith.core.native.ops import rms_norm, swiglu
+from tunesmith.core.native.ops import rms_norm, square_sum, swiglu
 
 
 def normed(x: Tensor, weight: Tensor) -> Tensor:
@@ -216,10 +216,45 @@ def test_adamw_equals_pytorchs(decay: float) -> None:
         grad = torch.randn(9001)
         exact.grad = 0.5 * grad.double()
         reference.step()
-        call("adamw", None, weight, grad, first, second, copy, 9001, 0.5, 1e-2, 0.8, 0.95, 1e-6, decay,
+        call("adamw", torch.float32, weight, grad, first, second, copy, 9001, 0.5, 1e-2, 0.8, 0.95, 1e-6, decay,
              1 - 0.8**step, 1 - 0.95**step)  # fmt: skip
     near(weight, exact.detach())
     assert torch.equal(copy, weight.bfloat16())
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [1, 4096, 9001])
+def test_sums_of_squares(dtype: torch.dtype, size: int) -> None:
+    x = torch.randn(size).to(dtype)
+    assert square_sum(x).item() == pytest.approx(x.double().square().sum().item(), rel=1e-6)
+
+
+@needs_library
+def test_adamw_reads_gradients_of_both_types() -> None:
+    grad, found = torch.randn(5000).bfloat16(), []
+    for one in (grad, grad.float()):
+        weight, first, second = torch.ones(5000), torch.zeros(5000), torch.zeros(5000)
+        call(
+            "adamw",
+            one.dtype,
+            weight,
+            one,
+            first,
+            second,
+            None,
+            5000,
+            0.5,
+            1e-2,
+            0.8,
+            0.95,
+            1e-6,
+            0.1,
+            0.2,
+            0.05,
+        )
+        found.append(weight)
+    assert torch.equal(*found)
 
 
 @needs_library
@@ -229,8 +264,8 @@ def test_rounding_to_bfloat16_is_pytorchs() -> None:
     )
     copy = torch.zeros(len(values), dtype=torch.bfloat16)
     zeros = torch.zeros(len(values))
-    call("adamw", None, values, zeros, zeros.clone(), zeros.clone(), copy, len(values), 1.0, 0.0, 0.9, 0.99, 1e-8,
-         0.0, 1.0, 1.0)  # fmt: skip
+    call("adamw", torch.float32, values, zeros, zeros.clone(), zeros.clone(), copy, len(values), 1.0, 0.0, 0.9, 0.99,
+         1e-8, 0.0, 1.0, 1.0)  # fmt: skip
     assert torch.equal(copy, values.bfloat16())
 
 

@@ -346,16 +346,31 @@ BOTH(cross_entropy,
 
 // ---- AdamW, arXiv:1711.05101, with clipping by `clip` and the rounded copy in one pass -------------------------------
 
-EXPORT void adamw(float* weight, const float* grad, float* first, float* second, bf16* copy, i64 n, float clip,
-                  float rate, float beta1, float beta2, float eps, float decay, float correction1, float correction2,
-                  int threads) {
+// sums[c] = sum of x^2 over the c-th CHUNK elements.
+template <class T> static void squares(const void* x_, float* sums, i64 n, int threads) {
+    const T* x = (const T*)x_;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (i64 start = 0; start < n; start += CHUNK) {
+        i64 end = start + CHUNK < n ? start + CHUNK : n;
+        float sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (i64 i = start; i < end; i++) sum += get(x[i]) * get(x[i]);
+        sums[start / CHUNK] = sum;
+    }
+}
+BOTH(squares, (const void* x, float* sums, i64 n, int threads), (x, sums, n, threads))
+
+template <class T>
+static void adamw(float* weight, const void* grad_, float* first, float* second, bf16* copy, i64 n, float clip, float rate,
+                  float beta1, float beta2, float eps, float decay, float correction1, float correction2, int threads) {
+    const T* grad = (const T*)grad_;
     float step = rate / correction1, root = 1.0f / std::sqrt(correction2), keep = 1.0f - rate * decay;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (i64 start = 0; start < n; start += CHUNK) {
         i64 end = start + CHUNK < n ? start + CHUNK : n;
 #pragma omp simd
         for (i64 i = start; i < end; i++) {
-            float g = grad[i] * clip;
+            float g = get(grad[i]) * clip;
             float m = first[i] + (1.0f - beta1) * (g - first[i]);
             float v = beta2 * second[i] + (1.0f - beta2) * g * g;
             first[i] = m;
@@ -368,6 +383,10 @@ EXPORT void adamw(float* weight, const float* grad, float* first, float* second,
         }
     }
 }
+BOTH(adamw,
+     (float* weight, const void* grad, float* first, float* second, bf16* copy, i64 n, float clip, float rate, float beta1,
+      float beta2, float eps, float decay, float correction1, float correction2, int threads),
+     (weight, grad, first, second, copy, n, clip, rate, beta1, beta2, eps, decay, correction1, correction2, threads))
 
 // The same with all state in bfloat16 (train/lean.py): weight + error is the weight; error and second are rounded
 // stochastically, by a hash of the place.

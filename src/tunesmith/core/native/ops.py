@@ -14,6 +14,9 @@ from torch.autograd.function import once_differentiable
 
 from tunesmith.core.native.call import call
 
+CHUNK = 4096
+"""As in common.h."""
+
 
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
@@ -150,3 +153,10 @@ class _Gelu(torch.autograd.Function):
 def gelu(x: Tensor) -> Tensor:
     """x * Phi(x), the normal distribution function; arXiv:1606.08415."""
     return _Gelu.apply(x.contiguous())  # type: ignore[no-untyped-call,no-any-return]
+
+
+def square_sum(x: Tensor) -> Tensor:
+    """() the sum of the elements' squares, in float64."""
+    sums = torch.empty(-(-x.numel() // CHUNK))
+    call("squares", x.dtype, x.contiguous(), sums, x.numel())
+    return sums.double().sum()
