@@ -8,12 +8,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
-from transformers.activations import GELUActivation
 
 from tunesmith.core.layout import Layout
 from tunesmith.core.native.attend import Shape, attend
 from tunesmith.core.native.call import takes
-from tunesmith.core.native.ops import add_norm, gelu
+from tunesmith.core.native.ops import add_norm
 from tunesmith.models.fast_linear import linears
 
 BERTS = frozenset(("BertLayer", "RobertaLayer", "XLMRobertaLayer", "CamembertLayer", "ElectraLayer"))
@@ -64,8 +63,7 @@ def forward(
     (mixed,) = linears(attend(query, key, value, layout, shape), [parts.out])
     x = add_norm(mixed, x, parts.out_norm, parts.out_dropout if layer.training else 0.0)
     (inner,) = linears(x, [parts.up])
-    inner = gelu(inner) if type(parts.activation) is GELUActivation else parts.activation(inner)
-    (out,) = linears(inner, [parts.down])
+    (out,) = linears(parts.activation(inner), [parts.down])
     return add_norm(out, x, parts.down_norm, parts.down_dropout if layer.training else 0.0)[None]
 
 

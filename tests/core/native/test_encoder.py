@@ -1,4 +1,4 @@
-"""What encoders' layers compute beside their products: dropout by its generator and its statistics, norms, GELU."""
+"""What encoders' layers compute beside their products: dropout by its generator and its statistics, norms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tunesmith.core.layout import BLOCK, Layout
 from tunesmith.core.native import attend as attending
 from tunesmith.core.native import ops, short
 from tunesmith.core.native.attend import Shape, attend
-from tunesmith.core.native.ops import add_norm, dropout, dropped, gelu
+from tunesmith.core.native.ops import add_norm, dropout, dropped
 
 pytestmark = needs_library
 SEED = 0x1234_5678_9ABC_DEF1 >> 1
@@ -132,18 +132,6 @@ def test_frozen_norms_get_no_gradient() -> None:
     add_norm(x, torch.randn(3, 8), norm, 0.0).square().sum().backward()
     assert x.grad is not None
     assert norm.weight.grad is None
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size", [1, 4095, 9001])
-def test_gelu(dtype: torch.dtype, size: int) -> None:
-    both(gelu, lambda x: x * (1 + torch.erf(x / 2**0.5)) / 2, [3 * torch.randn(size, dtype=dtype)])
-
-
-def test_gelu_far_from_zero() -> None:
-    x = torch.tensor([-1000.0, -20.0, -6.0, 0.0, 6.0, 20.0, 1000.0])
-    assert torch.allclose(gelu(x), nn.functional.gelu(x), atol=1e-6, rtol=1e-6)
-    assert gelu(torch.tensor([float("nan")])).isnan().all()
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, shape: Shape) -> Tensor:

@@ -1,4 +1,4 @@
-// What the layers of encoders compute beside their products: dropout, dropout + residual + layer norm, GELU. Rows are
+// What the layers of encoders compute beside their products: dropout, dropout + residual + layer norm. Rows are
 // float or bfloat16, sums are float. Masks of dropout are never stored: each pass draws them again from their seed.
 #include "common.h"
 
@@ -131,45 +131,6 @@ BOTH(add_norm_backward,
      (const void* s, const void* w, const float* mean, const float* rstd, const void* dy, void* dr, void* dx, float* sums,
       i64 rows, i64 width, i64 seed, float p, int threads),
      (s, w, mean, rstd, dy, dr, dx, sums, rows, width, seed, p, threads))
-
-// ---- GELU: x * Phi(x), arXiv:1606.08415 ------------------------------------------------------------------------------
-
-// Phi(x), with e = exp(-x^2 / 2): erfc by Abramowitz and Stegun 7.1.26, 1.5e-7 absolute.
-static inline float normal(float x, float e) {
-    float t = 1.0f / (1.0f + 0.3275911f * 0.70710678f * std::fabs(x));
-    float tail = ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t + 0.254829592f) * t * e;
-    return x < 0 ? 0.5f * tail : 1.0f - 0.5f * tail;
-}
-
-template <class T> static void gelu(const void* x_, void* y_, i64 n, int threads) {
-    const T* x = (const T*)x_;
-    T* y = (T*)y_;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (i64 start = 0; start < n; start += CHUNK) {
-        i64 end = start + CHUNK < n ? start + CHUNK : n;
-#pragma omp simd
-        for (i64 i = start; i < end; i++) {
-            float a = get(x[i]);
-            put(y + i, a * normal(a, fast_exp(-0.5f * a * a)));
-        }
-    }
-}
-BOTH(gelu, (const void* x, void* y, i64 n, int threads), (x, y, n, threads))
-
-template <class T> static void gelu_backward(const void* x_, const void* dy_, void* dx_, i64 n, int threads) {
-    const T *x = (const T*)x_, *dy = (const T*)dy_;
-    T* dx = (T*)dx_;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (i64 start = 0; start < n; start += CHUNK) {
-        i64 end = start + CHUNK < n ? start + CHUNK : n;
-#pragma omp simd
-        for (i64 i = start; i < end; i++) {
-            float a = get(x[i]), e = fast_exp(-0.5f * a * a);
-            put(dx + i, get(dy[i]) * (normal(a, e) + a * e * 0.39894228f));
-        }
-    }
-}
-BOTH(gelu_backward, (const void* x, const void* dy, void* dx, i64 n, int threads), (x, dy, dx, n, threads))
 
 // ---- attention of short rows that see themselves in both directions, arXiv:1706.03762 ---------------------------------
 // Row r's tokens are offsets[r] to offsets[r + 1] - 1; heads lie side by side, tokens `..._stride` elements apart. A head

@@ -133,28 +133,6 @@ def add_norm(x: Tensor, past: Tensor, norm: nn.LayerNorm, p: float) -> Tensor:
     return _AddNorm.apply(*inputs, norm.eps, p)  # type: ignore[no-untyped-call,no-any-return]
 
 
-class _Gelu(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        out = torch.empty_like(x)
-        call("gelu", x.dtype, x, out, x.numel())
-        ctx.save_for_backward(x)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        out = torch.empty_like(x)
-        call("gelu_backward", x.dtype, x, grad.contiguous(), out, x.numel())
-        return out
-
-
-def gelu(x: Tensor) -> Tensor:
-    """x * Phi(x), the normal distribution function; arXiv:1606.08415."""
-    return _Gelu.apply(x.contiguous())  # type: ignore[no-untyped-call,no-any-return]
-
-
 def square_sum(x: Tensor) -> Tensor:
     """() the sum of the elements' squares, in float64."""
     sums = torch.empty(-(-x.numel() // CHUNK))
