@@ -27,6 +27,7 @@ PARTS = {
     "tunesmith: data": "data",
     "tunesmith: optimizer": "optimizer",
     "_Attend": "attention",
+    "AttendShort": "attention",
     "aten::scaled_dot_product_attention": "attention",
     "ScaledDotProductFlashAttentionForCpuBackward0": "attention",
     "aten::bmm": "attention",
