@@ -99,6 +99,10 @@ def order(systems: list[str], repeats: int) -> list[tuple[int, str]]:
 
 
 def made(workload: Workload, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    if args.rows * workload.epochs <= WARM_UP * workload.batch:
+        raise SystemExit(
+            f"--rows {args.rows} are no more than {WARM_UP} steps of {workload.batch}, which do not count"
+        )
     model = model_folder(folder, args.layers)
     recipe = settings(
         workload, model, rows_file(folder, args.gsm8k, workload.lengths, args.rows), args.layers
