@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from tunesmith.errors import RowError
@@ -42,13 +40,10 @@ def encode_all(
 def in_lockstep(
     tasks: Sequence[Asking[T]], encode: Callable[[list[Any]], Sequence[Any]]
 ) -> list[T | RowError]:
-    """Every task's result, or the RowError it ended with; what many of them ask at a time is encoded in one call.
-
-    Two halves take turns: a thread encodes what one asks (tokenizers need no Python for it) while the other goes on.
-    """
+    """Every task's result, or the RowError it ended with; what all of them ask at a time is encoded in one call."""
     results: dict[int, T | RowError] = {}
-
-    def go_on(answers: dict[int, Any]) -> dict[int, Text]:
+    answers: dict[int, Any] = dict.fromkeys(range(len(tasks)))
+    while answers:
         asked: dict[int, Text] = {}
         for index, answer in answers.items():
             try:
@@ -57,20 +52,7 @@ def in_lockstep(
                 results[index] = done.value
             except RowError as error:
                 results[index] = error
-        return asked
-
-    with ThreadPoolExecutor(1) as thread:
-        waiting: deque[tuple[list[int], Future[Sequence[Any]]]] = deque()
-
-        def submit(asked: dict[int, Text]) -> None:
-            if asked:
-                waiting.append((list(asked), thread.submit(encode, list(asked.values()))))
-
-        for half in (range(0, len(tasks), 2), range(1, len(tasks), 2)):
-            submit(go_on(dict.fromkeys(half)))
-        while waiting:
-            indices, encoded = waiting.popleft()
-            submit(go_on(dict(zip(indices, encoded.result(), strict=True))))
+        answers = dict(zip(asked, encode(list(asked.values())) if asked else (), strict=True))
     return [results[index] for index in range(len(tasks))]
 
 
