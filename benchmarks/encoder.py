@@ -19,13 +19,14 @@ import random
 import sys
 import tempfile
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from speed import measured, order, products, table, timed
+from speed import measured, order, products, record, table, timed
 from speed_data import freeze, prepared
 from transformers import AutoConfig
 
@@ -54,16 +55,10 @@ def main() -> None:
     found |= {"machine": describe_machine(), "date": date.today().isoformat(), "threads": args.threads}
     with tempfile.TemporaryDirectory(prefix="encoder-") as scratch:
         for name in args.workloads.split(","):
-            prepared = prepare(WORKLOADS[name], Path(scratch), args)
+            ready = prepare(WORKLOADS[name], Path(scratch), args)
             for repeat, system in order(args.systems.split(","), args.repeats):
                 key = {"workload": name, "rows": args.rows, "system": system, "repeat": repeat}
-                if any(key.items() <= row.items() for row in found["rows"]):
-                    continue
-                row = key | run(system, prepared, args)
-                found["rows"].append(row)
-                args.out.parent.mkdir(parents=True, exist_ok=True)
-                args.out.write_text(json.dumps(found, indent=1) + "\n")
-                print({k: v for k, v in row.items() if k not in ("losses", "at")}, flush=True)
+                record(found, args.out, key, partial(run, system, ready, args))
     print(table(found["rows"]))
 
 

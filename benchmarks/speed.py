@@ -21,7 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +85,19 @@ def main() -> None:
                     "system": system,
                     "repeat": repeat,
                 }
-                if any(key.items() <= row.items() for row in found["rows"]):
-                    continue
-                row = key | run(system, ready, args)
-                found["rows"].append(row)
-                args.out.parent.mkdir(parents=True, exist_ok=True)
-                args.out.write_text(json.dumps(found, indent=1) + "\n")
-                print({k: v for k, v in row.items() if k not in ("losses", "at")}, flush=True)
+                record(found, args.out, key, partial(run, system, ready, args))
     print(table(found["rows"]))
+
+
+def record(found: dict[str, Any], out: Path, key: dict[str, Any], run: Callable[[], dict[str, Any]]) -> None:
+    """Run what the file has not yet, and write it down at once."""
+    if any(key.items() <= row.items() for row in found["rows"]):
+        return
+    row = key | run()
+    found["rows"].append(row)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(found, indent=1) + "\n")
+    print({k: v for k, v in row.items() if k not in ("losses", "at")}, flush=True)
 
 
 def order(systems: list[str], repeats: int) -> list[tuple[int, str]]:
