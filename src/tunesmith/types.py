@@ -39,12 +39,23 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer to a row's prompt, and what people said of it. message: an assistant's turn. score: higher is better,
+    equal scores are ties; its unit is the rows' own (1 and 0 for chosen and rejected, good and bad)."""
+
+    message: Message
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """One usable row: a conversation, or plain text for continued pre-training (then `messages` is empty).
 
     label: the class name, when the row is a classification into one class. pair: the second text of a pair, which
     the user's turn holds too, after the first (see `texts`). negatives: texts that the answer is to be nearer than,
-    where texts are embedded.
+    where texts are embedded. completions: every answer to the prompt of a row that people judged, in the order of the
+    file; `messages` is then the prompt and the best of them (the first of the highest score). margin: by how much the
+    chosen one of a pair is better, where the row says so.
     """
 
     ref: RowRef
@@ -54,6 +65,8 @@ class Example:
     text: str | None = None
     pair: str | None = None
     negatives: tuple[str, ...] = ()
+    completions: tuple[Completion, ...] = ()
+    margin: float | None = None
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -109,7 +122,8 @@ class TokenRow:
     target: for a head, in place of weights, on a row of one segment: (1,) int64 class, (C,) float32 share of each
     class, (D,) float32 numbers, or (n,) int64 tag of each token, -100 where there is none. second: where the second
     text of a pair begins, for models that tell the two apart by token types. alone: its beginning is not shared with
-    other rows' (a bidirectional model sees the rest of the row from there).
+    other rows' (a bidirectional model sees the rest of the row from there). given: numbers by name that come with the
+    row for its objective, such as the `scores` (K,) of its completions, in the order of the tree's leaves.
     """
 
     ref: RowRef
@@ -117,6 +131,7 @@ class TokenRow:
     target: NDArray[np.int64] | NDArray[np.float32] | None = None
     second: int | None = None
     alone: bool = False
+    given: Mapping[str, NDArray[np.floating[Any]]] = field(default_factory=dict)
 
     @property
     def num_tokens(self) -> int:

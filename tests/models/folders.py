@@ -12,16 +12,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerFast
 
 from tests import fakes
-from tunesmith.config.methods import (
-    ClassifyConfig,
-    FreezeConfig,
-    HeadMethod,
-    LoraConfig,
-    RegressConfig,
-    SftConfig,
-    TagConfig,
-)
+from tunesmith.config.methods import ClassifyConfig, HeadMethod, RegressConfig, SftConfig, TagConfig
 from tunesmith.config.run import ModelConfig, TrainConfig
+from tunesmith.config.tuning import FreezeConfig, LoraConfig
 from tunesmith.core.batch import Batch
 from tunesmith.models.files import Manifest
 from tunesmith.models.heads import HeadSpec

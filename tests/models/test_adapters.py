@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from tests import fresh
 from tests.models import folders, fresh_adapters, worn
 from tests.models.worn import CASES, FAMILIES, KINDS, REFUSED, ROWS
-from tunesmith.config.methods import ClassifyConfig, LoraConfig, SftConfig, TagConfig
+from tunesmith.config.methods import ClassifyConfig, SftConfig, TagConfig
 from tunesmith.config.run import ModelConfig, TrainConfig
+from tunesmith.config.tuning import LoraConfig
 from tunesmith.errors import ConfigError, ModelError
 from tunesmith.generate.batched import evaluating, generate
 from tunesmith.models.adapters import adapter_of, kind_of

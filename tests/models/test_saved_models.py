@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from tests import fakes, fresh
 from tests.models import folders, fresh_process
-from tunesmith.config.methods import FreezeConfig
+from tunesmith.config.tuning import FreezeConfig
 from tunesmith.models.save import save_model
 from tunesmith.workflow.export import export
 

@@ -9,8 +9,9 @@ import torch
 
 from tests import fakes
 from tests.models import folders
-from tunesmith.config.methods import FreezeConfig, LoraConfig, SftConfig
+from tunesmith.config.methods import SftConfig
 from tunesmith.config.run import ModelConfig
+from tunesmith.config.tuning import FreezeConfig, LoraConfig
 from tunesmith.errors import ConfigError
 from tunesmith.models.load import load_model
 from tunesmith.models.save import save_model

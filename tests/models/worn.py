@@ -13,8 +13,9 @@ from transformers import AutoModelForSequenceClassification, BertConfig
 
 from tests import fakes
 from tests.models import folders
-from tunesmith.config.methods import PROMPTED, ClassifyConfig, SftConfig
+from tunesmith.config.methods import ClassifyConfig, SftConfig
 from tunesmith.config.run import ModelConfig, TrainConfig
+from tunesmith.config.tuning import PROMPTED
 from tunesmith.core.batch import Batch
 from tunesmith.generate.batched import evaluating
 from tunesmith.models.heads import spec_of

@@ -9,8 +9,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from tests import fakes
-from tunesmith.config.methods import FreezeConfig
 from tunesmith.config.run import TrainConfig
+from tunesmith.config.tuning import FreezeConfig
 from tunesmith.core.batch import Batch
 from tunesmith.errors import ConfigError
 from tunesmith.generate.batched import nll

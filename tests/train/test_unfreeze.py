@@ -9,8 +9,9 @@ import torch
 from transformers import AlbertConfig, AlbertForMaskedLM, BertConfig, BertForSequenceClassification
 
 from tests import fakes
-from tunesmith.config.methods import FreezeConfig, SftConfig
+from tunesmith.config.methods import SftConfig
 from tunesmith.config.run import TrainConfig
+from tunesmith.config.tuning import FreezeConfig
 from tunesmith.core.batch import Batch
 from tunesmith.core.heads import Head
 from tunesmith.core.model import Model

@@ -35,9 +35,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.config.fields import keys
-from tunesmith.config.methods import SECTIONS, Tuning
 from tunesmith.config.run import Run
 from tunesmith.config.section import Section
+from tunesmith.config.tuning import SECTIONS, Tuning
 
 FULL_AT_MOST = 200_000_000
 TRAINING_BYTES = 16

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -38,6 +39,27 @@ class Batch:
     rows: tuple[TokenRow, ...]
     token_types: Tensor | None = None
     shared: int = 0
+
+    @cached_property
+    def completions(self) -> list[int]:
+        """(C,) the segments that are completions (leaves of the rows' trees), row by row."""
+        return self.layout.leaves()
+
+    @cached_property
+    def completions_of_rows(self) -> list[int]:
+        """(R,) how many completions each row has."""
+        return [len(row.segments) - len({s.parent for s in row.segments} - {-1}) for row in self.rows]
+
+    @cached_property
+    def completion_of(self) -> Tensor:
+        """(M,) the completion that each loss position belongs to; a supervised token above the leaves has none."""
+        number = torch.full((len(self.layout.parents),), -1)
+        number[self.completions] = torch.arange(len(self.completions))
+        return number[self.segment_of]
+
+    def given(self, name: str) -> Tensor:
+        """What the rows carry under this name, one after another."""
+        return torch.from_numpy(np.concatenate([row.given[name] for row in self.rows]))
 
     @property
     def refs(self) -> tuple[RowRef, ...]:

@@ -20,7 +20,7 @@ from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tunesmith.config.methods import PrefixConfig, PromptConfig, Tuning
+from tunesmith.config.tuning import PrefixConfig, PromptConfig, Tuning
 from tunesmith.core.heads import PooledHead
 from tunesmith.core.model import Model
 from tunesmith.errors import ConfigError

@@ -21,7 +21,7 @@ from peft.utils.constants import (
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING as IA3_MODULES
 from torch import nn
 
-from tunesmith.config.methods import PROMPTED, Tuning
+from tunesmith.config.tuning import PROMPTED, Tuning
 from tunesmith.core import gate
 from tunesmith.core.heads import Head, PooledHead
 from tunesmith.core.model import Model

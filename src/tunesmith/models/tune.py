@@ -8,7 +8,8 @@ from typing import Any
 from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 
-from tunesmith.config.methods import FreezeConfig, SftConfig, Tuning
+from tunesmith.config.methods import SftConfig
+from tunesmith.config.tuning import FreezeConfig, Tuning
 from tunesmith.core.heads import Head, PooledHead
 from tunesmith.core.model import Model
 from tunesmith.errors import ConfigError

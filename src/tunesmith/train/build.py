@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from tunesmith.config.methods import PROMPTED, Head, Method
+from tunesmith.config.methods import Head, Method
 from tunesmith.config.run import Run
+from tunesmith.config.tuning import PROMPTED
 from tunesmith.core.heads import PooledHead
 from tunesmith.core.objective import Objective
 from tunesmith.data.encode import HeadEncoder
