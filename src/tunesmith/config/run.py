@@ -60,7 +60,8 @@ class DataConfig(Section):
     class), `labels` (a text and a list of names), `number` (a text and numbers), `tags` (words and a tag for each,
     or a text and spans of it), `pairs` (a text, one that belongs to it, perhaps some that do not), `text` (plain
     text), `preference` (chosen and rejected answers), `unpaired` (an answer, good or bad), `rating` (an answer and a
-    number), `ranking` (answers and their ranks or scores), `judged` (whichever of these four the columns say). `auto` looks at the columns and says what it chose: conversations, prompts and labels first, then plain
+    number), `ranking` (answers and their ranks or scores), `judged` (whichever of these four the columns say).
+    `auto` looks at the columns and says what it chose: conversations, prompts and labels first, then plain
     text, and `tags` where there are `tokens`; a label column of lists makes `labels`; `number` and `pairs` are never
     guessed. Answers are text: of `labels` the JSON list of the sorted names, of `number` the number or the JSON list
     of them, of `tags` the JSON list of [start, end, label] in characters, end exclusive. Words are joined by one
