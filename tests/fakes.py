@@ -215,3 +215,34 @@ def text_rows(
             target = rng.normal(size=3).tolist()
         out.append(text_row(ids, target, index))
     return out
+
+
+def judged_row(
+    prompt: Sequence[int],
+    completions: Sequence[Sequence[int]],
+    scores: Sequence[float],
+    index: int = 0,
+    **given: Sequence[float],
+) -> TokenRow:
+    """A prompt and its completions as a tree, every token of which is supervised. given: other numbers by name."""
+    root = Segment(np.array(prompt, np.int64), np.zeros(len(prompt), np.float32))
+    leaves = [Segment(np.array(c, np.int64), np.ones(len(c), np.float32), 0) for c in completions]
+    numbers = {name: np.array(values, np.float64) for name, values in (given | {"scores": scores}).items()}
+    return TokenRow(RowRef("judged.jsonl", index + 1), (root, *leaves), given=numbers)
+
+
+def judged_rows(count: int, seed: int = 0, most: int = 4, ties: bool = True, **sizes: int) -> list[TokenRow]:
+    """Ragged prompts with 2 to `most` completions, which have scores (two of them unequal), a made-up reference
+    log-probability for each, and a margin. sizes: low, high of the completions' lengths."""
+    rng = np.random.default_rng(seed)
+    low, high = sizes.get("low", 1), sizes.get("high", 9)
+    out = []
+    for index in range(count):
+        many = int(rng.integers(2, most + 1))
+        scores = rng.integers(0, 3, many).astype(float) if ties else rng.permutation(many).astype(float)
+        scores[0], scores[-1] = 9.0, -1.0
+        texts = [rng.integers(3, VOCAB, int(rng.integers(low, high))).tolist() for _ in range(many)]
+        prompt = rng.integers(3, VOCAB, int(rng.integers(2, 12))).tolist()
+        given = {"reference": -rng.gamma(8.0, 1.0, many), "margin": rng.random(1)}
+        out.append(judged_row(prompt, texts, scores, index, **given))
+    return out

@@ -30,7 +30,8 @@ class Judged(Writes):
     start, where the loss has a reference."""
 
     length_normalised: bool | None = None
-    """Take the mean log-probability of a completion's tokens in place of their sum. Null: as the loss is published."""
+    """Take the mean log-probability of a completion's tokens in place of their sum. Null: as the loss is published (for
+    simpo, orpo, ipo and rrhf true)."""
 
     def choices(self) -> Choices:
         """What the fields that are null become."""
@@ -104,7 +105,7 @@ class PreferenceConfig(Judged):
             {
                 "beta": (2.0 if self.loss == "simpo" else 0.1, of),
                 "reference": ("none" if free else "start", of),
-                "length_normalised": (self.loss in ("simpo", "orpo"), of),
+                "length_normalised": (self.loss in ("simpo", "orpo", "ipo"), of),
                 "label_smoothing": (self.SMOOTHED.get(self.loss, 0.0), of),
                 "margin": (1.0 if self.loss == "simpo" else 0.0, of),
                 "sft_weight": (1.0 if self.loss in ("orpo", "cpo") else 0.0, of),
@@ -139,9 +140,9 @@ class UnpairedConfig(Judged):
     type: Literal["unpaired"] = "unpaired"
     """The training method."""
 
-    loss: Literal["kto", "bco"] = "kto"
+    loss: Literal["kto", "bco", "apo_zero"] = "kto"
     """`kto` (arXiv:2402.01306), whose zero point is how far the policy is from the reference on answers to other
-    prompts; `bco` (arXiv:2404.04656), whose shift is the mean reward of the step."""
+    prompts; `bco` (arXiv:2404.04656), whose shift is the mean reward of the step; `apo_zero` (arXiv:2408.06266)."""
 
     desirable_weight: Scale = 1.0
     """How much a good answer counts."""
@@ -218,8 +219,8 @@ class RewardConfig(Pooled):
     (arXiv:2307.09288, 3.2.2)."""
 
     centre: NotNegative = 0.0
-    """Of bradley_terry and plackett_luce: weight of the squared mean reward of a row's answers, which keeps rewards
-    near zero (arXiv:2312.09244, 2)."""
+    """Of bradley_terry and plackett_luce: weight of (r_w + r_l)^2, of more answers four times their squared mean
+    reward, which keeps rewards near zero (arXiv:2312.09244, 2)."""
 
     head_lr_factor: Scale = 1.0
     """The head's learning rate is `train.learning_rate` times this."""

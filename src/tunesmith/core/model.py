@@ -17,7 +17,7 @@ from tunesmith.core.heads import Head, pool, tagged
 from tunesmith.core.loss import cross_entropy
 from tunesmith.core.native.cache import Decode, Prefill
 from tunesmith.core.native.call import takes
-from tunesmith.core.native.head import linear_cross_entropy
+from tunesmith.core.native.head import linear_cross_entropy, linear_losses
 from tunesmith.core.noise import EmbeddingNoise, flat_places, padded_places
 from tunesmith.core.seq2seq import seq2seq_logits
 from tunesmith.errors import ModelError
@@ -65,6 +65,15 @@ class Model:
         output = self._padded(self.module, batch, padded, logits_to_keep=kept)
         flat = padded.row * len(columns) + column_of
         return output.logits.flatten(0, 1).index_select(0, flat)  # type: ignore[no-any-return]
+
+    def token_losses(self, batch: Batch) -> Tensor:
+        """(M,) the negative log-probability of each of the batch's targets, in nats, each with its own gradient."""
+        plain = self._plain_head() if self.fast_head and self.path == "layout" else None
+        if plain is None:
+            return cross_entropy(self.logits(batch), batch.targets)[0]
+        backbone, weight = plain
+        states = self._flat(backbone, batch).last_hidden_state[0].index_select(0, batch.predict_from)
+        return linear_losses(states, weight, batch.targets)
 
     def nll(self, batch: Batch, smoothing: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
         """The weighted sum () of the losses of the batch's targets; each loss (M,) in nats and the likeliest token

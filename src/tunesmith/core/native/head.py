@@ -73,3 +73,52 @@ def linear_cross_entropy(
     found = _LinearCrossEntropy.apply(states, weight, targets, weights, smoothing)  # type: ignore[no-untyped-call]
     total, losses, best = found
     return total, losses, best
+
+
+class _LinearLosses(torch.autograd.Function):
+    """Of each row by itself, for losses whose weights are known only after all of them. The states' gradient is made
+    in the forward pass and scaled in the backward; the weight's is no sum of known parts: it computes logits again."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        for_states, for_weight = ctx.needs_input_grad[:2]
+        losses, best = torch.empty(len(targets)), torch.empty_like(targets)
+        of_states = torch.empty_like(states) if for_states else None
+        for start in range(0, len(targets), CHUNK):
+            rows = slice(start, start + CHUNK)
+            logits = states[rows] @ weight.t()
+            _cross_entropy(logits, targets[rows], losses[rows], best[rows], for_states)
+            if of_states is not None:
+                torch.mm(logits, weight, out=of_states[rows])
+        ctx.save_for_backward(of_states, *((states, weight, targets) if for_weight else ()))
+        return losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        of_states, *kept = ctx.saved_tensors
+        scaled = None if of_states is None else of_states * grad[:, None].to(of_states.dtype)
+        if not kept:
+            return scaled, None, None
+        states, weight, targets = kept
+        of_weight = torch.zeros(weight.shape, dtype=torch.float32)
+        losses, best = torch.empty(len(targets)), torch.empty_like(targets)
+        for start in range(0, len(targets), CHUNK):
+            rows = slice(start, start + CHUNK)
+            logits = states[rows] @ weight.t()
+            _cross_entropy(logits, targets[rows], losses[rows], best[rows], True)
+            of_weight += logits.t() @ (states[rows] * grad[rows, None].to(states.dtype))
+        return scaled, of_weight.to(weight.dtype), None
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor, losses: Tensor, best: Tensor, gradient: bool) -> None:
+    """Fills losses and best; with `gradient` the logits become the losses' gradient by them."""
+    call("cross_entropy", logits.dtype, logits, targets, losses, best, *logits.shape, 0.0, int(gradient))
+
+
+def linear_losses(states: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """states (M, H), weight (V, H), targets (M,) -> the loss (M,) of each row in nats and float32, with gradient."""
+    if not torch.is_grad_enabled():
+        states, weight = states.detach(), weight.detach()
+    losses: Tensor = _LinearLosses.apply(states, weight, targets)  # type: ignore[no-untyped-call]
+    return losses
