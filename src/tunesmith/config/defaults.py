@@ -10,6 +10,7 @@
 | the same, IA3 | 3e-2 at <= 10 M to 3e-3 at >= 7 B, straight in log-log | 3e-3: arXiv:2205.05638 (11 B); at 8 M parameters ten times that lowered the loss far faster |
 | the same, VeRA | 4e-2 to 4e-3, likewise | 4e-3: arXiv:2310.11454 (7 B); the small end as for IA3 |
 | the same, prompt; prefix | 1e-1 to 3e-2; 5e-2 to 1e-2, likewise | own rule, the small ends measured at 8 M: few numbers, far from the loss (arXiv:2104.08691 uses 0.3, with Adafactor) |
+| the same, methods that compare log-probabilities | a tenth of the above | DPO is published at 5e-7 where SFT has 2e-5 (7 B), and moves far with more; own rule |
 | train.batch_size | power of two nearest to rows / 100, within 8..64; pre-training 32 | own rule: about 100 steps an epoch |
 | train.epochs | 4 below 1,000 rows, 3 below 5,000, 2 below 20,000, else 1; pre-training 1 | own rule; the best step is chosen on validation rows anyway |
 | train.warmup_fraction | 10 % of the steps, at most 100 steps | common practice |
@@ -35,6 +36,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.config.fields import keys
+from tunesmith.config.judged import Judged
 from tunesmith.config.run import Run
 from tunesmith.config.section import Section
 from tunesmith.config.tuning import SECTIONS, Tuning
@@ -57,9 +59,10 @@ MEBIBYTE = 1 << 20
 SET, NOT_USED = "set by you", "not used"
 
 ONLY_TEXT = (
-    *("model.template", "train.eval_generate", "evaluate.max_new_tokens", "evaluate.batch_size"),
+    *("train.eval_generate", "evaluate.max_new_tokens", "evaluate.batch_size"),
     *("evaluate.few_shot", "evaluate.label_scoring", "evaluate.forgetting"),
 )
+ONLY_ANSWERS = ONLY_TEXT[:-1]
 """What only models that write text have."""
 
 DECIDED_LATER = {
@@ -94,6 +97,7 @@ class Facts:
     physical_cores: int
     has_bf16: bool
     has_head: bool = False
+    has_template: bool = True
 
 
 def resolve(run: Run, facts: Facts) -> tuple[Run, dict[str, str]]:
@@ -105,10 +109,14 @@ def resolve(run: Run, facts: Facts) -> tuple[Run, dict[str, str]]:
     tree = run.model_dump()
     _choose_method(run.method, tree["method"], facts, reasons)
     _choose_lengths(tree, facts, reasons)
-    _choose_loop(tree["train"], facts, tree["method"], reasons)
+    _choose_loop(tree["train"], facts, tree["method"], isinstance(run.method, Judged), reasons)
     _choose_machine(tree, facts, reasons)
     if facts.has_head:
         reasons |= {path: f"{NOT_USED}: a head writes no text" for path in ONLY_TEXT}
+    if not facts.has_template:
+        reasons["model.template"] = f"{NOT_USED}: texts go to the model as they are"
+    if isinstance(run.method, Judged):
+        reasons |= {path: f"{NOT_USED}: answers are judged, not written" for path in ONLY_ANSWERS}
     return Run.model_validate(tree), reasons
 
 
@@ -154,6 +162,9 @@ def _choose_method(said: Tuning, method: dict[str, Any], facts: Facts, reasons: 
         name = "lora" if section is said.lora else "loha"
         if kind == name and section.alpha is None:
             method[name]["alpha"], reasons[f"method.{name}.alpha"] = section.default_alpha(), rules[name]
+    if isinstance(said, Judged):
+        for name, (value, reason) in said.choices().items():
+            method[name], reasons[f"method.{name}"] = value, reason
     unused = tuple(f"method.{section}." for other, section in SECTIONS.items() if other != kind)
     for path in reasons:
         if path.startswith(unused):
@@ -220,7 +231,7 @@ def _choose_lengths(tree: dict[str, Any], facts: Facts, reasons: dict[str, str])
 
 
 def _choose_loop(
-    train: dict[str, Any], facts: Facts, method: dict[str, Any], reasons: dict[str, str]
+    train: dict[str, Any], facts: Facts, method: dict[str, Any], judged: bool, reasons: dict[str, str]
 ) -> None:
     rows, pretraining = facts.num_train_rows, facts.is_pretraining
 
@@ -231,9 +242,10 @@ def _choose_loop(
     tuning, init = method["tuning"], method["lora"]["init"]
     if facts.has_head and tuning == "full":
         tuning = "full with a head"
-    choose(
-        "learning_rate", learning_rate(facts.num_parameters, tuning, init), _rate_words(facts, tuning, init)
-    )
+    rate, words = learning_rate(facts.num_parameters, tuning, init), _rate_words(facts, tuning, init)
+    if judged:
+        rate, words = float(f"{rate / 10:.1e}"), f"a tenth of that of {words}"
+    choose("learning_rate", rate, words)
     because = (
         "continued pre-training: 32" if pretraining else f"{rows:,} rows / 100 as a power of two, 8 to 64"
     )

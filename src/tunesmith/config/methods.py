@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from tunesmith.config.judged import PreferenceConfig, RankingConfig, RewardConfig, UnpairedConfig
 from tunesmith.config.section import Fraction
 from tunesmith.config.tuning import PROMPTED, Pooled, Writes
 
@@ -156,9 +157,13 @@ Method = Annotated[
     | Annotated[ClassifyConfig, Tag("classify")]
     | Annotated[RegressConfig, Tag("regress")]
     | Annotated[TagConfig, Tag("tag")]
-    | Annotated[EmbedConfig, Tag("embed")],
+    | Annotated[EmbedConfig, Tag("embed")]
+    | Annotated[RewardConfig, Tag("reward")]
+    | Annotated[PreferenceConfig, Tag("preference")]
+    | Annotated[UnpairedConfig, Tag("unpaired")]
+    | Annotated[RankingConfig, Tag("ranking")],
     Discriminator(_type_of),
 ]
 """`method.type` says which; left out it is `sft`."""
 
-HeadMethod = ClassifyConfig | RegressConfig | TagConfig | EmbedConfig
+HeadMethod = ClassifyConfig | RegressConfig | TagConfig | EmbedConfig | RewardConfig

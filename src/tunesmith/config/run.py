@@ -151,8 +151,8 @@ class ModelConfig(Section):
     each, stock attention. `auto`: the layout where the gate accepts it, else padded, and says which."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Sets every dropout of the architecture. Null: as the model's own configuration. Refused where it has
-    none."""
+    """Sets every dropout of the architecture. Null: as the model's own configuration; none for methods that compare
+    log-probabilities. Refused where it has none."""
 
 
 class EarlyStopping(Section):

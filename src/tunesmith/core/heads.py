@@ -55,14 +55,14 @@ class PooledHead(nn.Module):
 
 @dataclass
 class Head:
-    """kind: one output a row, one a token, or an embedding of each text of a row. carrier: the module that holds head
-    and backbone.
+    """kind: one output a row, a token or a completion, or an embedding of each text of a row. carrier: the module that
+    holds head and backbone.
 
     The references stay right under PEFT, which changes layers inside them. causal: of the backbone. offset: added to
     positions (families that count from their padding id).
     """
 
-    kind: Literal["sequence", "token", "embedding"]
+    kind: Literal["sequence", "token", "completion", "embedding"]
     pooling: Pooling
     carrier: Any
     backbone: Any
@@ -70,11 +70,14 @@ class Head:
     offset: int = 0
 
     def outputs(self, states: Tensor, batch: Batch) -> Tensor:
-        """(T, H) -> (R, C), (M, C) for the tokens that have a tag, or (S, H) of length 1."""
-        assert all(parent < 0 for parent in batch.layout.parents), "rows for a head share no tokens"
+        """(T, H) -> (R, C), (M, C) for the tokens that have a tag, (K, C) for completions, or (S, H) of length 1."""
+        branch = any(parent >= 0 for parent in batch.layout.parents)
+        assert not branch or (self.kind == "completion" and self.pooling == "last"), "rows share no tokens"
         if self.kind == "token":
             return self._stock(states[tagged(batch)][None])[0]
         pooled = pool(states, batch, self.pooling)
+        if self.kind == "completion":
+            pooled = pooled[batch.completions]
         if self.kind == "embedding":
             return functional.normalize(pooled.to(torch.promote_types(pooled.dtype, torch.float32)), dim=-1)
         if isinstance(self.carrier, PooledHead):

@@ -111,15 +111,18 @@ class Model:
         return (states[: len(ids)] if kept is None else states[kept]) @ weight.t()
 
     def outputs(self, batch: Batch) -> Tensor:
-        """(R, C) or (M, C): what the head says; see `Head.outputs`."""
+        """(R, C), (M, C) or (K, C): what the head says; see `Head.outputs`."""
         assert self.head is not None, "a model with a head"
         return self.head.outputs(self.states(batch), batch)
 
     def features(self, batch: Batch) -> Tensor:
-        """(R, H) or (M, H): the states that the head reads."""
+        """(R, H), (M, H) or (K, H): the states that the head reads."""
         assert self.head is not None, "a model with a head"
         states = self.states(batch)
-        return states[tagged(batch)] if self.head.kind == "token" else pool(states, batch, self.head.pooling)
+        if self.head.kind == "token":
+            return states[tagged(batch)]
+        pooled = pool(states, batch, self.head.pooling)
+        return pooled[batch.completions] if self.head.kind == "completion" else pooled
 
     def states(self, batch: Batch) -> Tensor:
         """(T, H): the backbone's last hidden states."""

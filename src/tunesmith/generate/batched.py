@@ -6,13 +6,14 @@ Prompts of similar length go together, padded on the left; a batch ends when eve
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import GenerationConfig
 
 from tunesmith.core.batch import Batch
@@ -192,3 +193,25 @@ def nll(model: Model, rows: Sequence[TokenRow], budget: int) -> tuple[np.ndarray
         totals[bin_] = zero.index_add(0, batch.row_of, losses).numpy()
         weights[bin_] = zero.index_add(0, batch.row_of, batch.weights.double()).numpy()
     return totals, weights
+
+
+def completion_sums(
+    model: Model,
+    rows: Sequence[TokenRow],
+    budget: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[NDArray[np.float64]]:
+    """Of each row (K,): the summed log-probability of each of its completions, in nats."""
+    found: list[NDArray[np.float64]] = [np.zeros(0)] * len(rows)
+    done = 0
+    for bin_ in pack([r.num_tokens for r in rows], budget, padded=model.path == "padded"):
+        batch = Batch.from_rows([rows[i] for i in bin_])
+        with evaluating(model.module):
+            losses = model.token_losses(batch).double()
+        sums = losses.new_zeros(len(batch.completions)).index_add(0, batch.completion_of, -losses).numpy()
+        pieces = np.split(sums, np.cumsum(batch.completions_of_rows)[:-1])
+        for i, piece in zip(bin_, pieces, strict=True):
+            found[i] = piece
+        done += len(bin_)
+        progress(done, len(rows))
+    return found

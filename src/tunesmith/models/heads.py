@@ -24,7 +24,9 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
-from tunesmith.config.methods import ClassifyConfig, EmbedConfig, Method, RegressConfig, SftConfig
+from tunesmith.config.judged import RewardConfig
+from tunesmith.config.methods import ClassifyConfig, EmbedConfig, Method, RegressConfig
+from tunesmith.config.tuning import Writes
 from tunesmith.core import gate
 from tunesmith.core.heads import Head, PooledHead, Pooling
 from tunesmith.errors import ConfigError, ModelError
@@ -38,11 +40,12 @@ POOLER = ".pooler."
 class HeadSpec:
     """What a head says. method: of the run that made it. labels: names of its outputs, in order.
 
-    scale: for numbers, mean and standard deviation of each (outputs are in these units). abstain_below: see
+    scale: for numbers, mean and standard deviation of each (outputs are in these units); of rewards, where they were
+    learned from ratings. abstain_below: see
     `ClassifyConfig`. instruction lies in the manifest.
     """
 
-    method: Literal["classify", "regress", "tag", "embed"]
+    method: Literal["classify", "regress", "tag", "embed", "reward"]
     labels: tuple[str, ...]
     pooling: Pooling | Literal["auto"] = "auto"
     multi_label: bool = False
@@ -60,10 +63,13 @@ class HeadSpec:
 
 def spec_of(method: Method) -> HeadSpec | None:
     """What a resolved recipe's head says; None for a language model."""
-    if isinstance(method, SftConfig):
+    if isinstance(method, Writes):
         return None
     if isinstance(method, EmbedConfig):
         return HeadSpec(method="embed", labels=(), pooling=method.pooling)
+    if isinstance(method, RewardConfig):
+        scale = () if method.scale is None else (method.scale,)
+        return HeadSpec(method="reward", labels=("reward",), pooling=method.pooling, scale=scale)
     assert method.labels is not None, "defaults are resolved before a run"
     classify = method if isinstance(method, ClassifyConfig) else ClassifyConfig()
     return HeadSpec(
@@ -87,6 +93,12 @@ def choose_pooling(spec: HeadSpec, config: PretrainedConfig, folder: Path) -> Po
         # The second is how newer versions of sentence-transformers write it.
         means = said.get("pooling_mode_mean_tokens") or said.get("pooling_mode") == "mean"
         return "mean" if means or _own_pooling(config) == "mean" else "cls"
+    if spec.method == "reward" and not encoder and spec.pooling != "last":
+        raise ConfigError(
+            f"method.pooling={spec.pooling} for rewards of a causal model, whose answers share their prompt's states",
+            "last",
+            "leave method.pooling out",
+        )
     if spec.pooling == "cls" and not encoder:
         raise ConfigError(
             f"method.pooling=cls, but {config.model_type} is a causal model, whose first token sees nothing else",
@@ -137,10 +149,9 @@ def build(
             )
         return tagger
     embeds = spec.method == "embed"
+    kind: Literal["sequence", "completion"] = "completion" if spec.method == "reward" else "sequence"
     if is_stock(pooling, config) and not bare and not embeds:
-        stock = _stock(
-            AutoModelForSequenceClassification, "sequence", pooling, causal, config, spec, load, renew
-        )
+        stock = _stock(AutoModelForSequenceClassification, kind, pooling, causal, config, spec, load, renew)
         if stock[1].reads_one_state():
             return stock
     backbone, missing = load(AutoModel)
@@ -156,12 +167,12 @@ def build(
         assert carrier.classifier is not None
         carrier.classifier.load_state_dict({name.removeprefix("linear."): w for name, w in saved.items()})
         notes = []
-    return carrier, Head("sequence", pooling, carrier, backbone, causal), notes
+    return carrier, Head(kind, pooling, carrier, backbone, causal), notes
 
 
 def _stock(
     kind: Any,
-    reads: Literal["sequence", "token"],
+    reads: Literal["sequence", "token", "completion"],
     pooling: Pooling,
     causal: bool,
     config: PretrainedConfig,
@@ -198,7 +209,7 @@ def _stock(
 def _problem_type(spec: HeadSpec) -> str | None:
     if spec.method == "tag":
         return None
-    if spec.method == "regress":
+    if spec.method in ("regress", "reward"):
         return "regression"
     return "multi_label_classification" if spec.multi_label else "single_label_classification"
 
@@ -220,7 +231,7 @@ def head_modules(head: Head) -> list[str]:
         for name, part in head.carrier.named_children()
         if part is not head.backbone and any(True for _ in part.parameters())
     ]
-    return [*names, "pooler"] if head.kind == "sequence" and _has_pooler(head) else names
+    return [*names, "pooler"] if head.kind in ("sequence", "completion") and _has_pooler(head) else names
 
 
 def _has_pooler(head: Head) -> bool:

@@ -225,11 +225,17 @@ def _first_line(error: Exception) -> str:
 
 
 def load_model(
-    config: ModelConfig, *, head: HeadSpec | None = None, train: bool = False, prompted: bool = False
+    config: ModelConfig,
+    *,
+    head: HeadSpec | None = None,
+    train: bool = False,
+    prompted: bool = False,
+    still: bool = False,
 ) -> Loaded:
     """Load the base (and its adapter). `config.dtype` must be resolved, except that `auto` keeps the file's own.
 
     head: to train on it; None: the one that it was saved with, or none. prompted: learned tokens before rows.
+    still: no dropout, unless the recipe sets it (log-probabilities are then those of evaluation).
     """
     source = find(config.base, config.revision)
     hf_config = read_config(source)
@@ -241,6 +247,8 @@ def load_model(
     notes = [why]
     if config.dropout is not None:
         notes.append(f"dropout {config.dropout} on " + ", ".join(set_dropout(hf_config, config.dropout)))
+    elif still and any(hf_config.to_dict().get(name) for name in DROPOUTS):
+        notes.append("no dropout, which would move log-probabilities: " + ", ".join(set_dropout(hf_config, 0.0)))
     attention.register()
     transformers.logging.disable_progress_bar()  # loading is short; a run has bars of its own
     dtype = "auto" if config.dtype == "auto" else DTYPES[config.dtype]
@@ -337,8 +345,8 @@ def _check_kind(source: Source, config: PretrainedConfig, head: HeadSpec | None)
     if head is None and gate.is_encoder(config):
         raise ModelError(
             f"{source.base} ({config.model_type}) is an encoder: it does not write text",
-            "a decoder (causal language) model for method.type sft",
-            "set method.type=classify, regress, tag or embed, or choose a decoder",
+            "a decoder (causal language) model for methods that write",
+            "set method.type=classify, regress, tag, embed or reward, or choose a decoder",
         )
 
     if not config.is_encoder_decoder:
@@ -346,7 +354,7 @@ def _check_kind(source: Source, config: PretrainedConfig, head: HeadSpec | None)
     if head is not None:
         raise ModelError(
             f"{source.base} ({config.model_type}) is an encoder-decoder model, which has no head here",
-            "an encoder or a decoder for method.type classify, regress, tag or embed",
+            "an encoder or a decoder for method.type classify, regress, tag, embed or reward",
             "write method.type=sft: the class is then the answer's text",
         )
     if (

@@ -8,8 +8,7 @@ from typing import Any
 from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 
-from tunesmith.config.methods import SftConfig
-from tunesmith.config.tuning import FreezeConfig, Tuning
+from tunesmith.config.tuning import FreezeConfig, Tuning, Writes
 from tunesmith.core.heads import Head, PooledHead
 from tunesmith.core.model import Model
 from tunesmith.errors import ConfigError
@@ -28,9 +27,10 @@ def prepare(loaded: Loaded, method: Tuning, new_token_ids: list[int]) -> list[st
     A run on top of an adapter goes on training that adapter (the same `tuning`), or merges it first (`full`).
     """
     assert method.tuning is not None, "defaults are resolved before a run"
-    if isinstance(method, SftConfig) and loaded.head is not None:
+    if isinstance(method, Writes) and loaded.head is not None:
         raise ConfigError(
-            f"method.type=sft on {loaded.base}, a model with a head for {', '.join(loaded.head.labels[:5])}",
+            f"method.type={dict(method)['type']} on {loaded.base}, a model with a head for "
+            + ", ".join(loaded.head.labels[:5]),
             "a language model",
             f"write method.type={loaded.head.method}, or name the model that it was made from",
         )

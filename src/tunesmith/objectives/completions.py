@@ -5,7 +5,9 @@ Shapes: M loss positions, C completions of R rows, P pairs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -80,6 +82,18 @@ class Compared(Scored):
     def sft(self) -> Tensor:
         """() the negative log-likelihood of the best completions, summed over their tokens."""
         return -self.sums[self.best].sum()
+
+
+class Comparing(Protocol):
+    """An objective on completions' log-probabilities, beside what the loop asks of it."""
+
+    def settle(self, found: Sequence[Compared]) -> None:
+        """What a row's loss takes from other rows is from now on taken from these."""
+        ...
+
+    def row_losses(self, found: Compared) -> Tensor:
+        """(R,)"""
+        ...
 
 
 def compared(model: Model, batch: Batch, method: Judged) -> Compared:

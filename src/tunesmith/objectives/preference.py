@@ -106,8 +106,11 @@ class Preference:
         self._shift = None
         if self.config.loss == "bco" and len(batches) > 1:
             with torch.no_grad():
-                each = [mean_rewards(compared(model, batch, self.config)) for batch in batches]
-            self._shift = torch.cat(each).mean()
+                self.settle([compared(model, batch, self.config) for batch in batches])
+
+    def settle(self, found: Sequence[Compared]) -> None:
+        """bco's shift is from now on that of all these."""
+        self._shift = torch.cat([mean_rewards(each) for each in found]).mean()
 
     def loss(self, model: Model, batch: Batch) -> LossOutput:
         losses = model.token_losses(batch)

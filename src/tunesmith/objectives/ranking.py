@@ -13,7 +13,7 @@ to 0..1 in their row and t the places by s. Completions of equal scores are not 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -89,6 +89,9 @@ class Ranking:
         if self.sft_weight:
             terms[SFT] = self.sft_weight * found.sft()
         return LossOutput(terms, *measured(found))
+
+    def settle(self, found: Sequence[Compared]) -> None:
+        """A row's loss depends on no other row."""
 
     def row_losses(self, found: Compared) -> Tensor:
         """(R,)"""

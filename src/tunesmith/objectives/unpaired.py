@@ -41,8 +41,11 @@ class Unpaired:
         self._zero = None
         if self.config.loss != "apo_zero" and len(batches) > 1:
             with torch.no_grad():
-                each = [self._counted(compared(model, batch, self.config)) for batch in batches]
-            self._zero = self._zero_of(torch.cat(each))
+                self.settle([compared(model, batch, self.config) for batch in batches])
+
+    def settle(self, found: Sequence[Compared]) -> None:
+        """The zero point is from now on that of all these."""
+        self._zero = self._zero_of(torch.cat([self._counted(each) for each in found]))
 
     def loss(self, model: Model, batch: Batch) -> LossOutput:
         found = compared(model, batch, self.config)

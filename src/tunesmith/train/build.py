@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from tunesmith.config.judged import Judged, RewardConfig
 from tunesmith.config.methods import Head, Method
 from tunesmith.config.run import Run
 from tunesmith.config.tuning import PROMPTED
@@ -25,9 +26,13 @@ from tunesmith.models.load import Loaded, load_model
 from tunesmith.models.tune import grow_embeddings, lr_factors, prepare
 from tunesmith.objectives.classify import Classify
 from tunesmith.objectives.embed import Embed
+from tunesmith.objectives.preference import Preference
+from tunesmith.objectives.ranking import Ranking
 from tunesmith.objectives.regress import Regress
+from tunesmith.objectives.reward import Reward
 from tunesmith.objectives.sft import Sft
 from tunesmith.objectives.tag import Tag
+from tunesmith.objectives.unpaired import Unpaired
 from tunesmith.registry import Registry
 from tunesmith.train.optim import Optimizer
 from tunesmith.train.source import StaticSource, rows_taken
@@ -41,6 +46,10 @@ OBJECTIVES.register("classify")(Classify)
 OBJECTIVES.register("regress")(Regress)
 OBJECTIVES.register("tag")(Tag)
 OBJECTIVES.register("embed")(Embed)
+OBJECTIVES.register("reward")(Reward)
+OBJECTIVES.register("preference")(Preference)
+OBJECTIVES.register("unpaired")(Unpaired)
+OBJECTIVES.register("ranking")(Ranking)
 
 
 @dataclass
@@ -79,7 +88,8 @@ def build(run: Run, rows: Sequence[TokenRow], data_hashes: dict[str, str]) -> Bu
     """
     seed_everything(run)
     head = spec_of(run.method)
-    loaded = load_model(run.model, head=head, train=True, prompted=run.method.tuning in PROMPTED)
+    prompted, still = run.method.tuning in PROMPTED, isinstance(run.method, Judged)
+    loaded = load_model(run.model, head=head, train=True, prompted=prompted, still=still)
     new_ids = with_template(loaded, run.model.template) if writes_after_prompt(loaded) else []
     notes = loaded.notes + start_head(run, loaded, rows) + prepare(loaded, run.method, new_ids)
     train = run.train
@@ -95,7 +105,7 @@ def build(run: Run, rows: Sequence[TokenRow], data_hashes: dict[str, str]) -> Bu
         share=train.neftune_alpha is None,
     )
     progress = Progress(micro_batch_tokens=train.micro_batch_tokens or 0, threads=train.threads)
-    head_factor = run.method.head_lr_factor if isinstance(run.method, Head) else 1.0
+    head_factor = run.method.head_lr_factor if isinstance(run.method, Head | RewardConfig) else 1.0
     factors = lr_factors(loaded.model, train.layer_lr_decay, head_factor)
     thaws = None
     if train.unfreeze_every is not None:
@@ -113,7 +123,7 @@ def start_head(run: Run, loaded: Loaded, rows: Sequence[TokenRow]) -> list[str]:
     """Put a linear probe's weights into a new head, where the recipe asks for it."""
     if loaded.head is None or not isinstance(run.method, Head) or run.method.head_init == "random":
         return []
-    assert loaded.head.method != "embed"
+    assert loaded.head.method not in ("embed", "reward")
     carrier = loaded.model.head.carrier if loaded.model.head is not None else None
     if not isinstance(carrier, PooledHead):
         raise ConfigError(
@@ -133,8 +143,11 @@ def start_head(run: Run, loaded: Loaded, rows: Sequence[TokenRow]) -> list[str]:
 
 
 def writes_after_prompt(loaded: Loaded) -> bool:
-    """A causal language model: its prompts are rendered by a template."""
-    return loaded.head is None and loaded.model.start_id is None
+    """A causal language model, or one that rewards: its prompts are rendered by a template."""
+    head = loaded.model.head
+    if head is not None:
+        return head.kind == "completion" and head.causal
+    return loaded.model.start_id is None
 
 
 def make_objective(method: Method) -> Objective:

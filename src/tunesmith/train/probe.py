@@ -25,9 +25,9 @@ import yaml
 from tunesmith import errors
 from tunesmith.config.machine import available_memory
 from tunesmith.config.run import Run
-from tunesmith.data.flat import sizes
+from tunesmith.data.flat import FlatRows, flat_rows, sizes
 from tunesmith.errors import ResourceError, TunesmithError
-from tunesmith.types import RowRef, Segment, TokenRow
+from tunesmith.types import TokenRow
 
 if TYPE_CHECKING:
     from tunesmith.core.noise import EmbeddingNoise
@@ -132,51 +132,29 @@ def largest(rows: Sequence[TokenRow], size: int, count: int) -> dict[str, list[T
 
 
 def _write_rows(path: Path, rows: list[TokenRow]) -> None:
-    segments = [s for r in rows for s in r.segments]
-    arrays = {
-        "ids": np.concatenate([s.ids for s in segments]),
-        "weights": np.concatenate([s.weights for s in segments]),
-        "lengths": np.array([len(s.ids) for s in segments]),
-        "parents": np.array([s.parent for s in segments]),
-        "counts": np.array([len(r.segments) for r in rows]),
-        "second": np.array([-1 if r.second is None else r.second for r in rows]),
-        "alone": np.array([r.alone for r in rows]),
-        **{f"target{i}": r.target for i, r in enumerate(rows) if r.target is not None},
-    }
+    arrays = flat_rows(rows, {file: 0 for file in {row.ref.file for row in rows}})
     with path.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def _read_rows(path: Path) -> list[TokenRow]:
-    data = np.load(path, allow_pickle=False)
-    cuts = np.cumsum(data["lengths"])[:-1]
-    parts = [
-        Segment(i, w, int(p))
-        for i, w, p in zip(
-            np.split(data["ids"], cuts), np.split(data["weights"], cuts), data["parents"], strict=True
-        )
-    ]
-    rows, start = [], 0
-    more = zip(data["counts"], data["second"].tolist(), data["alone"], strict=True)
-    for index, (count, second, alone) in enumerate(more):
-        target = data.get(f"target{index}")
-        segments = tuple(parts[start : start + count])
-        rows.append(
-            TokenRow(RowRef("probe", start), segments, target, None if second < 0 else second, bool(alone))
-        )
-        start += count
-    return rows
+    with np.load(path, allow_pickle=False) as arrays:
+        return list(FlatRows(dict(arrays), ["probe"]))
 
 
 def main(folder: Path) -> None:
     """The child: a whole step on each of the worst micro-batches, in a process that the kernel kills first."""
     Path("/proc/self/oom_score_adj").write_text("1000")
+    from tunesmith.config.judged import Judged
     from tunesmith.train.build import build
     from tunesmith.train.engine import embedding_noise
+    from tunesmith.train.reference import zero_reference
 
     spec = yaml.safe_load((folder / "spec.yaml").read_text())
     run = Run.model_validate(spec["run"])
     batches = [_read_rows(folder / f"{kind}.npz") for kind in ("longest", "supervised")]
+    if isinstance(run.method, Judged) and run.method.reference == "start":
+        batches = [zero_reference(rows) for rows in batches]
     built = build(run, batches[0], {})
     noise = embedding_noise(run.train, run.seed)
     _step(built, batches[0][-1:], noise)  # one row: what is done once is not timed

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tunesmith.config.judged import RewardConfig
 from tunesmith.config.methods import ClassifyConfig, EmbedConfig, HeadMethod, RegressConfig, SftConfig
+from tunesmith.config.tuning import Writes
 from tunesmith.config.run import Run
 from tunesmith.core import gate
 from tunesmith.data.embed_rows import TextsEncoder
 from tunesmith.data.encode import HeadEncoder, Kind, balanced_weights, outputs_of, scale_of
+from tunesmith.data.pair_rows import CompletionsEncoder
 from tunesmith.data.pairs import PairEncoder
 from tunesmith.data.render import Renderer
 from tunesmith.errors import ConfigError
 from tunesmith.models.heads import HeadSpec
 from tunesmith.scoring import Task
 from tunesmith.types import Example
+from tunesmith.workflow import judged
 
 TASKS: dict[Kind, Task] = {
     "classify": "label",
@@ -23,6 +27,7 @@ TASKS: dict[Kind, Task] = {
     "regress": "number",
     "tag": "spans",
     "embed": "ranking",
+    "reward": "judged",
 }
 """Kind of head -> how its answers are scored."""
 
@@ -55,6 +60,8 @@ def kind_of(method: HeadMethod) -> Kind:
 def encoder_of(spec: HeadSpec, tokenizer: Any) -> HeadEncoder:
     if spec.method == "embed":
         return TextsEncoder(tokenizer)
+    if spec.method == "reward":
+        return CompletionsEncoder(tokenizer)
     return HeadEncoder.of(spec.method, spec.multi_label, tokenizer, spec.labels, spec.scale)
 
 
@@ -71,7 +78,9 @@ FORMATS: dict[Kind, str] = {
 def with_format(run: Run) -> Run:
     """`data.format=auto` becomes the rows that the method needs; any other than these, and what only prompts have, is
     refused."""
-    if isinstance(run.method, SftConfig):
+    if judged.is_judged(run.method):
+        return judged.with_format(run)
+    if isinstance(run.method, Writes):
         return run
     if run.model.template != "auto":
         raise ConfigError(
@@ -79,6 +88,7 @@ def with_format(run: Run) -> Run:
             "no template: a head reads texts as they are",
             "leave it out",
         )
+    assert not isinstance(run.method, RewardConfig)
     wanted = FORMATS[kind_of(run.method)]
     if isinstance(run.method, EmbedConfig) and run.data.format == "label":
         return run  # texts of one class belong together
@@ -98,7 +108,7 @@ def with_outputs(run: Run, train: Sequence[Example]) -> tuple[Run, dict[str, str
     run = run.model_copy(deep=True)
     method = run.method
     reasons: dict[str, str] = {}
-    assert not isinstance(method, SftConfig)
+    assert not isinstance(method, Writes | RewardConfig)
     if isinstance(method, EmbedConfig):
         _check_negatives(method, train)
         return run, reasons

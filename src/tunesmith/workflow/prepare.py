@@ -11,8 +11,10 @@ from typing import Any
 
 from tunesmith.config.defaults import Facts, resolve
 from tunesmith.config.machine import available_memory, cpu_has_bf16, physical_cores
+from tunesmith.config.judged import UnpairedConfig
 from tunesmith.config.methods import EmbedConfig, SftConfig
 from tunesmith.config.run import Run
+from tunesmith.config.tuning import Writes
 from tunesmith.config.weights import known_parameters
 from tunesmith.data import folders
 from tunesmith.data.account import Account
@@ -20,8 +22,10 @@ from tunesmith.data.class_pairs import class_pairs
 from tunesmith.data.encode import HeadEncoder, encode, span_labels
 from tunesmith.data.flat import sizes
 from tunesmith.data.load import Splits, few_collections, lengths, load_splits, preview, tokenise
+from tunesmith.data.others import with_others
 from tunesmith.data.pairs import PairEncoder, encode_pairs
 from tunesmith.data.render import Renderer
+from tunesmith.data.trees import longest_path, tokenise_trees
 from tunesmith.data.template import TemplateChoice, apply_choice, choose_template
 from tunesmith.errors import DataError
 from tunesmith.models.files import EMBEDDED, locate
@@ -29,6 +33,7 @@ from tunesmith.models.heads import HeadSpec, spec_of
 from tunesmith.models.load import Source, find, load_tokenizer, read_config
 from tunesmith.scoring import Task, detect_task
 from tunesmith.types import EventSink, Example, TokenRow, silent
+from tunesmith.workflow import judged
 from tunesmith.workflow.heads import (
     TASKS,
     AnyEncoder,
@@ -68,10 +73,14 @@ class Prepared:
         """The classes: of the head (of a tagger, its spans' labels), or those of the training rows."""
         if self.head is None:
             return self.splits.labels
+        if self.head.method == "reward":
+            return ()
         return span_labels(self.head.labels) if self.head.method == "tag" else self.head.labels
 
     def task(self, examples: Sequence[Example]) -> Task:
         """How answers are scored: as the head's, or as what these answers are (labels, JSON objects, text)."""
+        if judged.is_judged(self.run.method):
+            return "judged"
         if isinstance(self.renderer, HeadEncoder):
             return TASKS[self.renderer.kind]
         known = [*self.splits.train[:1000], *examples]
@@ -133,12 +142,14 @@ def prepare(run: Run, folder: Path, sink: EventSink, now: datetime | None = None
     if isinstance(run.method, SftConfig) and config.is_encoder_decoder:
         check_pairs(run)
         renderer = PairEncoder(tokenizer, context)
-    elif isinstance(run.method, SftConfig):
+    elif judged.renders(run.method, config):
+        if config.is_encoder_decoder:
+            raise judged.no_encoder_decoder(run)
         choice = choose_template(tokenizer, run.model.template)
         apply_choice(tokenizer, choice)
         renderer = Renderer(tokenizer, choice, now)
-    else:
-        run, why = with_outputs(run, splits.train) if kept is None else _with_kept(run, kept)
+    run, why = _with_outputs(run, splits) if kept is None else _with_kept(run, kept)
+    if choice is None and not isinstance(run.method, SftConfig):
         spec = spec_of(run.method)
         assert spec is not None
         renderer = encoder_of(spec, tokenizer)
@@ -155,18 +166,28 @@ def prepare(run: Run, folder: Path, sink: EventSink, now: datetime | None = None
 
 def _read(run: Run, folder: Path) -> Splits:
     splits = load_splits(run.data, run.seed, folder)
+    if judged.is_judged(run.method):
+        return judged.as_the_method_takes(run, splits)
     if isinstance(run.method, EmbedConfig) and run.data.format == "label":
         return _paired(splits, run.seed)
     return splits
 
 
+def _with_outputs(run: Run, splits: Splits) -> tuple[Run, dict[str, str]]:
+    """What the method takes from the training rows."""
+    if judged.is_judged(run.method):
+        return judged.with_rewards(run, splits.mapping.kind, splits.train)
+    return (run, {}) if isinstance(run.method, SftConfig) else with_outputs(run, splits.train)
+
+
 def _outputs(run: Run) -> dict[str, Any]:
-    """What `with_outputs` fills in."""
-    return run.method.model_dump(mode="json", include={"labels", "scale", "class_weights"})
+    """What `_with_outputs` fills in."""
+    filled = {"labels", "scale", "class_weights", "loss", "levels", "thresholds"}
+    return run.method.model_dump(mode="json", include=filled)
 
 
 def _with_kept(run: Run, kept: Kept) -> tuple[Run, dict[str, str]]:
-    """As `with_outputs`, from what it gave before."""
+    """As `_with_outputs`, from what it gave before."""
     filled = type(run.method).model_validate(run.method.model_dump() | kept.outputs)
     changed = {
         name: vars(filled)[name] for name, value in _outputs(run).items() if value != kept.outputs[name]
@@ -200,6 +221,9 @@ def _rows(
         return encode(examples, renderer, limit, run.data.on_long_row, account)
     if isinstance(renderer, PairEncoder):
         return encode_pairs(examples, renderer, limit, run.data.on_long_row, account)
+    if judged.is_judged(run.method):
+        rows = tokenise_trees(examples, renderer, limit, run.data.on_long_row, account)
+        return with_others(rows, run.seed, limit) if isinstance(run.method, UnpairedConfig) else rows
     assert isinstance(run.method, SftConfig)
     return tokenise(examples, renderer, run.method.supervise, limit, run.data.on_long_row, account)
 
@@ -224,7 +248,10 @@ def _facts(
     tokens, supervised = sizes(train)
     plain = examples[0].text is not None
     longest_answer = 0 if plain else int(supervised.max())
-    head = not isinstance(run.method, SftConfig)
+    longest = max(int(sizes(split)[0].max()) for split in rows.values() if split)
+    if judged.is_judged(run.method):
+        longest_answer = max(len(leaf.ids) for row in train for leaf in row.segments[1:] or row.segments)
+        longest = max(longest_path(row) for split in rows.values() for row in split)
     if (
         isinstance(run.method, SftConfig) and run.method.supervise == "all" and not plain
     ):  # prompts are supervised too: measure the answers themselves
@@ -239,11 +266,12 @@ def _facts(
         num_validation_rows=len(rows["validation"]),
         mean_tokens=int(tokens.sum()) / len(tokens),
         # Of all splits: a resumed run reads its rows again under the length that this becomes.
-        max_tokens=max(int(sizes(split)[0].max()) for split in rows.values() if split),
+        max_tokens=longest,
         mean_supervised_tokens=int(supervised.sum()) / len(supervised),
         longest_answer_tokens=longest_answer,
         is_pretraining=plain,
-        has_head=head,
+        has_head=not isinstance(run.method, Writes),
+        has_template=judged.renders(run.method, config) and not config.is_encoder_decoder,
         available_memory_bytes=available_memory(),
         physical_cores=physical_cores(),
         has_bf16=cpu_has_bf16(),

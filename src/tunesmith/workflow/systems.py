@@ -16,7 +16,7 @@ from tunesmith.evaluate.retriever import Retriever
 from tunesmith.models.load import Loaded, load_model
 from tunesmith.train.build import Built, with_template, writes_after_prompt
 from tunesmith.types import EventSink, TokenRow
-from tunesmith.workflow import prove
+from tunesmith.workflow import judged, judging, prove
 from tunesmith.workflow.prepare import Prepared
 
 NO_TEST_ROWS = "there are no test rows (data.test_fraction is 0 and no data.test is given)"
@@ -47,6 +47,10 @@ def measure_all(
         sink=sink,
     )
     answers = prove.have_answers(examples)
+    if judged.is_judged(run.method):
+        _prove_judged(prepared, built, report, proof)
+        seconds |= proof.seconds
+        return
     if isinstance(prepared.renderer, HeadEncoder):
         _prove_head(prepared, built, report, proof)
         seconds |= proof.seconds
@@ -103,6 +107,40 @@ def _prove_head(prepared: Prepared, built: Built, report: Report, proof: prove.P
         proof.measure("base", "the untuned model's own embeddings", answerer, losses=False)
     else:
         _probe(prepared, proof, answerer)
+    prove.free(base)
+    if run.evaluate.baselines:
+        proof.baselines(prepared.examples("train"))
+    with proof.timed("statistics"):
+        proof.fill_ordered(report)
+
+
+def _prove_judged(prepared: Prepared, built: Built, report: Report, proof: prove.Proof) -> None:
+    """The tuned model, the one it was, and what looks at the words or the length alone, on the same judged answers."""
+    run, method, model = prepared.run, prepared.run.method, built.loaded.model
+    general: list[TokenRow] = []
+    if isinstance(method, RewardConfig):
+        report.absent["forgetting"] = "a reward model writes no text"
+    else:
+        general = prove.general_rows(run, prepared.renderer, prepared.context)
+    if proof.examples:
+        judging.measure(proof, method, model, "tuned")
+    after = _answerer(prepared, model).losses(general) if general else None
+    with proof.timed("hard training rows"):
+        judge = judging.judge_of(method, model, prepared.rows["train"])
+        report.suspects = prove.suspects(judge, prepared.splits.train, prepared.rows["train"], run.seed)
+    built.state.optimizer.release()
+    prove.free(model)
+    base = load_base(prepared).model
+    if after is not None:
+        before = _answerer(prepared, base).losses(general)
+        report.forgetting = prove.forgetting(before, after, run)
+    if not proof.examples:
+        report.absent["systems"] = NO_TEST_ROWS
+        return
+    if isinstance(method, RewardConfig):
+        judging.probe(proof, method, base, prepared.rows["train"])
+    else:
+        judging.measure(proof, method, base, "base")
     prove.free(base)
     if run.evaluate.baselines:
         proof.baselines(prepared.examples("train"))

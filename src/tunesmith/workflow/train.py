@@ -17,11 +17,14 @@ from tunesmith.config.explain import explain
 from tunesmith.config.load import load_run
 from tunesmith.config.machine import describe_machine
 from tunesmith.config.run import Run
+from tunesmith.config.judged import Judged
 from tunesmith.core.model import Model
 from tunesmith.data.flat import sizes
 from tunesmith.data.readers import sha256
 from tunesmith.errors import ConfigError, Interrupted, RunError
+from tunesmith.evaluate.answers import EVALUATION_TOKENS
 from tunesmith.evaluate.heads import HeadAnswerer, mean
+from tunesmith.evaluate.judge import Judge
 from tunesmith.evaluate.report import write_report
 from tunesmith.evaluate.report_model import SeedRun
 from tunesmith.scoring import metric
@@ -32,10 +35,12 @@ from tunesmith.train.folder import RunFolder
 from tunesmith.train.frozen import frozen_states
 from tunesmith.train.probe import Estimate, probe
 from tunesmith.train.profile import Profile
+from tunesmith.train.reference import FILE as REFERENCE_FILE
+from tunesmith.train.reference import with_reference
 from tunesmith.train.source import rows_taken
 from tunesmith.train.stop import Stop
 from tunesmith.types import EventSink, silent
-from tunesmith.workflow import prove
+from tunesmith.workflow import judged, judging, prove
 from tunesmith.workflow.finish import Result, finish, versions
 from tunesmith.workflow.prepare import Prepared, absolute, prepare
 
@@ -154,7 +159,7 @@ def _refuse_changed_data(folder: RunFolder) -> None:
 def _clear(folder: RunFolder) -> None:
     for path in (folder.checkpoints, folder.model, folder.report):
         shutil.rmtree(path, ignore_errors=True)
-    for path in (folder.config, folder.events, folder.dropped):
+    for path in (folder.config, folder.events, folder.dropped, folder.path / REFERENCE_FILE):
         path.unlink(missing_ok=True)
 
 
@@ -186,6 +191,10 @@ def _carry_out(
         folder.config.write_text(explain(prepared.run, prepared.reasons))
     prepare_seconds = time.monotonic() - started
     built = build(prepared.run, prepared.rows["train"], prepared.splits.hashes)
+    if isinstance(prepared.run.method, Judged) and prepared.run.method.reference == "start":
+        budget = prepared.run.train.micro_batch_tokens or EVALUATION_TOKENS
+        prepared.rows = with_reference(prepared.rows, built.loaded.model, folder.path, budget, sink)
+        built.source.rows = prepared.rows["train"]
     for note in built.notes:
         sink("note", text=note)
     if latest is not None:
@@ -286,10 +295,20 @@ def _watch(prepared: Prepared, model: Model) -> Watch | None:
     run, rows = prepared.run, prepared.rows["validation"]
     if not rows:
         return None
-    answerer = prove.make_answerer(run, model, prepared.tokenizer, prepared.renderer, prepared.context)
     proof = _validation(prepared)
+    answerer: prove.AnyAnswerer | Judge
+    if judged.is_judged(run.method):
+        answerer = judging.judge_of(run.method, model, rows)
+    else:
+        answerer = prove.make_answerer(run, model, prepared.tokenizer, prepared.renderer, prepared.context)
 
     def evaluate(step: int) -> dict[str, float]:
+        if isinstance(answerer, Judge):
+            outputs = answerer.outputs(rows)
+            said = answerer.read(rows, outputs)
+            return {"loss": mean(answerer.losses_of(rows, outputs))} | proof.found(
+                "", "", said
+            ).scores.metrics
         if isinstance(answerer, HeadAnswerer):  # one pass gives the loss and the answers
             outputs = answerer.outputs(rows)
             said = answerer.read(proof.examples, outputs)
@@ -309,7 +328,7 @@ def _validation(prepared: Prepared) -> prove.Proof:
     """What scores the validation rows that are answered: by a head all of them, by generation some, none of plain
     text."""
     run, examples = prepared.run, prepared.examples("validation")
-    head = prepared.head is not None
+    head = prepared.head is not None or judged.is_judged(run.method)
     answers = prove.have_answers(examples) and (head or run.train.eval_generate > 0)
     limit = None if head else run.train.eval_generate
     return prove.Proof(
@@ -327,7 +346,7 @@ def _check_watch(prepared: Prepared) -> None:
     watch, known = prepared.run.train.watch, {"loss"}
     proof = _validation(prepared)
     if proof.examples:
-        answers = [e.answer for e in proof.examples]
+        answers = proof.references
         even = None
         if (
             prepared.head is not None and prepared.head.method == "classify"

@@ -17,7 +17,7 @@ from tunesmith.core.native import attend as attending
 from tunesmith.core.native import head as heads
 from tunesmith.core.native.attend import Shape, attend
 from tunesmith.core.native.call import call, takes
-from tunesmith.core.native.head import linear_cross_entropy
+from tunesmith.core.native.head import linear_cross_entropy, linear_losses
 from tunesmith.core.native.ops import rms_norm, square_sum, swiglu
 
 
@@ -188,6 +188,31 @@ def test_the_head_and_its_cross_entropy(
         if got.grad is not None:
             assert exactly.grad is not None
             near(got.grad, exactly.grad)
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("chunk", [4, 1000])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_each_loss_of_the_head_has_a_gradient_of_its_own(
+    dtype: torch.dtype, chunk: int, frozen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their sum may weigh them by what is known only after all of them, as preferences do."""
+    monkeypatch.setattr(heads, "CHUNK", chunk)
+    states, weight = torch.randn(11, 16, dtype=dtype), torch.randn(37, 16, dtype=dtype)
+    targets = torch.randint(37, (11,))
+    mine = states.clone().requires_grad_(), weight.clone().requires_grad_(not frozen)
+    losses = linear_losses(*mine, targets)
+    exact = states.double().requires_grad_(), weight.double().requires_grad_()
+    wanted = torch.nn.functional.cross_entropy(exact[0] @ exact[1].t(), targets, reduction="none")
+    near(losses.detach(), wanted.detach(), 1 if dtype == torch.float32 else 1e4)
+    for each in (losses, wanted):
+        (each[:5].sum() - each[5:].sum()).square().backward()
+    for got, exactly in zip(mine, exact, strict=True):
+        assert (got.grad is None) == (not got.requires_grad)
+        if got.grad is not None:
+            assert exactly.grad is not None
+            near(got.grad, exactly.grad, 1 if dtype == torch.float32 else 2)
 
 
 @needs_library

@@ -1,0 +1,173 @@
+"""Running a model on judged rows: a number for each of a row's answers, higher for better, and the loss.
+
+A reward model says its reward. A language model says how likely it finds an answer (the mean log-probability of its
+tokens), or how much it gained on the reference, in the reward of its method.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tunesmith.config.judged import Judged
+from tunesmith.core.batch import Batch
+from tunesmith.core.model import Model
+from tunesmith.data.pack import pack
+from tunesmith.evaluate.answers import EVALUATION_TOKENS, Answers
+from tunesmith.evaluate.heads import mean
+from tunesmith.evaluate.report import Losses
+from tunesmith.generate.batched import completion_sums, evaluating
+from tunesmith.objectives.completions import SCORES, Comparing, Scored, compare, margins_of, rows_of
+from tunesmith.objectives.reward import Reward
+from tunesmith.types import Example, TokenRow
+
+Numbers = NDArray[np.float64]
+"""(K,) of one row."""
+Progress = Callable[[int, int], None]
+DIGITS = 7
+"""Of the numbers, as written."""
+ROWS_AT_ONCE = 64
+"""Rows whose losses are computed at once: pairs of answers are looked for among all of them."""
+
+
+def _quietly(done: int, total: int) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Judge(ABC):
+    """rows_of: the token rows of examples, one each."""
+
+    model: Model
+    rows_of: Callable[[Sequence[Example]], Sequence[TokenRow]]
+
+    def answer(
+        self, examples: Sequence[Example], shots: Sequence[Example] = (), progress: Progress = _quietly
+    ) -> Answers:
+        """JSON lists of numbers, in the order of the examples."""
+        assert not shots, "a judge reads no worked examples"
+        rows = self.rows_of(examples)
+        return self.read(rows, self.outputs(rows, progress))
+
+    def read(self, rows: Sequence[TokenRow], outputs: Sequence[Numbers]) -> Answers:
+        return as_json(rows, self.said(rows, outputs))
+
+    def losses(self, rows: Sequence[TokenRow]) -> Losses:
+        return self.losses_of(rows, self.outputs(rows))
+
+    def mean_loss(self, rows: Sequence[TokenRow]) -> float:
+        return mean(self.losses(rows))
+
+    @abstractmethod
+    def outputs(self, rows: Sequence[TokenRow], progress: Progress = _quietly) -> list[Numbers]:
+        """What the model says of each row's answers, in their order."""
+
+    @abstractmethod
+    def said(self, rows: Sequence[TokenRow], outputs: Sequence[Numbers]) -> list[Numbers]:
+        """The numbers that the answers are judged by."""
+
+    @abstractmethod
+    def losses_of(self, rows: Sequence[TokenRow], outputs: Sequence[Numbers]) -> Losses:
+        """The objective's loss of each row."""
+
+
+def as_json(rows: Sequence[TokenRow], said: Sequence[Numbers]) -> Answers:
+    texts = []
+    for row, numbers in zip(rows, said, strict=True):
+        judged = np.isfinite(row.given[SCORES])  # an answer to another prompt is not asked about
+        texts.append(json.dumps([float(f"{x:.{DIGITS}g}") for x in numbers[judged]]))
+    return Answers(texts, [False] * len(texts))
+
+
+@dataclass(frozen=True)
+class RewardJudge(Judge):
+    """scale: mean and deviation of the ratings that rewards were learned from; a number is then in their unit."""
+
+    objective: Reward | None = None
+    scale: tuple[float, float] = (0.0, 1.0)
+
+    def outputs(self, rows: Sequence[TokenRow], progress: Progress = _quietly) -> list[Numbers]:
+        return self._over(rows, lambda batch: self.model.outputs(batch)[:, 0], progress)
+
+    def features(self, rows: Sequence[TokenRow]) -> list[Numbers]:
+        """(K, H) the states that the head reads."""
+        return self._over(rows, self.model.features, _quietly)
+
+    def _over(
+        self, rows: Sequence[TokenRow], compute: Callable[[Batch], torch.Tensor], progress: Progress
+    ) -> list[Numbers]:
+        found: list[Numbers] = [np.zeros(0)] * len(rows)
+        done = 0
+        for bin_ in pack([r.num_tokens for r in rows], EVALUATION_TOKENS, padded=self.model.path == "padded"):
+            batch = Batch.from_rows([rows[i] for i in bin_])
+            with evaluating(self.model.module):
+                values = compute(batch).double().numpy()
+            pieces = np.split(values, np.cumsum(batch.completions_of_rows)[:-1])
+            for i, piece in zip(bin_, pieces, strict=True):
+                found[i] = piece
+            done += len(bin_)
+            progress(done, len(rows))
+        return found
+
+    def said(self, rows: Sequence[TokenRow], outputs: Sequence[Numbers]) -> list[Numbers]:
+        offset, unit = self.scale
+        return [offset + unit * rewards for rewards in outputs]
+
+    def losses_of(self, rows: Sequence[TokenRow], outputs: Sequence[Numbers]) -> Losses:
+        assert self.objective is not None, "a judge that is trained or proved"
+        found = []
+        for batch, rewards in _in_parts(rows, outputs):
+            scored = Scored(
+                rewards, batch.given(SCORES).double(), rows_of(batch), margins_of(batch, torch.float64)
+            )
+            found.append(self.objective.row_losses(scored).numpy())
+        return Losses(np.concatenate(found), np.ones(len(rows), np.int64))
+
+
+@dataclass(frozen=True)
+class PolicyJudge(Judge):
+    """by: `likelihood`, the mean log-probability of a token, or `reward`, that of the method."""
+
+    objective: Comparing
+    method: Judged
+    by: str = "likelihood"
+
+    def outputs(self, rows: Sequence[TokenRow], progress: Progress = _quietly) -> list[Numbers]:
+        """Summed log-probabilities."""
+        return completion_sums(self.model, rows, EVALUATION_TOKENS, progress)
+
+    def said(self, rows: Sequence[TokenRow], outputs: Sequence[Numbers]) -> list[Numbers]:
+        if self.by == "likelihood":
+            return [
+                sums / [len(leaf.ids) for leaf in row.segments[1:]]
+                for row, sums in zip(rows, outputs, strict=True)
+            ]
+        out: list[Numbers] = []
+        for batch, sums in _in_parts(rows, outputs):
+            rewards = compare(batch, sums, self.method).rewards.numpy()
+            out += np.split(rewards, np.cumsum(batch.completions_of_rows)[:-1])
+        return out
+
+    def losses_of(self, rows: Sequence[TokenRow], outputs: Sequence[Numbers]) -> Losses:
+        found = [compare(batch, sums, self.method) for batch, sums in _in_parts(rows, outputs)]
+        self.objective.settle(found)
+        losses = [self.objective.row_losses(each).numpy() for each in found]
+        return Losses(np.concatenate(losses), np.ones(len(rows), np.int64))
+
+
+def _in_parts(rows: Sequence[TokenRow], outputs: Sequence[Numbers]) -> list[tuple[Batch, torch.Tensor]]:
+    """Some rows at a time, and what was said of their answers, one after another."""
+    starts = range(0, len(rows), ROWS_AT_ONCE)
+    return [
+        (
+            Batch.from_rows(rows[at : at + ROWS_AT_ONCE], share=False),
+            torch.from_numpy(np.concatenate(outputs[at : at + ROWS_AT_ONCE])),
+        )
+        for at in starts
+    ]

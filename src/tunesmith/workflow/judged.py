@@ -1,0 +1,125 @@
+"""What a run on judged rows works out before it starts: which rows its method takes, and what a reward is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from scipy.special import logit
+
+from tunesmith.config.judged import Judged, RewardConfig
+from tunesmith.config.methods import Method
+from tunesmith.config.run import Run
+from tunesmith.config.tuning import Writes
+from tunesmith.core import gate
+from tunesmith.data.joined import joined
+from tunesmith.data.load import Splits
+from tunesmith.errors import ConfigError, DataError
+from tunesmith.types import Example
+
+TAKES: dict[str, tuple[str, ...]] = {
+    "preference": ("preference", "ranking", "rating"),
+    "unpaired": ("unpaired", "preference"),
+    "ranking": ("ranking", "preference", "rating"),
+    "reward": ("preference", "ranking", "rating", "unpaired"),
+}
+"""Method -> the rows that it learns from. Methods that compare join ratings of answers to one prompt."""
+SINGLE = ("rating", "unpaired")
+COMPARING = ("bradley_terry", "plackett_luce")
+SPLITS = ("train", "validation", "test")
+
+
+def is_judged(method: Method) -> bool:
+    return isinstance(method, Judged | RewardConfig)
+
+
+def renders(method: Method, config: Any) -> bool:
+    """Rows of this method go to this model under a template."""
+    return isinstance(method, Writes) or (isinstance(method, RewardConfig) and not gate.is_encoder(config))
+
+
+def with_format(run: Run) -> Run:
+    """`data.format=auto` becomes any rows that people judged; other rows than the method takes are refused."""
+    takes = TAKES[run.method.type]
+    if run.data.format not in ("auto", "judged", *takes):
+        raise ConfigError(
+            f"data.format={run.data.format} with method.type={run.method.type}",
+            f"rows of {', '.join(takes)}",
+            "leave data.format out, or choose another method",
+        )
+    out = run.model_copy(deep=True)
+    if out.data.format == "auto":
+        out.data.format = "judged"
+    return out
+
+
+def as_the_method_takes(run: Run, splits: Splits) -> Splits:
+    """Rows of single judged answers joined by their prompts, where the method compares answers. Raises ConfigError for
+    rows that the method cannot learn from."""
+    method, kind = run.method, splits.mapping.kind
+    if kind not in TAKES[method.type]:
+        able = ", ".join(f"method.type={name}" for name, kinds in TAKES.items() if kind in kinds)
+        raise ConfigError(
+            f"{kind} rows with method.type={method.type}", f"rows of {', '.join(TAKES[method.type])}", able
+        )
+    compares = method.loss in COMPARING if isinstance(method, RewardConfig) else method.type != "unpaired"
+    if kind in SINGLE and compares:
+        made = {name: joined(vars(splits)[name], splits.account) for name in SPLITS}
+        splits.account.flush()
+        splits = replace(splits, train=made["train"], validation=made["validation"], test=made["test"])
+        if not splits.train:
+            raise DataError(
+                f"no prompt has two {kind}s that differ",
+                "several judged answers to a prompt",
+                "write method.loss=regression to learn from each answer by itself"
+                if isinstance(method, RewardConfig)
+                else "train a reward model (method.type=reward)",
+            )
+    return splits
+
+
+def with_rewards(run: Run, kind: str, train: Sequence[Example]) -> tuple[Run, dict[str, str]]:
+    """A reward model's loss, scale and thresholds filled in, and why. Raises ConfigError where loss and rows do not go
+    together."""
+    method, reasons = run.method, dict[str, str]()
+    if not isinstance(method, RewardConfig):
+        return run, reasons
+    out = method.model_copy()
+    single = kind in SINGLE and out.loss not in COMPARING
+    if out.loss is None:
+        out.loss, reasons["method.loss"] = ("regression" if single else "bradley_terry"), f"of {kind} rows"
+    if not single and out.loss not in COMPARING:
+        raise ConfigError(
+            f"method.loss={out.loss} on {kind} rows, which compare answers",
+            "bradley_terry or plackett_luce",
+            "leave method.loss out",
+        )
+    scores = np.array([c.score for c in chain.from_iterable(e.completions for e in train)])
+    because = "of the training ratings"
+    if out.loss == "regression" and out.scale is None:
+        if scores.std() == 0:
+            raise DataError("every training answer has the same rating", "ratings that differ")
+        out.scale, reasons["method.scale"] = (float(scores.mean()), float(scores.std())), because
+    if out.loss == "ordinal":
+        levels = np.unique(scores)
+        if out.levels is None:
+            if len(levels) < 2:
+                raise DataError("every training answer has the same rating", "ratings that differ")
+            out.levels, reasons["method.levels"] = levels.tolist(), because
+        elif missing := sorted(set(levels.tolist()) - set(out.levels)):
+            raise ConfigError(f"a training row is rated {missing[0]:g}", f"one of method.levels {out.levels}")
+        if out.thresholds is None:
+            shares = [(np.count_nonzero(scores <= level) + 0.5) / (len(scores) + 1) for level in out.levels[:-1]]
+            out.thresholds, reasons["method.thresholds"] = logit(shares).tolist(), because
+    return run.model_copy(update={"method": out}), reasons
+
+
+def no_encoder_decoder(run: Run) -> ConfigError:
+    return ConfigError(
+        f"method.type={run.method.type} with an encoder-decoder model",
+        "a decoder, or for a reward model an encoder",
+        "choose another model.base",
+    )

@@ -1,0 +1,91 @@
+"""The proof on judged rows: does a model prefer what people preferred, before and after?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from tunesmith.config.judged import Judged, PreferenceConfig, RankingConfig, RewardConfig, UnpairedConfig
+from tunesmith.config.methods import Method
+from tunesmith.core.model import Model
+from tunesmith.evaluate.judge import Judge, PolicyJudge, RewardJudge, as_json
+from tunesmith.objectives.completions import SCORES, Comparing
+from tunesmith.objectives.preference import Preference
+from tunesmith.objectives.ranking import Ranking
+from tunesmith.objectives.reward import Reward
+from tunesmith.objectives.unpaired import Unpaired
+from tunesmith.types import TokenRow
+from tunesmith.workflow.prove import Proof
+
+LIKELIHOOD = "prefers the answer of higher mean log-probability a token"
+GAINED = "prefers the answer that gained more on the model as it started: its reward in training"
+REWARDED = "the reward model's own rewards"
+PROBE = (
+    "scikit-learn: a linear reward on the untuned model's features (logistic regression of pairs' differences; of "
+    "single answers ridge regression of their scores), everything else at its default"
+)
+
+
+def judge_of(method: Method, model: Model, rows: Sequence[TokenRow], by: str = "likelihood") -> Judge:
+    """For examples whose token rows are among `rows`."""
+    by_ref = {row.ref: row for row in rows}
+
+    def rows_of(examples: Sequence[object]) -> list[TokenRow]:
+        return [by_ref[example.ref] for example in examples]  # type: ignore[attr-defined]
+
+    if isinstance(method, RewardConfig):
+        return RewardJudge(model, rows_of, Reward(method), method.scale or (0.0, 1.0))
+    assert isinstance(method, Judged)
+    return PolicyJudge(model, rows_of, _objective(method), method, by)
+
+
+def _objective(method: Judged) -> Comparing:
+    if isinstance(method, PreferenceConfig):
+        return Preference(method)
+    if isinstance(method, UnpairedConfig):
+        return Unpaired(method)
+    assert isinstance(method, RankingConfig)
+    return Ranking(method)
+
+
+def measure(proof: Proof, method: Method, model: Model, name: str) -> None:
+    """What one model says of the test rows."""
+    if isinstance(method, RewardConfig):
+        proof.measure(name, REWARDED, judge_of(method, model, proof.rows))
+        return
+    proof.measure(name, LIKELIHOOD, judge_of(method, model, proof.rows))
+    if name == "tuned" and isinstance(method, Judged) and method.reference == "start":
+        proof.measure("tuned (by reward)", GAINED, judge_of(method, model, proof.rows, "reward"), losses=False)
+
+
+def probe(proof: Proof, method: RewardConfig, base: Model, train: Sequence[TokenRow]) -> None:
+    """A linear reward on what the base's features already hold."""
+    with proof.timed("answers of base"):
+        judge = judge_of(method, base, [*train, *proof.rows])
+        assert isinstance(judge, RewardJudge)
+        weight = _linear(judge.features(train), train)
+        rows = judge.rows_of(proof.examples)
+        said = [features @ weight for features in judge.features(rows)]
+        proof.systems.append(proof.found("base", PROBE, as_json(rows, said)))
+
+
+def _linear(features: Sequence[NDArray[np.float64]], rows: Sequence[TokenRow]) -> NDArray[np.float64]:
+    """(H,) from the features (K, H) of each row's answers."""
+    scores = [row.given[SCORES] for row in rows]
+    if all(len(of_row) == 1 for of_row in scores):
+        fitted = Ridge().fit(np.concatenate(features), np.concatenate(scores))
+        return np.asarray(fitted.coef_)
+    gaps = [
+        found[i] - found[j]
+        for found, of_row in zip(features, scores, strict=True)
+        for i in range(len(of_row))
+        for j in range(len(of_row))
+        if of_row[i] > of_row[j]
+    ]
+    both = np.concatenate([gaps, np.negative(gaps)])
+    sides = np.repeat([1, 0], len(gaps))
+    found = LogisticRegression(fit_intercept=False, max_iter=1000).fit(both, sides)
+    return np.asarray(found.coef_[0])
