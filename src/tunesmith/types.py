@@ -120,10 +120,11 @@ class TokenRow:
     weight is 0. `parent` of each segment is smaller than its own index.
 
     target: for a head, in place of weights, on a row of one segment: (1,) int64 class, (C,) float32 share of each
-    class, (D,) float32 numbers, or (n,) int64 tag of each token, -100 where there is none. second: where the second
-    text of a pair begins, for models that tell the two apart by token types. alone: its beginning is not shared with
-    other rows' (a bidirectional model sees the rest of the row from there). given: numbers by name that come with the
-    row for its objective, such as the `scores` (K,) of its completions, in the order of the tree's leaves.
+    class, (D,) float32 numbers, or (n,) int64 tag of each token, -100 where there is none. second: where in each
+    segment the second text of a pair begins, for models that tell the two apart by token types. alone: its beginning
+    is not shared with other rows' (a bidirectional model sees the rest of the row from there). given: numbers by name
+    that come with the row for its objective, such as the `scores` (K,) of its completions, in the order of the tree's
+    leaves.
     """
 
     ref: RowRef

@@ -41,6 +41,9 @@ def same(ours: Any, theirs: Any) -> None:
         assert a.ids.tolist() == b.ids.tolist()
         assert a.weights.tobytes() == b.weights.tobytes()
         assert (a.ids.dtype, a.weights.dtype) == (np.int64, np.float32)
+    assert ours.given.keys() == theirs.given.keys()
+    for name, numbers in theirs.given.items():
+        assert (ours.given[name].dtype, ours.given[name].tolist()) == (numbers.dtype, numbers.tolist())
     assert (ours.target is None) == (theirs.target is None)
     if theirs.target is not None:
         assert (ours.target.dtype, ours.target.tolist()) == (theirs.target.dtype, theirs.target.tolist())

@@ -136,7 +136,9 @@ def _token_types(rows: Sequence[TokenRow]) -> Tensor | None:
     if all(row.second is None for row in rows):
         return None
     types = [
-        np.arange(row.num_tokens) >= (row.num_tokens if row.second is None else row.second) for row in rows
+        np.arange(len(segment.ids)) >= (len(segment.ids) if row.second is None else row.second)
+        for row in rows
+        for segment in row.segments
     ]
     return torch.from_numpy(np.concatenate(types).astype(np.int64))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -44,6 +44,7 @@ class Account:
         self.files: dict[str, FileCount] = {}
         self.notes: Counter[str] = Counter()  # what was done to rows that were kept: prompt_cut, answer_cut …
         self._copies: Counter[RowRef] = Counter()
+        self._joined: dict[RowRef, tuple[RowRef, ...]] = {}
         self.path = folder / "dropped.jsonl" if folder is not None else None
         self._pending: list[str] = []
         if self.path is not None:
@@ -64,10 +65,16 @@ class Account:
         self._copies[ref] += times
         self.notes["repeated"] += times
 
+    def join(self, ref: RowRef, others: Sequence[RowRef]) -> None:
+        """Rows that have become one with the row `ref`: they stay in use as long as it does. `notes` count them."""
+        self._joined[ref] = tuple(others)
+        self.notes["joined"] += len(others)
+
     def withdraw(self, ref: RowRef, reason: str, message: str, *, bad: bool = False) -> None:
         """A row that was in use is taken out. bad: the row itself is at fault, so `on_bad_row` applies.
 
-        Of a row that is repeated this takes out one copy; the row itself goes with the last.
+        Of a row that is repeated this takes out one copy; the row itself goes with the last, and with it those that
+        were joined to it.
         """
         if self._copies[ref]:
             self._copies[ref] -= 1
@@ -75,6 +82,9 @@ class Account:
             return
         self.files[ref.file].used -= 1
         self._dropped(RowError(reason, message, file=ref.file, line=ref.line), None, bad=bad)
+        for other in self._joined.pop(ref, ()):
+            self.notes["joined"] -= 1
+            self.withdraw(other, reason, message, bad=bad)
 
     def _dropped(self, error: RowError, raw: Mapping[str, Any] | None, *, bad: bool) -> None:
         count = self.files[error.file]

@@ -10,7 +10,12 @@
 | `tags` | tokens, tags (system) or text, spans (system) | JSON list of `[start, end, label]`, end exclusive, sorted |
 | `pairs` | anchor, positive (negatives: a text or a list of texts) | the positive |
 | `text` | text | none: the text itself is learned |
+| `preference` | chosen, rejected: one or more (prompt or messages; margin, or score_chosen and score_rejected) | all |
+| `unpaired` | prompt, completion, or messages; label: a verdict | what is judged |
+| `rating` | prompt, completion, or messages; rating: a number | what is judged |
+| `ranking` | prompt or messages, completions: a list; ranks, scores, or a score in each | all of them |
 
+The last four are judged rows (see `judgements`; all of them may have input, history, system and tools).
 `input` follows the prompt, and `pair` the text, after a blank line. `history` is turns before the prompt. Words of
 `tags` rows are joined by one space. How other tools spell messages and tools is in `peer_formats`.
 """
@@ -25,7 +30,21 @@ from typing import Any, Literal
 from tunesmith.data.peer_formats import USUAL, Turns
 from tunesmith.errors import DataError
 
-Kind = Literal["messages", "prompt", "label", "labels", "number", "tags", "pairs", "text"]
+Kind = Literal[
+    "messages",
+    "prompt",
+    "label",
+    "labels",
+    "number",
+    "tags",
+    "pairs",
+    "text",
+    "preference",
+    "unpaired",
+    "rating",
+    "ranking",
+]
+JUDGED: tuple[Kind, ...] = ("preference", "ranking", "rating", "unpaired")
 
 # The part a column plays -> names it goes by, compared in lower case. The first is the part's own, and wins.
 SYNONYMS: dict[str, tuple[str, ...]] = {
@@ -69,7 +88,17 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
         *("text2", "text_b", "hypothesis"),
     ),
     "negatives": ("negatives", "negative", "neg", "hard_negative", "hard_negatives"),
+    "chosen": ("chosen", "chosen_response", "chosen_messages", "preferred_output", "response"),
+    "rejected": ("rejected", "rejected_response", "rejected_messages", "non_preferred_output"),
+    "margin": ("margin",),
+    "score_chosen": ("score_chosen", "chosen_score", "chosen_rating"),
+    "score_rejected": ("score_rejected", "rejected_score", "rejected_rating"),
+    "completions": ("completions", "responses", "answers"),
+    "ranks": ("ranks", "rank"),
+    "scores": ("scores", "ratings"),
+    "rating": ("rating", "score", "stars", "reward"),
 }
+VERDICTS = ("label", "kto_tag")
 PARTS = (*SYNONYMS, "input")
 # Where a column is the second text of a pair, a column of the same row is the first.
 FIRST_OF_PAIR = {
@@ -82,6 +111,9 @@ FIRST_OF_PAIR = {
 TARGETS = ("score", "target", "rating", "value")
 CLASSES_TOO = {"positive": ", or data.format=label where texts of one class belong together"}
 ANSWERS = ("completion", "label", "labels", "tags", "spans", "positive", "negatives")
+MARGINS = ("margin", "score_chosen", "score_rejected")
+JUDGEMENTS = ("label", "rating", "ranks", "scores", *MARGINS)
+JUDGED_PARTS = ("chosen", "rejected", "completions", *JUDGEMENTS)
 
 
 @dataclass(frozen=True)
@@ -102,6 +134,28 @@ class Shape:
         return tuple(part for part in self.needed if part not in ANSWERS)
 
 
+BESIDE_PROMPT = ("input", "system", "history", "tools")
+BESIDE_MESSAGES = ("system", "tools")
+# Of judged rows: the parts that hold what is asked, the others that may, and what is judged beside them.
+_ASKED = (("prompt",), BESIDE_PROMPT), (("messages",), BESIDE_MESSAGES)
+_ANSWERED = (("prompt", "completion"), BESIDE_PROMPT), (("messages",), BESIDE_MESSAGES)
+COMPARED: tuple[Shape, ...] = (
+    *(Shape("preference", (*parts, "chosen", "rejected"), (*more, *MARGINS)) for parts, more in _ASKED),
+    Shape("preference", ("chosen", "rejected"), (*BESIDE_MESSAGES, *MARGINS)),
+    Shape("preference", ("messages", "rejected"), (*BESIDE_MESSAGES, *MARGINS)),
+    *(
+        Shape("ranking", (*parts, "completions", *by), more)
+        for by in (("ranks",), ("scores",), ())
+        for parts, more in _ASKED
+    ),
+)
+"""Rows of several answers to one prompt. Of a kind's shapes the first counts among those that fit as well."""
+JUDGED_SHAPES: tuple[Shape, ...] = (
+    *COMPARED,
+    *(Shape("rating", (*parts, "rating"), more) for parts, more in _ANSWERED),
+    *(Shape("unpaired", (*parts, "label"), more) for parts, more in _ANSWERED),
+)
+
 TAGGED_WORDS = Shape("tags", ("tokens", "tags"), ("system",))
 SHAPES: tuple[Shape, ...] = (
     Shape("messages", ("messages",), ("tools", "system")),
@@ -113,6 +167,7 @@ SHAPES: tuple[Shape, ...] = (
     Shape("tags", ("text", "spans"), ("system",)),
     Shape("pairs", ("anchor", "positive"), ("negatives",)),
     Shape("text", ("text",)),
+    *JUDGED_SHAPES,
 )
 
 
@@ -133,7 +188,10 @@ class Mapping:
 
     def describe(self) -> str:
         """One printable line: 'prompt rows: prompt = question, completion = answer'."""
-        parts = [f"{part} = {column}" for part, column in self.columns.items()]
+        columns = dict(self.columns)
+        if "score_chosen" in columns:
+            columns["margin"] = f"{columns.pop('score_chosen')} - {columns.pop('score_rejected')}"
+        parts = [f"{part} = {column}" for part, column in columns.items()]
         if self.json_fields:
             parts.append(f"completion = JSON of {', '.join(self.json_fields)}")
         if self.targets:
@@ -154,11 +212,12 @@ def candidates(part: str, shape: Shape, given: AbstractMapping[str, str], seen: 
     own = [column for column in free if key(column) == part]
     if own:
         return own[:1]
-    found = [column for column in free if key(column) in SYNONYMS.get(part, ())]
+    names = VERDICTS if shape.kind == "unpaired" and part == "label" else SYNONYMS.get(part, ())
+    found = [column for column in free if key(column) in names]
     if found or part != "text" or "pair" not in shape.optional:
         return found
-    names = {key(column) for column in seen}
-    first = {one for second, one in FIRST_OF_PAIR.items() if second in names}
+    names_seen = {key(column) for column in seen}
+    first = {one for second, one in FIRST_OF_PAIR.items() if second in names_seen}
     return [column for column in free if key(column) in first]
 
 
@@ -187,7 +246,7 @@ def fill(
             "leave it out, or set data.format",
         )
     columns = dict(given)
-    if shape.kind == "prompt" and "prompt" not in given:
+    if "input" in shape.parts and "prompt" not in given:
         columns |= _instruction_and_input(seen, columns)
     for part in shape.needed if needed is None else needed:
         found = candidates(part, shape, columns, seen)
@@ -207,7 +266,22 @@ def fill(
     for part in shape.optional:
         if part != "input" and len(found := candidates(part, shape, columns, seen)) == 1:
             columns[part] = found[0]
+    columns = _one_margin(columns, given)
     return Mapping(shape.kind, {part: columns[part] for part in shape.parts if part in columns})
+
+
+def _one_margin(columns: dict[str, str], given: AbstractMapping[str, str]) -> dict[str, str]:
+    """A margin's own column, or the two whose difference it is. Raises DataError where the ones given are neither."""
+    scores = MARGINS[1:]
+    if "margin" not in columns and set(scores) <= columns.keys():
+        return columns
+    if idle := [part for part in scores if part in given]:
+        raise DataError(
+            f"data.columns.{idle[0]} is given, but no margin comes of it",
+            f"{' and '.join(scores)}, and no margin column",
+            "name the other one too, or leave it out",
+        )
+    return {part: column for part, column in columns.items() if part not in scores}
 
 
 def _instruction_and_input(seen: list[str], columns: dict[str, str]) -> dict[str, str]:

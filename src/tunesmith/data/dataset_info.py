@@ -29,7 +29,8 @@ NOT_CARRIED_OUT = {
     "subset": "name its folder on the hub in folder",
     "num_samples": "leave it out, and write a weight, such as data.train=dataset_info.json#name*0.5",
 }
-# Their column -> the part it plays here. Those of preferences and of media are refused.
+# Their column -> the part it plays here. Those of media are refused.
+JUDGED = {"chosen": "chosen", "rejected": "rejected", "kto_tag": "label"}
 PARTS = {
     "alpaca": {
         "prompt": "prompt",
@@ -38,17 +39,15 @@ PARTS = {
         "history": "history",
         "system": "system",
         "tools": "tools",
+        **JUDGED,
     },
-    "sharegpt": {"messages": "messages", "system": "system", "tools": "tools"},
+    "sharegpt": {"messages": "messages", "system": "system", "tools": "tools", **JUDGED},
 }
 DEFAULTS = {
     "alpaca": {"prompt": "instruction", "query": "input", "response": "output"},
     "sharegpt": {"messages": "conversations"},
 }
 REFUSED_COLUMNS = {
-    "chosen": "preference rows; to learn from the good answers, write response: {0}",
-    "rejected": "preference rows; leave it out to learn from one answer",
-    "kto_tag": "unpaired preference rows; keep the good rows and leave it out",
     "images": "only text is read",
     "videos": "only text is read",
     "audios": "only text is read",
@@ -116,9 +115,8 @@ def _check_keys(what: str, entry: Mapping[str, Any]) -> None:
             raise DataError(
                 f"{what}: unknown key '{key}'", near_miss(key, KEYS), "correct it or leave it out"
             )
-    if entry.get("ranking"):
-        fix = "write ranking: false and columns.response: chosen to learn from the good answers alone"
-        raise DataError(f"{what}: 'ranking' is true: preference rows", "one answer a row", fix)
+    if not isinstance(entry.get("ranking") or False, bool):
+        raise DataError(f"{what}: 'ranking' is a {type(entry['ranking']).__name__}", "true or false")
     if entry.get("formatting", "alpaca") not in ("alpaca", "sharegpt", "openai"):
         raise DataError(f"{what}: formatting '{entry['formatting']}'", "alpaca, sharegpt or openai")
 
@@ -170,9 +168,7 @@ def _mapping(what: str, entry: Mapping[str, Any]) -> ColumnMapping:
     columns = DEFAULTS[style] if columns is None else columns
     for name, why in REFUSED_COLUMNS.items():
         if name in columns:
-            raise DataError(
-                f"{what}: 'columns.{name}': {why.format(columns[name])}", "one answer a row, of text"
-            )
+            raise DataError(f"{what}: 'columns.{name}': {why}", "answers of text", "leave it out")
     found = {parts[name]: column for name, column in columns.items()}
     tags = _table(what, entry, "tags", (*TAG_KEYS, *TAG_ROLES))
     if style == "alpaca":
@@ -182,15 +178,36 @@ def _mapping(what: str, entry: Mapping[str, Any]) -> ColumnMapping:
             )
         if set(found) == {"prompt"}:  # pre-training: only a prompt, which is the text
             return ColumnMapping("text", {"text": found["prompt"]})
-    kind: Kind = "prompt" if style == "alpaca" else "messages"
-    for part, name in (
-        (("prompt", "prompt"), ("completion", "response")) if kind == "prompt" else (("messages",) * 2,)
-    ):
-        if part not in found:
+    kind = _kind(what, style, columns, bool(entry.get("ranking")))
+    if kind == "preference":
+        found.pop("completion", None)  # as there: of compared rows the response is not read
+    return ColumnMapping(kind, found, turns=_turns(tags or {}) if style == "sharegpt" else USUAL)
+
+
+def _kind(what: str, style: str, columns: Mapping[str, str], ranking: bool) -> Kind:
+    """What the rows are; raises DataError where `columns` lacks one that they need, or names one of another kind."""
+    for name in ("kto_tag",) if ranking else ("chosen", "rejected"):
+        if name in columns:
+            raise DataError(
+                f"{what}: 'columns.{name}' with ranking: {str(ranking).lower()}",
+                "chosen and rejected with ranking: true, kto_tag without",
+                f"leave it out, or write ranking: {str(not ranking).lower()}",
+            )
+    needed = ["prompt"] if style == "alpaca" else ["messages"]
+    if ranking:
+        needed += ["chosen", "rejected"]
+    elif style == "alpaca":
+        needed.append("response")
+    for name in needed:
+        if name not in columns:
             raise DataError(
                 f"{what}: 'columns' names no {name}", f"columns.{name}", f"name its column in columns.{name}"
             )
-    return ColumnMapping(kind, found, turns=_turns(tags or {}) if kind == "messages" else USUAL)
+    if ranking:
+        return "preference"
+    if "kto_tag" in columns:
+        return "unpaired"
+    return "prompt" if style == "alpaca" else "messages"
 
 
 def _turns(tags: Mapping[str, str]) -> Turns:

@@ -10,6 +10,10 @@ from typing import Any
 from tunesmith.config.run import DataConfig
 from tunesmith.data.columns import (
     ANSWERS,
+    COMPARED,
+    JUDGED,
+    JUDGED_PARTS,
+    JUDGEMENTS,
     PARTS,
     SHAPES,
     TAGGED_WORDS,
@@ -26,7 +30,7 @@ from tunesmith.data.columns import (
     show,
 )
 from tunesmith.data.peer_formats import turns_of
-from tunesmith.data.refusals import no_fit, refuse_preferences
+from tunesmith.data.refusals import no_fit, no_judgements, refuse_preferences
 from tunesmith.errors import DataError, near_miss
 
 Rows = Sequence[AbstractMapping[str, Any]]
@@ -49,6 +53,8 @@ def detect(rows: Iterable[AbstractMapping[str, Any]], config: DataConfig, file: 
         found = _with_json_fields(given, seen, config, file)
     elif config.format == "number" or config.targets:
         found = _with_targets(given, seen, config, file)
+    elif config.format == "judged":
+        found = _judged(rows, given, seen, file)
     elif config.format != "auto":
         found = fill(_shape(config.format, given, seen), given, seen, file)
     else:
@@ -79,13 +85,45 @@ def _guess(rows: Rows, given: dict[str, str], seen: list[str], file: str) -> Map
     return found
 
 
+def _judged(rows: Rows, given: dict[str, str], seen: list[str], file: str) -> Mapping:
+    """Of the kinds of judged rows the one whose columns there are."""
+    shapes = [_shape(kind, given, seen) for kind in JUDGED]
+    fitting = [
+        shape
+        for shape in shapes
+        if fits(shape, given, seen)
+        and all(part in shape.parts for part in given)
+        and _says(shape, rows, given)
+    ]
+    if not fitting:
+        raise no_judgements(seen, file)
+    if len(fitting) > 1:
+        kinds = [shape.kind for shape in fitting]
+        raise DataError(
+            f"{file}: the columns fit {' and '.join(kinds)} rows ({show(seen)})",
+            "columns of one kind of judged row",
+            "write one of " + ", ".join(f"data.format={kind}" for kind in kinds),
+        )
+    return fill(fitting[0], given, seen, file)
+
+
+def _says(shape: Shape, rows: Rows, given: AbstractMapping[str, str]) -> bool:
+    """Completions without a column of ranks or scores must each have its own, and so be objects."""
+    if shape.kind != "ranking" or shape.needed[-1] != "completions":
+        return True
+    columns = candidates("completions", shape, given, columns_of(rows))
+    lists = [row[column] for column in columns for row in rows if isinstance(row.get(column), list)]
+    return any(isinstance(item, dict) for items in lists for item in items)
+
+
 def _shape(kind: Kind, given: AbstractMapping[str, str], seen: list[str]) -> Shape:
     """Of the shapes of a kind the one that fits, or comes nearest."""
     shapes = [shape for shape in SHAPES if shape.kind == kind]
 
-    def found(shape: Shape) -> tuple[bool, int]:
+    def found(shape: Shape) -> tuple[bool, bool, int]:
         there = sum(bool(candidates(part, shape, given, seen)) for part in shape.needed)
-        return all(part in shape.parts for part in given), there
+        whole = kind in JUDGED and there == len(shape.needed)
+        return all(part in shape.parts for part in given), whole, there
 
     return max(shapes, key=found)
 
@@ -99,11 +137,13 @@ def detect_input(rows: Iterable[AbstractMapping[str, Any]], config: DataConfig, 
     """The mapping for rows that are to be answered: as `detect`, but an answer's column may be missing.
 
     `format` and `columns` are those of the training rows; the format counts only where these rows can have
-    it, rows of pairs have an anchor, and rows of plain text, labels, numbers and spans are asked as label
-    rows are. Raises DataError as `detect` does.
+    it, rows of pairs have an anchor, judged rows are asked as prompt rows are, and rows of plain text, labels,
+    numbers and spans as label rows are. Raises DataError as `detect` does.
     """
     seen = columns_of(rows)
-    given = _given({p: c for p, c in config.columns.items() if p not in ANSWERS}, seen, file)
+    given = _given(
+        {p: c for p, c in config.columns.items() if p not in (*ANSWERS, *JUDGED_PARTS)}, seen, file
+    )
     shapes = [s for s in SHAPES if s.kind in GUESSED or (s in OWN and s.kind == config.format)]
     can = [
         shape
@@ -111,7 +151,7 @@ def detect_input(rows: Iterable[AbstractMapping[str, Any]], config: DataConfig, 
         if all(candidates(part, shape, given, seen) for part in shape.asked)
         and all(part in shape.parts for part in given)
     ]
-    wanted = config.format if config.format in TALKS else "label"
+    wanted = config.format if config.format in TALKS else "prompt" if _is_judged(config) else "label"
     trained = [shape for shape in can if shape in OWN] or [
         shape for shape in can if config.format != "auto" and shape.kind == wanted
     ]
@@ -127,6 +167,33 @@ def detect_input(rows: Iterable[AbstractMapping[str, Any]], config: DataConfig, 
     if len(columns) > 1:
         raise DataError(f"{file}: the input may be {' or '.join(sorted(columns))}", "one column", "name it")
     return replace(found[0], turns=turns_of(config))
+
+
+def detect_scored(rows: Iterable[AbstractMapping[str, Any]], config: DataConfig, file: str = "") -> Mapping:
+    """The mapping for rows whose answers are to be scored: chosen and rejected, completions, or one answer to a
+    prompt (or at the end of a conversation). What people said of them is not read.
+
+    `columns` are those of the training rows. Raises DataError as `detect` does.
+    """
+    seen = columns_of(rows := list(rows))
+    said = {part: column for part, column in config.columns.items() if part not in JUDGEMENTS}
+    given = _given({part: column for part, column in said.items() if column in seen}, seen, file)
+    bare = [s for s in COMPARED if s.needed[-1] not in JUDGEMENTS]
+    bare += [Shape(s.kind, s.needed[:-1], s.optional) for s in SHAPES if s.kind == "rating"]
+    fitting = [s for s in bare if fits(s, given, seen) and all(part in s.parts for part in given)]
+    if not fitting:
+        raise DataError(
+            f"{file}: no answers to be scored among {show(seen)}",
+            "prompt + completion | messages | prompt + completions | chosen + rejected",
+            "name them, for example data.columns.completion=<column>" + header_hint(file),
+        )
+    found = fill(fitting[0], given, seen, file)
+    columns = {part: column for part, column in found.columns.items() if part not in JUDGEMENTS}
+    return replace(found, columns=columns, turns=turns_of(config))
+
+
+def _is_judged(config: DataConfig) -> bool:
+    return config.format in (*JUDGED, "judged")
 
 
 def _with_json_fields(given: dict[str, str], seen: list[str], config: DataConfig, file: str) -> Mapping:
@@ -192,7 +259,7 @@ def _checked(mapping: Mapping, config: DataConfig) -> Mapping:
             "leave it out; in conversations write a system message",
         )
     for name, value in (("message_keys", config.message_keys), ("roles", config.roles)):
-        if value and mapping.kind not in TALKS:
+        if value and mapping.kind not in (*TALKS, *JUDGED):
             raise DataError(
                 f"data.{name} is set, but these are {mapping.kind} rows",
                 "messages, or prompt rows whose prompt is a conversation",

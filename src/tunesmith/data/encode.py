@@ -9,6 +9,7 @@ Text never becomes a control token: `[SEP]` typed by a person is encoded as the 
 | regress | a number, or a JSON list of numbers | (D,) scaled by mean and standard deviation |
 | tag | a JSON list of [start, end, label] spans, end exclusive | (n,) BIO tag of each token, IGNORED for special ones |
 | embed | the text that belongs to it | none; see `embed_rows` |
+| reward | judged completions | none; see `pair_rows` |
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tunesmith.types import IGNORED, UNSEEN, Example, Segment, TokenRow
 
 OUTSIDE = "O"
 
-Kind = Literal["classify", "classify_many", "regress", "tag", "embed"]
+Kind = Literal["classify", "classify_many", "regress", "tag", "embed", "reward"]
 Span = tuple[int, int, str]
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.types import Example, Message, RowRef, Segment, TokenRow
+from tunesmith.types import Completion, Example, Message, RowRef, Segment, TokenRow
 
 T = TypeVar("T")
 Arrays = Mapping[str, NDArray[Any]]
@@ -55,7 +55,12 @@ class _Lazy(Sequence[T]):
 
 class FlatRows(_Lazy[TokenRow]):
     """ids (T,) int32, weights (T,) float32; tokens (S + 1,) where segments begin, parent (S,); segments (R + 1,),
-    values (R + 1,), second, alone, target (R,) bool, file, line (R,); value (V,)."""
+    values (R + 1,), second, alone, target (R,) bool, file, line (R,); value (V,). Of each name that rows have
+    something given under: given-name, its numbers, edges-name (R + 1,), has-name (R,) bool."""
+
+    def __init__(self, arrays: Arrays, files: Sequence[str]) -> None:
+        super().__init__(arrays, files)
+        self._given = [name.removeprefix("given-") for name in arrays if name.startswith("given-")]
 
     def _at(self, index: int) -> TokenRow:
         a = self.arrays
@@ -67,8 +72,18 @@ class FlatRows(_Lazy[TokenRow]):
             )
         value = a["value"][a["values"][index] : a["values"][index + 1]].copy() if a["target"][index] else None
         second = int(a["second"][index])
+        given = {
+            name: a[f"given-{name}"][a[f"edges-{name}"][index] : a[f"edges-{name}"][index + 1]].copy()
+            for name in self._given
+            if a[f"has-{name}"][index]
+        }
         return TokenRow(
-            self.ref(index), tuple(segments), value, None if second < 0 else second, bool(a["alone"][index])
+            self.ref(index),
+            tuple(segments),
+            value,
+            None if second < 0 else second,
+            bool(a["alone"][index]),
+            given,
         )
 
 
@@ -84,7 +99,7 @@ def sizes(rows: Sequence[TokenRow]) -> tuple[NDArray[np.int64], NDArray[np.int64
 
 
 def flat_rows(rows: Sequence[TokenRow], files: Mapping[str, int]) -> dict[str, NDArray[Any]]:
-    """The arrays of `FlatRows`. Raises Unkept for targets of several types."""
+    """The arrays of `FlatRows`. Raises Unkept for targets, or numbers given under one name, of several types."""
     segments = [segment for row in rows for segment in row.segments]
     targets = [row.target for row in rows if row.target is not None]
     if len({target.dtype for target in targets}) > 1:
@@ -100,7 +115,21 @@ def flat_rows(rows: Sequence[TokenRow], files: Mapping[str, int]) -> dict[str, N
         "target": np.array([row.target is not None for row in rows], bool),
         "second": np.array([-1 if row.second is None else row.second for row in rows], np.int64),
         "alone": np.array([row.alone for row in rows], bool),
+        **_flat_given(rows),
     }
+
+
+def _flat_given(rows: Sequence[TokenRow]) -> dict[str, NDArray[Any]]:
+    arrays: dict[str, NDArray[Any]] = {}
+    for name in sorted({name for row in rows for name in row.given}):
+        found = [row.given.get(name) for row in rows]
+        there = [one for one in found if one is not None]
+        if len({one.dtype for one in there}) > 1:
+            raise Unkept(f"'{name}' of several types")
+        arrays[f"given-{name}"] = _joined(there)
+        arrays[f"edges-{name}"] = _edges([0 if one is None else len(one) for one in found])
+        arrays[f"has-{name}"] = np.array([one is not None for one in found], bool)
+    return arrays
 
 
 class FlatExamples(_Lazy[Example]):
@@ -116,7 +145,8 @@ def flat_examples(examples: Sequence[Example], files: Mapping[str, int]) -> dict
     texts = []
     for example in examples:
         text = _json(example)
-        plain = not example.tools and not any(message.extra for message in example.messages)
+        turns = (*example.messages, *(completion.message for completion in example.completions))
+        plain = not example.tools and not any(message.extra for message in turns)
         if not plain and repr(_example(example.ref, text)) != repr(example):
             raise Unkept(f"{example.ref}: JSON would change it")
         texts.append(text)
@@ -128,18 +158,39 @@ def flat_examples(examples: Sequence[Example], files: Mapping[str, int]) -> dict
 
 
 def _json(example: Example) -> bytes:
-    messages = [[m.role, m.content, m.weight, m.extra] for m in example.messages]
-    fields = [messages, example.tools, example.label, example.text, example.pair, example.negatives]
+    completions = [[_fields(c.message), c.score] for c in example.completions]
+    fields = [
+        [_fields(message) for message in example.messages],
+        example.tools,
+        example.label,
+        example.text,
+        example.pair,
+        example.negatives,
+        completions,
+        example.margin,
+    ]
     try:
         return json.dumps(fields).encode()
     except (TypeError, ValueError) as error:
         raise Unkept(f"{example.ref}: {error}") from None
 
 
+def _fields(message: Message) -> list[Any]:
+    return [message.role, message.content, message.weight, message.extra]
+
+
 def _example(ref: RowRef, text: bytes) -> Example:
-    messages, tools, label, plain, pair, negatives = json.loads(text)
+    messages, tools, label, plain, pair, negatives, completions, margin = json.loads(text)
     return Example(
-        ref, tuple(Message(*m) for m in messages), tuple(tools), label, plain, pair, tuple(negatives)
+        ref,
+        tuple(Message(*m) for m in messages),
+        tuple(tools),
+        label,
+        plain,
+        pair,
+        tuple(negatives),
+        tuple(Completion(Message(*m), score) for m, score in completions),
+        margin,
     )
 
 

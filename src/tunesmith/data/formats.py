@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
-from collections.abc import Mapping as AbstractMapping
-from typing import Any
 
-from tunesmith.data.columns import Mapping
+from tunesmith.data.asked import (
+    Row,
+    Turns,
+    asked_by_prompt,
+    filled,
+    optional,
+    paragraphs,
+    tools,
+    value,
+    with_system,
+)
+from tunesmith.data.columns import JUDGED, Mapping
 from tunesmith.data.conversations import check_order, messages_of
 from tunesmith.data.detect import detect
-from tunesmith.data.peer_formats import history_of, tools_of
+from tunesmith.data.judgements import to_judged
 from tunesmith.data.sources import located
 from tunesmith.data.targets import (
     class_name,
@@ -27,37 +36,36 @@ from tunesmith.types import Example, Message, RowRef
 
 __all__ = ["Mapping", "detect", "to_example", "to_prompt"]
 
-Row = AbstractMapping[str, Any]
-Turns = tuple[Message, ...]
-
 
 def to_example(
     mapping: Mapping, row: Row, ref: RowRef, instruction: str | None = None, notes: Counter[str] | None = None
 ) -> Example:
-    """One row as an Example. notes: counts what was repaired (tags_repaired).
+    """One row as an Example. notes: counts what was repaired (tags_repaired) or guessed (prompt_from_texts).
 
     Raises RowError with a stable reason: missing_field, not_a_string, not_json, empty_prompt, empty_answer,
-    empty_text, two_systems, those of `targets`, and for conversations those of `conversations.messages_of` and
-    of `peer_formats`.
+    empty_text, two_systems, those of `targets`, for conversations those of `conversations.messages_of` and of
+    `peer_formats`, and for judged rows those of `judgements`.
     """
     try:
         if mapping.kind == "text":
-            return Example(ref, text=_text(_value(mapping, row, "text"), "text", "empty_text"))
+            return Example(ref, text=filled(value(mapping, row, "text"), "text", "empty_text"))
+        if mapping.kind in JUDGED:
+            return to_judged(mapping, row, ref, Counter() if notes is None else notes)
         asked = _asked(mapping, row, instruction)
         if mapping.kind in ("messages", "prompt"):
             answer = () if mapping.kind == "messages" else _completion(mapping, row)
-            messages = _with_system(mapping, row, (*asked, *answer))
+            messages = with_system(mapping, row, (*asked, *answer))
             check_order(messages)
             _check_ends(messages)
-            return Example(ref, messages, _tools(mapping, row))
+            return Example(ref, messages, tools(mapping, row))
         if mapping.kind == "pairs":
             turns = (
                 *asked,
-                Message("assistant", _text(_value(mapping, row, "positive"), "positive", "empty_text")),
+                Message("assistant", filled(value(mapping, row, "positive"), "positive", "empty_text")),
             )
             return Example(ref, turns, negatives=_negatives(mapping, row))
         content, label = _ANSWER[mapping.kind](mapping, row, Counter() if notes is None else notes)
-        messages = _with_system(mapping, row, (*asked, Message("assistant", content)))
+        messages = with_system(mapping, row, (*asked, Message("assistant", content)))
         return Example(ref, messages, label=label, pair=_pair(mapping, row))
     except RowError as error:
         raise located(error, ref) from None
@@ -70,9 +78,9 @@ def to_prompt(mapping: Mapping, row: Row, ref: RowRef, instruction: str | None =
     """
     try:
         asked = _asked(mapping, row, instruction)
-        messages = _with_system(mapping, row, _unanswered(asked) if mapping.kind == "messages" else asked)
+        messages = with_system(mapping, row, _unanswered(asked) if mapping.kind == "messages" else asked)
         check_order(messages)
-        return Example(ref, messages, _tools(mapping, row), pair=_pair(mapping, row))
+        return Example(ref, messages, tools(mapping, row), pair=_pair(mapping, row))
     except RowError as error:
         raise located(error, ref) from None
 
@@ -102,75 +110,28 @@ def _check_ends(messages: Turns) -> None:
 def _asked(mapping: Mapping, row: Row, instruction: str | None) -> Turns:
     """The turns before the answer, without a system column's; of a conversation all its turns."""
     if mapping.kind == "messages":
-        return messages_of(_value(mapping, row, "messages"), mapping.turns)
+        return messages_of(value(mapping, row, "messages"), mapping.turns)
     if mapping.kind == "prompt":
-        return _asked_by_prompt(mapping, row, instruction)
+        return asked_by_prompt(mapping, row, instruction)
     if mapping.kind == "pairs":
-        return (Message("user", _text(_value(mapping, row, "anchor"), "anchor", "empty_text")),)
+        return (Message("user", filled(value(mapping, row, "anchor"), "anchor", "empty_text")),)
     if "tokens" in mapping.columns:
-        return (Message("user", words_of(_value(mapping, row, "tokens"))[0]),)
-    text = _text(_value(mapping, row, "text"), "text", "empty_text")
-    return (Message("user", _paragraphs(instruction, text, _pair(mapping, row))),)
+        return (Message("user", words_of(value(mapping, row, "tokens"))[0]),)
+    text = filled(value(mapping, row, "text"), "text", "empty_text")
+    return (Message("user", paragraphs(instruction, text, _pair(mapping, row))),)
 
 
 def _pair(mapping: Mapping, row: Row) -> str | None:
-    value = _optional(mapping, row, "pair")
-    return None if value is None or value == "" else _text(value, "pair", "empty_text")
+    second = optional(mapping, row, "pair")
+    return None if second is None or second == "" else filled(second, "pair", "empty_text")
 
 
 def _negatives(mapping: Mapping, row: Row) -> tuple[str, ...]:
-    value = _optional(mapping, row, "negatives")
-    if value is None or value == "":
+    found = optional(mapping, row, "negatives")
+    if found is None or found == "":
         return ()
-    values = value if isinstance(value, list) else [value]
-    return tuple(_text(text, "negatives", "empty_text") for text in values)
-
-
-def _asked_by_prompt(mapping: Mapping, row: Row, instruction: str | None) -> Turns:
-    prompt = _value(mapping, row, "prompt")
-    if isinstance(prompt, dict) and "messages" in prompt:  # OpenAI's preference rows have their tools with it
-        prompt = prompt["messages"]
-    context = _optional(mapping, row, "input") or ""
-    if not isinstance(context, str) or (context and isinstance(prompt, list)):
-        raise _not_a_string(context, "input")
-    history = history_of(_optional(mapping, row, "history"))
-    if isinstance(prompt, list):
-        turns = messages_of([*history, *prompt] or prompt, mapping.turns)
-        return _with_instruction(turns, instruction)
-    text = _text(prompt, "prompt", "empty_prompt")
-    asked = Message("user", _paragraphs(instruction, text, context if context.strip() else None))
-    return (*(messages_of(history, mapping.turns) if history else ()), asked)
-
-
-def _paragraphs(*parts: str | None) -> str:
-    return "\n\n".join(part for part in parts if part)
-
-
-def _with_instruction(turns: Turns, instruction: str | None) -> Turns:
-    """The instruction goes before the first user turn's text."""
-    if not instruction:
-        return turns
-    for index, turn in enumerate(turns):
-        if turn.role == "user":
-            first = Message("user", f"{instruction}\n\n{turn.content}", turn.weight, turn.extra)
-            return (*turns[:index], first, *turns[index + 1 :])
-    raise RowError("no_user", "no user turn for data.instruction to go before")
-
-
-def _with_system(mapping: Mapping, row: Row, turns: Turns) -> Turns:
-    value = _optional(mapping, row, "system")
-    if value is None or value == "":
-        return turns
-    if turns and turns[0].role == "system":
-        raise RowError("two_systems", "a system column beside a system message", field="system")
-    return (Message("system", _text(value, "system", "empty_prompt")), *turns)
-
-
-def _tools(mapping: Mapping, row: Row) -> tuple[AbstractMapping[str, Any], ...]:
-    if "tools" in mapping.columns or mapping.kind != "prompt":
-        return tools_of(_optional(mapping, row, "tools"))
-    prompt = row.get(mapping.columns["prompt"])
-    return tools_of(prompt.get("tools")) if isinstance(prompt, dict) else ()
+    values = found if isinstance(found, list) else [found]
+    return tuple(filled(text, "negatives", "empty_text") for text in values)
 
 
 # What it is answered with ------------------------------------------------------------------------------
@@ -179,11 +140,11 @@ def _tools(mapping: Mapping, row: Row) -> tuple[AbstractMapping[str, Any], ...]:
 def _completion(mapping: Mapping, row: Row) -> Turns:
     if mapping.json_fields:
         return (Message("assistant", _json_answer(mapping, row)),)
-    completion = _value(mapping, row, "completion")
+    completion = value(mapping, row, "completion")
     if isinstance(completion, dict | list):
         turns = completion if isinstance(completion, list) else [completion]
         return messages_of(turns, mapping.turns)
-    return (Message("assistant", _text(completion, "completion", "empty_answer")),)
+    return (Message("assistant", filled(completion, "completion", "empty_answer")),)
 
 
 def _json_answer(mapping: Mapping, row: Row) -> str:
@@ -201,12 +162,12 @@ Answer = tuple[str, str | None]  # the assistant's text, and the class where the
 
 
 def _label(mapping: Mapping, row: Row, notes: Counter[str]) -> Answer:
-    name = class_name(_value(mapping, row, "label"))
+    name = class_name(value(mapping, row, "label"))
     return name, name
 
 
 def _labels(mapping: Mapping, row: Row, notes: Counter[str]) -> Answer:
-    return names_answer(_value(mapping, row, "labels")), None
+    return names_answer(value(mapping, row, "labels")), None
 
 
 def _number(mapping: Mapping, row: Row, notes: Counter[str]) -> Answer:
@@ -215,10 +176,10 @@ def _number(mapping: Mapping, row: Row, notes: Counter[str]) -> Answer:
 
 def _spans(mapping: Mapping, row: Row, notes: Counter[str]) -> Answer:
     if "tokens" not in mapping.columns:
-        text = _text(_value(mapping, row, "text"), "text", "empty_text")
-        return spans_answer(spans_of(text, _value(mapping, row, "spans"))), None
-    _, places = words_of(_value(mapping, row, "tokens"))
-    spans, repaired = spans_of_tags(places, _value(mapping, row, "tags"))
+        text = filled(value(mapping, row, "text"), "text", "empty_text")
+        return spans_answer(spans_of(text, value(mapping, row, "spans"))), None
+    _, places = words_of(value(mapping, row, "tokens"))
+    spans, repaired = spans_of_tags(places, value(mapping, row, "tags"))
     if repaired:
         notes["tags_repaired"] += repaired
     return spans_answer(spans), None
@@ -230,32 +191,3 @@ _ANSWER: dict[str, Callable[[Mapping, Row, Counter[str]], Answer]] = {
     "number": _number,
     "tags": _spans,
 }
-
-
-# Values --------------------------------------------------------------------------------------------------
-
-
-def _optional(mapping: Mapping, row: Row, part: str) -> Any:
-    return row.get(mapping.columns[part]) if part in mapping.columns else None
-
-
-def _value(mapping: Mapping, row: Row, part: str) -> Any:
-    column = mapping.columns[part]
-    value = row.get(column)
-    if value is None:
-        raise RowError("missing_field", "null" if column in row else "not there", field=column)
-    return value
-
-
-def _text(value: object, field: str, empty: str) -> str:
-    if not isinstance(value, str):
-        raise _not_a_string(value, field)
-    if not value.strip():
-        raise RowError(empty, "nothing in it", field=field)
-    return value
-
-
-def _not_a_string(value: object, field: str) -> RowError:
-    return RowError(
-        "not_a_string", f"{type(value).__name__} {str(value)[:40]!r}", field=field, fix="write it as a string"
-    )

@@ -1,4 +1,5 @@
-"""Rows to be answered: what their columns mean, as of training rows, but without answers."""
+"""Rows to be answered: what their columns mean, as of training rows, but without answers. And rows whose answers are
+to be scored: with answers, but without what people said of them (`scored_mapping`, `to_scored`)."""
 
 from __future__ import annotations
 
@@ -8,11 +9,12 @@ from typing import Any
 
 from tunesmith.config.run import DataConfig
 from tunesmith.data.columns import SHAPES, SYNONYMS, TAGGED_WORDS, Mapping, Shape, columns_of
-from tunesmith.data.detect import detect_input
+from tunesmith.data.detect import detect_input, detect_scored
 from tunesmith.data.formats import to_prompt
+from tunesmith.data.judgements import to_scored
 from tunesmith.errors import DataError
 
-__all__ = ["input_mapping", "to_prompt"]
+__all__ = ["input_mapping", "scored_mapping", "to_prompt", "to_scored"]
 
 
 def input_mapping(
@@ -29,6 +31,12 @@ def input_mapping(
         return detect_input(rows, config, file)
     except DataError as error:
         raise DataError(error.got, error.expected, "name the column of the input: --column NAME") from None
+
+
+def scored_mapping(rows: Sequence[AbstractMapping[str, Any]], trained: DataConfig, file: str) -> Mapping:
+    """The mapping for rows whose answers a reward model is to score; `to_scored` makes an Example of each, with every
+    completion at score 0. Raises DataError where there is no answer, or no one way to find it."""
+    return detect_scored(rows, trained, file)
 
 
 def _with_column(rows: Sequence[AbstractMapping[str, Any]], trained: DataConfig, column: str) -> DataConfig:

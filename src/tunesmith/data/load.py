@@ -13,11 +13,12 @@ import numpy as np
 
 from tunesmith.config.run import DataConfig
 from tunesmith.data.account import Account
-from tunesmith.data.columns import columns_of, show
+from tunesmith.data.columns import JUDGED, columns_of, show
 from tunesmith.data.folders import Source, sources_of
 from tunesmith.data.formats import Mapping, detect, to_example
 from tunesmith.data.mixing import mix
 from tunesmith.data.readers import read_rows, sha256
+from tunesmith.data.refusals import refuse_described
 from tunesmith.data.split import split
 from tunesmith.data.tokens import Preview, lengths, preview, tokenise
 from tunesmith.errors import DataError, RowError
@@ -157,7 +158,9 @@ def _meaning(source: Source, rows: Sequence[dict[str, object]], config: DataConf
             "one of the two",
             f"leave data.{name} out, or name {source.file} itself",
         )
-    if config.format not in ("auto", mapping.kind):
+    if config.format == "auto" and mapping.kind in JUDGED:
+        raise refuse_described(str(source.described_by), mapping)
+    if config.format not in ("auto", "judged" if mapping.kind in JUDGED else "", mapping.kind):
         raise DataError(
             f"data.format={config.format}, but {source.described_by} describes {mapping.kind} rows",
             f"data.format={mapping.kind} or auto",

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tunesmith.data.columns import SYNONYMS, header_hint, key, show
+from tunesmith.data.columns import SYNONYMS, VERDICTS, header_hint, key, show
+from tunesmith.data.columns import Mapping as Meaning
 from tunesmith.errors import DataError
 
-WORSE = ("rejected", "rejected_response", "rejected_messages", "non_preferred_output")
-VERDICTS = ("label", "kto_tag")
+WORSE = SYNONYMS["rejected"]
 SUPERVISED = "messages | prompt + completion | text + label | text"
-ONE_ANSWER = "supervised fine-tuning learns from one answer: "
+BOTH = "to learn from the preferences write method.type=preference; supervised fine-tuning learns from one answer: "
+VERDICTS_TOO = "to learn from the verdicts write method.type=unpaired; to learn from the good answers alone, "
+JUDGED_ROWS = (
+    "chosen + rejected | prompt + completion + label (true or false) | prompt + completion + rating | prompt + "
+    "completions + ranks or scores; messages may stand for the prompt, or for prompt and completion"
+)
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -23,7 +28,7 @@ def refuse_preferences(rows: Rows, seen: list[str], file: str) -> None:
         raise DataError(
             f"{file}: these are preference rows: '{worse[0]}' holds the worse answer ({show(seen)})",
             "one answer a row: messages, prompt + completion, text + label, or text",
-            ONE_ANSWER + _good_answer(rows, names),
+            BOTH + _good_answer(rows, names),
         )
     answered = _one_of("messages", names) or (_one_of("prompt", names) and _one_of("completion", names))
     for name in VERDICTS:
@@ -32,8 +37,19 @@ def refuse_preferences(rows: Rows, seen: list[str], file: str) -> None:
             raise DataError(
                 f"{file}: these are unpaired preference rows: '{names[name]}' says whether the answer is good",
                 "rows whose answers are all to be learned",
-                f"keep the rows where {names[name]} is true and write data.format={kind}",
+                f"{VERDICTS_TOO}keep the rows where {names[name]} is true and write data.format={kind}",
             )
+
+
+def refuse_described(what: str, meaning: Meaning) -> DataError:
+    """The error for a description of judged rows where answers are learned as they are."""
+    if meaning.kind == "preference":
+        fix = (
+            f"{BOTH}write ranking: false and columns.response: {meaning.columns['chosen']} in the description"
+        )
+    else:
+        fix = f"{VERDICTS_TOO}keep the good rows and leave kto_tag out of the description"
+    return DataError(f"{what} describes {meaning.kind} rows", "one answer a row", fix)
 
 
 def _good_answer(rows: Rows, names: Mapping[str, str]) -> str:
@@ -78,6 +94,16 @@ def no_fit(seen: list[str], file: str) -> DataError:
     )
 
 
+def no_judgements(seen: list[str], file: str) -> DataError:
+    """The error for columns that are of no kind of judged row."""
+    return DataError(
+        f"{file}: no judged answers among the columns {show(seen)}",
+        JUDGED_ROWS,
+        "name them, for example data.columns.chosen=<column> data.columns.rejected=<column>"
+        + header_hint(file),
+    )
+
+
 # When (of the columns' names) -> what the rows are, what was expected, what to do.
 _UNUSABLE: tuple[tuple[Callable[[Mapping[str, str]], bool], str, str, str], ...] = (
     (
@@ -85,6 +111,12 @@ _UNUSABLE: tuple[tuple[Callable[[Mapping[str, str]], bool], str, str, str], ...]
         "'segments' holds text with its template written into it (input_output rows)",
         "messages; the model's own chat template writes the marks between turns",
         "write each turn as a message, with weight 0 where it is not to be learned",
+    ),
+    (
+        lambda names: "completions" in names and bool(names.keys() & {"ranks", "scores"}),
+        "these are ranking rows: 'completions' holds answers that are ranked or scored",
+        "one answer a row, in a completion column",
+        "to learn from the ranking write method.type=ranking; else keep each row's best answer as its completion",
     ),
     (
         lambda names: "completions" in names and "labels" in names,

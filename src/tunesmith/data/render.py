@@ -107,7 +107,7 @@ class Renderer:
         Raises RowError where the template refuses the conversation.
         """
         text = self._text(self._guard(messages), self._guard_tools(tools), prompt=True)
-        return one(in_lockstep([self._encode(text)], self._ask)).ids
+        return one(in_lockstep([self._encode(text)], self.ask)).ids
 
     def rows(self, example: Example, supervise: Supervise) -> list[TokenRow]:
         """`rows_of` one example, whose RowError is raised."""
@@ -121,7 +121,7 @@ class Renderer:
         always as a whole, with a document end. RowErrors: template_refuses, template_without_tools,
         template_mismatch, no_end_token, no_supervised_tokens, special_token_text, too_many_turns.
         """
-        return in_lockstep([self._rows(example, supervise) for example in examples], self._ask)
+        return in_lockstep([self._rows(example, supervise) for example in examples], self.ask)
 
     def _rows(self, example: Example, supervise: Supervise) -> Asking[list[TokenRow]]:
         try:
@@ -200,15 +200,33 @@ class Renderer:
         rows = []
         for turn, (prompt, text) in zip(turns, rendered, strict=True):
             ids = (yield from self._encode(prompt)).ids
-            whole = (yield from self._encode(text)).ids
-            start = len(ids)
-            if whole[:start] != ids:
-                whole = ids + (yield from self._encode(text[len(prompt) :], inside=True)).ids
-            weights = np.zeros(len(whole), np.float32)
-            weights[start:] = _weight(example.messages[turn])
+            answer = yield from self._after(ids, prompt, text)
+            weights = np.zeros(len(ids) + len(answer), np.float32)
+            weights[len(ids) :] = _weight(example.messages[turn])
             if weights.any():
-                rows.append(_row(example, whole, weights))
+                rows.append(_row(example, ids + answer, weights))
         return rows
+
+    def _after(self, ids: list[int], prompt: str, text: str) -> Asking[list[int]]:
+        """Ids of what the text has after the prompt, whose ids are given."""
+        whole = (yield from self._encode(text)).ids
+        if whole[: len(ids)] == ids:
+            return whole[len(ids) :]
+        return (yield from self._encode(text[len(prompt) :], inside=True)).ids
+
+    def answers(self, example: Example) -> Asking[tuple[list[int], list[list[int]]]]:
+        """Ids of the prompt, as `prompt_ids` gives them, and of each completion's turn up to its end token.
+
+        To be run by `in_lockstep` with `ask`. Raises RowErrors as `rows_of` does.
+        """
+        prompt, tools = self._guard(example.prompt), self._guard_tools(example.tools)
+        ids = (yield from self._encode(self._text(prompt, tools, prompt=True))).ids
+        found = []
+        for answer in self._guard([completion.message for completion in example.completions]):
+            messages = [*prompt, answer]
+            asked, text = self._turn(messages, tools, len(prompt), self._text(messages, tools))
+            found.append((yield from self._after(ids, asked, text)))
+        return ids, found
 
     def _text(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], prompt: bool = False) -> str:
         def render(messages: list[dict[str, Any]]) -> str:
@@ -251,7 +269,7 @@ class Renderer:
             return (yield from self._encode_piece(text, inside=False))
         return ids[skip:], [start - 1 for start, _ in spans[skip:]]
 
-    def _ask(self, texts: list[str]) -> list[Any]:
+    def ask(self, texts: list[str]) -> list[Any]:
         """The texts' encodings, without special tokens around them."""
         return encode_all(self.tokenizer, texts, around=False, typed=self.tokenizer.split_special_tokens)
 

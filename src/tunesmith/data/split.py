@@ -1,7 +1,8 @@
 """Train, validation and test: given or made, and nothing in one that is also in another.
 
-Two rows belong together when their prompts are equal after normalisation (Unicode NFC, case, white space);
-plain text rows when their texts are. Rows that belong together never stand in two splits.
+Two rows belong together when their prompts are equal after normalisation (Unicode NFC, case, white space), also
+where the prompt of judged answers is what they begin with; plain text rows when their texts are. Rows that belong
+together never stand in two splits.
 """
 
 from __future__ import annotations
@@ -144,11 +145,17 @@ def _too_few(name: str, count: int, total: int, given: bool) -> DataError:
     return DataError(f"the {name} split has {count} of {total} usable rows", "at least 2 rows", fix)
 
 
+def _answered(row: Example) -> object:
+    """What a row says beside its prompt; of judged rows all the answers and what was said of them."""
+    judged = tuple((completion.message.content, completion.score) for completion in row.completions)
+    return judged or row.answer
+
+
 def _findings(
     train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
 ) -> tuple[list[str], list[str]]:
     warnings = []
-    rows = Counter((prompt_key(row), row.answer) for row in train)
+    rows = Counter((prompt_key(row), _answered(row)) for row in train)
     if repeats := len(train) - len(rows):
         warnings.append(f"{repeats:,} of {len(train):,} training rows repeat another (kept)")
     labels = sorted({row.label for row in train if row.label is not None})

@@ -56,11 +56,12 @@ def number_answer(values: Sequence[tuple[str, object]]) -> str:
 
     values: (column, value) pairs. Raises RowError (missing_field, bad_number).
     """
-    numbers = [_number(value, column) for column, value in values]
+    numbers = [number(value, column) for column, value in values]
     return repr(numbers[0]) if len(numbers) == 1 else _json(numbers)
 
 
-def _number(value: object, column: str) -> int | float:
+def number(value: object, column: str) -> int | float:
+    """A finite number. Raises RowError (missing_field, bad_number)."""
     if value is None or value == "":
         raise RowError("missing_field", "no number", field=column)
     if isinstance(value, str):  # as CSV holds it

@@ -165,11 +165,28 @@ class Tokenizing(Protocol):
 
 
 def preview(renderer: Tokenizing, row: TokenRow) -> Preview:
-    """The row as text, with the tokens that carry loss marked."""
+    """The row as text, with the tokens that carry loss marked; before each judged completion its score."""
+    if "scores" in row.given:
+        return _judged(renderer, row)
     ids = np.concatenate([segment.ids for segment in row.segments])
     on = np.concatenate([segment.weights for segment in row.segments]) > 0
     edges = [0, *(np.flatnonzero(np.diff(on)) + 1).tolist(), len(ids)]
     spans = [(str(renderer.tokenizer.decode(ids[a:b].tolist())), bool(on[a])) for a, b in pairwise(edges)]
+    return Preview(tuple(spans))
+
+
+def _judged(renderer: Tokenizing, row: TokenRow) -> Preview:
+    """The prompt where it stands by itself, then a paragraph for each completion."""
+    above = {segment.parent for segment in row.segments}
+    scores = iter(row.given["scores"].tolist())
+    spans: list[tuple[str, bool]] = []
+    for index, segment in enumerate(row.segments):
+        text = str(renderer.tokenizer.decode(segment.ids.tolist()))
+        if index not in above:
+            spans.append((f"\n\nscore {next(scores):g}: " if spans else f"score {next(scores):g}: ", False))
+        spans.append((text, bool((segment.weights > 0).any())))
+    if "margin" in row.given:
+        spans.append((f"\n\nmargin {row.given['margin'].item():g}", False))
     return Preview(tuple(spans))
 
 
