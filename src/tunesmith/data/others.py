@@ -16,7 +16,7 @@ def with_others(rows: Sequence[TokenRow], seed: int, max_length: int) -> list[To
     order = np.random.default_rng((seed, 6)).permutation(len(rows))
     other = np.empty(len(rows), np.int64)
     other[order] = np.roll(order, 1)
-    return [_with(row, rows[i], max_length) for row, i in zip(rows, other, strict=True)]
+    return [_with(row, rows[i], max_length) for row, i in zip(rows, other.tolist(), strict=True)]
 
 
 def _with(row: TokenRow, other: TokenRow, max_length: int) -> TokenRow:

@@ -7,7 +7,9 @@ have one.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +22,18 @@ from tunesmith.data.tokens import OnLongRow, accounted, alone
 from tunesmith.errors import RowError
 from tunesmith.types import Example, Segment, TokenRow
 
-Ids = Sequence[int]
+Ids = Sequence[int] | NDArray[np.int64]
 
 
-def trees_of(renderer: Renderer, examples: Sequence[Example]) -> list[TokenRow | RowError]:
-    """One row for each example, or the RowError of one that cannot be rendered (see `Renderer.rows_of`)."""
-    return in_lockstep([_tree(renderer, example) for example in examples], renderer.ask)
+def trees_of(
+    renderer: Renderer, examples: Sequence[Example], max_length: int | None = None
+) -> list[TokenRow | RowError]:
+    """One row for each example, or the RowError of one that cannot be rendered (see `Renderer.rows_of`). Of no path
+    more than `max_length` tokens are kept, as `tokenise_trees` cuts them."""
+    made = in_lockstep([_tree(renderer, example) for example in examples], renderer.ask)
+    if max_length is None:
+        return made
+    return [row if isinstance(row, RowError) else _within(renderer, row, max_length)[0] for row in made]
 
 
 def _tree(renderer: Renderer, example: Example) -> Asking[TokenRow]:
@@ -33,13 +41,13 @@ def _tree(renderer: Renderer, example: Example) -> Asking[TokenRow]:
         prompt, answers = yield from renderer.answers(example)
     except RowError as error:
         raise located(error, example.ref) from None
-    return _row(example, prompt, answers)
+    return TokenRow(example.ref, _segments(prompt, answers), given=given_of(example))
 
 
-def _row(example: Example, prompt: Ids, answers: Sequence[Ids]) -> TokenRow:
+def _segments(prompt: Ids, answers: Sequence[Ids]) -> tuple[Segment, ...]:
     root = Segment(np.asarray(prompt, np.int64), np.zeros(len(prompt), np.float32))
     leaves = [Segment(np.asarray(ids, np.int64), np.ones(len(ids), np.float32), 0) for ids in answers]
-    return TokenRow(example.ref, (root, *leaves), given=given_of(example))
+    return (root, *leaves)
 
 
 def given_of(example: Example) -> dict[str, NDArray[np.float64]]:
@@ -62,15 +70,15 @@ def tokenise_trees(
     `cut` takes the start of the prompt (a begin token stays), and the end of completions that do not fit with one
     token of the prompt before them. The account's notes count prompt_cut, in rows, and answer_cut, in completions.
     """
-    keep_first = renderer.tokenizer.bos_token_id
 
     def fit(example: Example, made: list[TokenRow]) -> list[TokenRow]:
         if longest_path(made[0]) <= max_length:
             return made
         if on_long_row == "drop":
             return []
-        prompt, *answers = (segment.ids.tolist() for segment in made[0].segments)
-        return [_row(example, *_cut(prompt, answers, max_length, keep_first, account))]
+        row, cut = _within(renderer, made[0], max_length)
+        account.notes.update(cut)
+        return [row]
 
     return accounted(
         examples, lambda some: alone(trees_of(renderer, some)), fit, longest_path, max_length, account
@@ -83,15 +91,18 @@ def longest_path(row: TokenRow) -> int:
     return len(root.ids) + max(len(leaf.ids) for leaf in leaves)
 
 
-def _cut(
-    prompt: list[int], answers: Sequence[list[int]], max_length: int, keep_first: int | None, account: Account
-) -> tuple[list[int], list[list[int]]]:
-    head = prompt[:1] if len(prompt) > 1 and prompt[0] == keep_first else []
+def _within(renderer: Renderer, row: TokenRow, max_length: int) -> tuple[TokenRow, Counter[str]]:
+    """The row cut to paths of at most `max_length` tokens, and what was cut."""
+    if longest_path(row) <= max_length:
+        return row, Counter()
+    cut: Counter[str] = Counter()
+    prompt, *answers = (segment.ids for segment in row.segments)
+    head = prompt[: int(len(prompt) > 1 and prompt[0] == renderer.tokenizer.bos_token_id)]
     most = max_length - len(head) - 1
-    account.notes["answer_cut"] += sum(len(ids) > most for ids in answers)
+    cut["answer_cut"] = sum(len(ids) > most for ids in answers)
     answers = [ids[:most] for ids in answers]
     room = max_length - max(map(len, answers))
     if len(prompt) > room:
-        account.notes["prompt_cut"] += 1
-        prompt = head + prompt[len(prompt) - room + len(head) :]
-    return prompt, answers
+        cut["prompt_cut"] = 1
+        prompt = np.concatenate([head, prompt[len(prompt) - room + len(head) :]])
+    return replace(row, segments=_segments(prompt, answers)), cut

@@ -134,8 +134,8 @@ class RewardJudge(Judge):
 class PolicyJudge(Judge):
     """by: `likelihood`, the mean log-probability of a token, or `reward`, that of the method."""
 
-    objective: Comparing
-    method: Judged
+    objective: Comparing | None = None
+    method: Judged | None = None
     by: str = "likelihood"
 
     def outputs(self, rows: Sequence[TokenRow], progress: Progress = _quietly) -> list[Numbers]:
@@ -148,6 +148,7 @@ class PolicyJudge(Judge):
                 sums / [len(leaf.ids) for leaf in row.segments[1:]]
                 for row, sums in zip(rows, outputs, strict=True)
             ]
+        assert self.method is not None, "a judge that is trained or proved"
         out: list[Numbers] = []
         for batch, sums in _in_parts(rows, outputs):
             rewards = compare(batch, sums, self.method).rewards.numpy()
@@ -155,6 +156,8 @@ class PolicyJudge(Judge):
         return out
 
     def losses_of(self, rows: Sequence[TokenRow], outputs: Sequence[Numbers]) -> Losses:
+        assert self.method is not None, "a judge that is trained or proved"
+        assert self.objective is not None
         found = [compare(batch, sums, self.method) for batch, sums in _in_parts(rows, outputs)]
         self.objective.settle(found)
         losses = [self.objective.row_losses(each).numpy() for each in found]

@@ -248,7 +248,9 @@ def load_model(
     if config.dropout is not None:
         notes.append(f"dropout {config.dropout} on " + ", ".join(set_dropout(hf_config, config.dropout)))
     elif still and any(hf_config.to_dict().get(name) for name in DROPOUTS):
-        notes.append("no dropout, which would move log-probabilities: " + ", ".join(set_dropout(hf_config, 0.0)))
+        notes.append(
+            "no dropout, which would move log-probabilities: " + ", ".join(set_dropout(hf_config, 0.0))
+        )
     attention.register()
     transformers.logging.disable_progress_bar()  # loading is short; a run has bars of its own
     dtype = "auto" if config.dtype == "auto" else DTYPES[config.dtype]

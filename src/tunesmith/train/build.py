@@ -123,7 +123,8 @@ def start_head(run: Run, loaded: Loaded, rows: Sequence[TokenRow]) -> list[str]:
     """Put a linear probe's weights into a new head, where the recipe asks for it."""
     if loaded.head is None or not isinstance(run.method, Head) or run.method.head_init == "random":
         return []
-    assert loaded.head.method not in ("embed", "reward")
+    assert loaded.head.method != "embed"
+    assert loaded.head.method != "reward"
     carrier = loaded.model.head.carrier if loaded.model.head is not None else None
     if not isinstance(carrier, PooledHead):
         raise ConfigError(

@@ -12,19 +12,22 @@ from tunesmith.config.methods import SftConfig
 from tunesmith.config.run import DataConfig, Run
 from tunesmith.data.account import Account
 from tunesmith.data.class_pairs import class_pairs
+from tunesmith.data.columns import JUDGED
 from tunesmith.data.encode import HeadEncoder, encode, span_labels
 from tunesmith.data.load import read_examples, tokenise
 from tunesmith.data.pairs import PairEncoder, encode_pairs
 from tunesmith.data.render import Renderer, Supervise
-from tunesmith.errors import DataError
+from tunesmith.data.trees import tokenise_trees
+from tunesmith.errors import DataError, ModelError
 from tunesmith.evaluate.heads import HeadAnswerer
+from tunesmith.evaluate.judge import Judge, PolicyJudge, RewardJudge
 from tunesmith.evaluate.report import write_report
 from tunesmith.evaluate.report_model import DataAccount, Lineage, Report
 from tunesmith.models.adapters import kind_of
 from tunesmith.models.files import Manifest, locate
 from tunesmith.scoring import PRIMARY, detect_task
 from tunesmith.types import EventSink, Example, TokenRow, silent
-from tunesmith.workflow import prove
+from tunesmith.workflow import judging, prove
 from tunesmith.workflow.finish import architecture_of, table_of, versions
 from tunesmith.workflow.heads import TASKS, AnyEncoder
 from tunesmith.workflow.open import Opened, load
@@ -120,14 +123,19 @@ def _evaluate(
 
 
 def _columns(settings: Run, model: str) -> DataConfig:
-    """How rows are read: as the settings say, else as a model with a head needs them."""
+    """How rows are read: as the settings say, else as a model with a head, or one of judged answers, needs them."""
     manifest = Manifest.read(locate(model), verify=False)
-    if settings.data.format != "auto" or manifest is None or manifest.head is None:
+    if settings.data.format != "auto" or manifest is None:
         return settings.data
-    return settings.data.model_copy(update={"format": manifest.format})
+    judged = manifest.format in JUDGED
+    if manifest.head is None and not judged:
+        return settings.data
+    return settings.data.model_copy(update={"format": "judged" if judged else manifest.format})
 
 
 def _rows(opened: Opened, examples: Sequence[Example], settings: Run, account: Account) -> list[TokenRow]:
+    if examples[0].completions and isinstance(opened.renderer, Renderer):
+        return tokenise_trees(examples, opened.renderer, opened.context, settings.data.on_long_row, account)
     if isinstance(opened.renderer, HeadEncoder):
         return encode(examples, opened.renderer, opened.context, settings.data.on_long_row, account)
     if isinstance(opened.renderer, PairEncoder):
@@ -148,6 +156,8 @@ def _new_proof(
     kept = {row.ref for row in rows}
     examples = [e for e in examples if e.ref in kept]
     labels = [e.label for e in examples]
+    if examples[0].completions:
+        return prove.Proof(settings, "judged", (), examples, rows, show)
     if isinstance(renderer, HeadEncoder):
         classes = span_labels(renderer.labels) if renderer.kind == "tag" else tuple(renderer.labels)
         return prove.Proof(settings, TASKS[renderer.kind], classes, examples, rows, show)
@@ -194,6 +204,10 @@ def _measure(proof: prove.Proof, opened: Opened, name: str, rows: list[TokenRow]
     evaluate = proof.run.evaluate
     answerer = opened.answerer(evaluate.max_new_tokens or MAX_NEW_TOKENS, evaluate.batch_size)
     proof.rows = rows
+    if proof.task == "judged":
+        proof.measure(name, *_judge(opened, rows), losses=False)
+        return
+    assert not isinstance(answerer, RewardJudge)
     if isinstance(answerer, HeadAnswerer):
         proof.measure(name, "the head's own answer", answerer, losses=False)
         return
@@ -203,6 +217,23 @@ def _measure(proof: prove.Proof, opened: Opened, name: str, rows: list[TokenRow]
     proof.measure(name, "free generation, greedy", answerer)
     if proof.task == "label" and evaluate.label_scoring:
         proof.choose(f"{name} (choosing a label)", answerer)
+
+
+def _judge(opened: Opened, rows: list[TokenRow]) -> tuple[str, Judge]:
+    """How a model judges answers, in words, and what does it."""
+    if opened.loaded.head is None:
+        by_ref = {row.ref: row for row in rows}
+        return judging.LIKELIHOOD, PolicyJudge(
+            opened.loaded.model, lambda some: [by_ref[e.ref] for e in some]
+        )
+    judge = opened.answerer(MAX_NEW_TOKENS, 1)
+    if not isinstance(judge, RewardJudge):
+        raise ModelError(
+            f"judged rows for a model with a head for {opened.loaded.head.method}",
+            "a reward model or a language model",
+            "choose other rows, or another model",
+        )
+    return judging.REWARDED, judge
 
 
 def _fill(report: Report, proof: prove.Proof, names: list[str]) -> None:

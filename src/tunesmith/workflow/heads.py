@@ -7,8 +7,8 @@ from typing import Any
 
 from tunesmith.config.judged import RewardConfig
 from tunesmith.config.methods import ClassifyConfig, EmbedConfig, HeadMethod, RegressConfig, SftConfig
-from tunesmith.config.tuning import Writes
 from tunesmith.config.run import Run
+from tunesmith.config.tuning import Writes
 from tunesmith.core import gate
 from tunesmith.data.embed_rows import TextsEncoder
 from tunesmith.data.encode import HeadEncoder, Kind, balanced_weights, outputs_of, scale_of

@@ -112,7 +112,9 @@ def with_rewards(run: Run, kind: str, train: Sequence[Example]) -> tuple[Run, di
         elif missing := sorted(set(levels.tolist()) - set(out.levels)):
             raise ConfigError(f"a training row is rated {missing[0]:g}", f"one of method.levels {out.levels}")
         if out.thresholds is None:
-            shares = [(np.count_nonzero(scores <= level) + 0.5) / (len(scores) + 1) for level in out.levels[:-1]]
+            shares = [
+                (np.count_nonzero(scores <= level) + 0.5) / (len(scores) + 1) for level in out.levels[:-1]
+            ]
             out.thresholds, reasons["method.thresholds"] = logit(shares).tolist(), because
     return run.model_copy(update={"method": out}), reasons
 

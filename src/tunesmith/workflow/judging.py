@@ -58,7 +58,9 @@ def measure(proof: Proof, method: Method, model: Model, name: str) -> None:
         return
     proof.measure(name, LIKELIHOOD, judge_of(method, model, proof.rows))
     if name == "tuned" and isinstance(method, Judged) and method.reference == "start":
-        proof.measure("tuned (by reward)", GAINED, judge_of(method, model, proof.rows, "reward"), losses=False)
+        proof.measure(
+            "tuned (by reward)", GAINED, judge_of(method, model, proof.rows, "reward"), losses=False
+        )
 
 
 def probe(proof: Proof, method: RewardConfig, base: Model, train: Sequence[TokenRow]) -> None:

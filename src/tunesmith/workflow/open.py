@@ -13,18 +13,21 @@ import torch
 
 from tunesmith.config.machine import cpu_has_bf16, physical_cores
 from tunesmith.config.run import DataConfig, ModelConfig
+from tunesmith.data.backend import one
 from tunesmith.data.encode import HeadEncoder
 from tunesmith.data.pairs import PairEncoder
 from tunesmith.data.render import Renderer
 from tunesmith.data.template import Kind, choose_template
+from tunesmith.data.trees import trees_of
 from tunesmith.errors import ModelError
 from tunesmith.evaluate.answers import Answerer, Answers
 from tunesmith.evaluate.heads import HeadAnswerer
+from tunesmith.evaluate.judge import RewardJudge
 from tunesmith.evaluate.retriever import Retriever
 from tunesmith.models.files import Manifest, locate
 from tunesmith.models.load import Loaded, load_model
-from tunesmith.train.build import with_template
-from tunesmith.types import Example, Message, RowRef
+from tunesmith.train.build import with_template, writes_after_prompt
+from tunesmith.types import Completion, Example, Message, RowRef, TokenRow
 from tunesmith.workflow.heads import AnyEncoder, context_of, encoder_of
 
 
@@ -50,8 +53,26 @@ class Opened:
         known = ("format", "columns", "message_keys", "roles")
         return DataConfig.model_validate({name: getattr(manifest, name) for name in known})
 
-    def answerer(self, max_new_tokens: int, batch_size: int) -> Answerer | HeadAnswerer:
+    @property
+    def rewards(self) -> bool:
+        """It scores answers, and is asked with rows that have some."""
+        return self.loaded.head is not None and self.loaded.head.method == "reward"
+
+    def token_rows(self, examples: Sequence[Example]) -> list[TokenRow]:
+        """Of answers to be scored, cut to the context. Raises RowError for one that cannot be."""
+        if isinstance(self.renderer, Renderer):
+            made = trees_of(self.renderer, examples, self.context)
+        else:
+            assert isinstance(self.renderer, HeadEncoder)
+            made = self.renderer.rows_of(examples, self.context)
+        return [one([row]) for row in made]
+
+    def answerer(self, max_new_tokens: int, batch_size: int) -> Answerer | HeadAnswerer | RewardJudge:
         """An answer takes at most half of the context, as in the proof of a run; a head writes none."""
+        if self.rewards:
+            assert self.loaded.head is not None
+            scale = self.loaded.head.scale[0] if self.loaded.head.scale else (0.0, 1.0)
+            return RewardJudge(self.loaded.model, self.token_rows, scale=scale)
         if isinstance(self.renderer, HeadEncoder):
             assert self.loaded.head is not None
             if self.embeds:
@@ -83,10 +104,28 @@ class Opened:
         while chunk := list(itertools.islice(examples, batch_size)):
             yield from answerer.answer(chunk).texts
 
+    def score(self, prompt: str | Sequence[Mapping[str, str]], completions: Sequence[str]) -> list[float]:
+        """Of a reward model: a number for each answer to the prompt, higher for better (of a model that learned from
+        ratings in their unit). Raises ModelError for any other model."""
+        if not self.rewards:
+            raise ModelError(
+                f"{self.loaded.base} does not score answers",
+                "a reward model",
+                "train with method.type=reward",
+            )
+        asked = self._example(prompt, 0).prompt
+        answers = tuple(Completion(Message("assistant", text), 0.0) for text in completions)
+        example = Example(RowRef("input", 1), (*asked, answers[0].message), completions=answers)
+        judge = self.answerer(1, 1)
+        found: list[float] = json.loads(judge.answer([example]).texts[0])
+        return found
+
     def record(self, answers: Answers, index: int) -> dict[str, Any]:
         """An answer as `predict` writes it: a text and whether it ended, an embedding, or what a head says and how sure
         it is (null where it abstains)."""
         text = answers.texts[index]
+        if self.rewards:
+            return {"scores": json.loads(text)}
         if self.loaded.head is None:
             return {"answer": text, "ended": not answers.cut[index]}
         if self.embeds:
@@ -126,11 +165,12 @@ def load(model: str | Path, *, dtype: str = "auto", threads: int | None = None) 
     if dtype == "auto" and loaded.model.module.dtype == torch.bfloat16 and not cpu_has_bf16():
         loaded.model.module.float()
     context = context_of(loaded.model.module.config, loaded.tokenizer, loaded.model.virtual_tokens)
-    if loaded.head is not None:
+    renders = writes_after_prompt(loaded)
+    if loaded.head is not None and not renders:
         manifest = loaded.manifest
         encoder = encoder_of(loaded.head, loaded.tokenizer)
         return Opened(loaded, encoder, context, manifest.instruction if manifest else None)
-    if loaded.model.start_id is not None:
+    if not renders:
         pairs = PairEncoder(loaded.tokenizer, context)
         return Opened(loaded, pairs, context, loaded.manifest.instruction if loaded.manifest else None)
     with_template(loaded, "auto")

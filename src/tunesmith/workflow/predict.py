@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from tunesmith.data.inputs import input_mapping, to_prompt
+from tunesmith.data.columns import Mapping
+from tunesmith.data.inputs import input_mapping, scored_mapping, to_prompt, to_scored
 from tunesmith.data.load import LOOK_AT
 from tunesmith.data.readers import read_rows
 from tunesmith.errors import DataError, RowError
@@ -31,7 +32,8 @@ def predict(
     column: str | None = None,
     sink: EventSink,
 ) -> None:
-    """Write {"line", "answer", "ended"} for each row of `source`, or {"line", "error"} for one that cannot be used.
+    """Write {"line", "answer", "ended"} for each row of `source` (of a reward model {"line", "scores"}, one for each of
+    the row's answers), or {"line", "error"} for one that cannot be used.
 
     column: the column of the input; else the columns are read as those of the training rows were. The target is
     written aside and renamed, so that a file with its name is whole.
@@ -75,7 +77,10 @@ def _answers(
         raise DataError(
             f"none of the first {LOOK_AT} rows of {source} can be read", "a row with an input column"
         )
-    mapping = input_mapping(readable, opened.trained_on, str(source), column)
+    if opened.rewards:
+        mapping = scored_mapping(readable, opened.trained_on, str(source))
+    else:
+        mapping = input_mapping(readable, opened.trained_on, str(source), column)
     rows = itertools.chain(head, rows)
     while chunk := list(itertools.islice(rows, batch_size)):
         usable: list[Example] = []
@@ -85,8 +90,7 @@ def _answers(
                 records[line] = {"error": str(row)}
                 continue
             try:
-                prompt = to_prompt(mapping, row, RowRef(str(source), line), opened.instruction)
-                usable.append(unanswered(prompt))
+                usable.append(_example(opened, mapping, row, RowRef(str(source), line)))
             except RowError as error:
                 records[line] = {"error": str(error)}
         if usable:
@@ -95,3 +99,12 @@ def _answers(
                 records[example.ref.line] = opened.record(found, index)
         for line, _ in chunk:
             yield line, records[line]
+
+
+def _example(opened: Opened, mapping: Mapping, row: dict[str, Any], ref: RowRef) -> Example:
+    """What a row asks; of a reward model a row whose answers are known to fit its encoder. Raises RowError."""
+    if not opened.rewards:
+        return unanswered(to_prompt(mapping, row, ref, opened.instruction))
+    example = to_scored(mapping, row, ref)
+    opened.token_rows([example])
+    return example

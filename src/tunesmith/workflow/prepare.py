@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.config.defaults import Facts, resolve
-from tunesmith.config.machine import available_memory, cpu_has_bf16, physical_cores
 from tunesmith.config.judged import UnpairedConfig
+from tunesmith.config.machine import available_memory, cpu_has_bf16, physical_cores
 from tunesmith.config.methods import EmbedConfig, SftConfig
 from tunesmith.config.run import Run
 from tunesmith.config.tuning import Writes
@@ -25,8 +25,8 @@ from tunesmith.data.load import Splits, few_collections, lengths, load_splits, p
 from tunesmith.data.others import with_others
 from tunesmith.data.pairs import PairEncoder, encode_pairs
 from tunesmith.data.render import Renderer
-from tunesmith.data.trees import longest_path, tokenise_trees
 from tunesmith.data.template import TemplateChoice, apply_choice, choose_template
+from tunesmith.data.trees import longest_path, tokenise_trees
 from tunesmith.errors import DataError
 from tunesmith.models.files import EMBEDDED, locate
 from tunesmith.models.heads import HeadSpec, spec_of

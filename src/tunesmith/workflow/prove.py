@@ -25,6 +25,7 @@ from tunesmith.embedded import general_text
 from tunesmith.evaluate.answers import Answerer, Answers, pick_shots
 from tunesmith.evaluate.baselines import BASELINES
 from tunesmith.evaluate.heads import HeadAnswerer
+from tunesmith.evaluate.judge import Judge
 from tunesmith.evaluate.ranking import Offered
 from tunesmith.evaluate.report import (
     Losses,
@@ -52,7 +53,7 @@ from tunesmith.scoring import Scores, Task, align, known_classes, score
 from tunesmith.types import EventSink, Example, Message, RowRef, TokenRow
 from tunesmith.workflow.heads import AnyEncoder
 
-AnyAnswerer = Answerer | HeadAnswerer
+AnyAnswerer = Answerer | HeadAnswerer | Judge
 
 SUSPECT_TOKENS = 40_000
 """Training tokens scored again to find rows that are still hard: enough to rank them, cheap beside training."""
@@ -63,6 +64,7 @@ ORDER = (
     *dict.fromkeys(baseline.name for found in BASELINES.values() for baseline in found),
     "base (choosing a label)",
     "tuned (choosing a label)",
+    "tuned (by reward)",
     "tuned",
 )
 

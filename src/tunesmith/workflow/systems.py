@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tunesmith.config.judged import RewardConfig
 from tunesmith.core.model import Model
 from tunesmith.data.encode import HeadEncoder
 from tunesmith.data.render import Renderer

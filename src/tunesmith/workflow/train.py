@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from tunesmith.config.explain import explain
+from tunesmith.config.judged import Judged
 from tunesmith.config.load import load_run
 from tunesmith.config.machine import describe_machine
 from tunesmith.config.run import Run
-from tunesmith.config.judged import Judged
 from tunesmith.core.model import Model
 from tunesmith.data.flat import sizes
 from tunesmith.data.readers import sha256
