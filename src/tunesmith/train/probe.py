@@ -90,7 +90,7 @@ def _run_child(run: Run, rows: Sequence[TokenRow], size: int) -> dict[str, float
         (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
         assert run.train.batch_size is not None
         for kind, chosen in largest(rows, size, run.train.batch_size).items():
-            _write_rows(folder / f"{kind}.npz", chosen)
+            _write_rows(folder / kind, chosen)
         child = subprocess.run(
             [sys.executable, "-m", "tunesmith.train.probe", name],
             capture_output=True,
@@ -131,15 +131,15 @@ def largest(rows: Sequence[TokenRow], size: int, count: int) -> dict[str, list[T
     return out
 
 
-def _write_rows(path: Path, rows: list[TokenRow]) -> None:
-    arrays = flat_rows(rows, {file: 0 for file in {row.ref.file for row in rows}})
-    with path.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+def _write_rows(folder: Path, rows: list[TokenRow]) -> None:
+    folder.mkdir()
+    for name, array in flat_rows(rows, {file: 0 for file in {row.ref.file for row in rows}}).items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
 
 
-def _read_rows(path: Path) -> list[TokenRow]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return list(FlatRows(dict(arrays), ["probe"]))
+def _read_rows(folder: Path) -> list[TokenRow]:
+    arrays = {path.stem: np.load(path, allow_pickle=False) for path in folder.glob("*.npy")}
+    return list(FlatRows(arrays, ["probe"]))
 
 
 def main(folder: Path) -> None:
@@ -152,7 +152,7 @@ def main(folder: Path) -> None:
 
     spec = yaml.safe_load((folder / "spec.yaml").read_text())
     run = Run.model_validate(spec["run"])
-    batches = [_read_rows(folder / f"{kind}.npz") for kind in ("longest", "supervised")]
+    batches = [_read_rows(folder / kind) for kind in ("longest", "supervised")]
     if isinstance(run.method, Judged) and run.method.reference == "start":
         batches = [zero_reference(rows) for rows in batches]
     built = build(run, batches[0], {})

@@ -54,9 +54,9 @@ def _objective(method: Judged) -> Comparing:
 def measure(proof: Proof, method: Method, model: Model, name: str) -> None:
     """What one model says of the test rows."""
     if isinstance(method, RewardConfig):
-        proof.measure(name, REWARDED, judge_of(method, model, proof.rows))
+        proof.measure(name, REWARDED, judge_of(method, model, proof.rows), losses=False)
         return
-    proof.measure(name, LIKELIHOOD, judge_of(method, model, proof.rows))
+    proof.measure(name, LIKELIHOOD, judge_of(method, model, proof.rows), losses=False)
     if name == "tuned" and isinstance(method, Judged) and method.reference == "start":
         proof.measure(
             "tuned (by reward)", GAINED, judge_of(method, model, proof.rows, "reward"), losses=False
