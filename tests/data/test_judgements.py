@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.data.spellings import ANSWER, CALL, CALLED, GPT, HUMAN, RESULT, TOOL, USER, A, S, U
+from tunesmith import embedded
 from tunesmith.config.run import DataConfig
 from tunesmith.data.account import Account
 from tunesmith.data.inputs import input_mapping, scored_mapping, to_prompt, to_scored
@@ -402,3 +403,16 @@ def test_every_row_of_real_transcripts_is_accounted_for() -> None:
         "dropped": {"different_prompts": 5, "empty_answer": 4},
     }
     assert all(e.prompt[0].role == "user" and len(e.completions) == 2 for e in examples)
+
+
+def test_the_sample_pairs_are_in_the_house_voice_and_the_rejected_are_not() -> None:
+    examples, mapping, account = read(str(embedded.replies()))
+    assert mapping.describe() == "preference rows: prompt = prompt, chosen = chosen, rejected = rejected"
+    assert (len(examples), account.summary()["dropped"]) == (120, {})
+    assert len({example.prompt[0].content for example in examples}) == 120
+    for example in examples:
+        chosen, rejected = (completion.message.content for completion in example.completions)
+        name = example.prompt[0].content.split()[-1]
+        assert chosen.endswith(" - Mara, support")
+        assert name not in chosen
+        assert "Mara" not in rejected

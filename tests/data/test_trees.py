@@ -73,7 +73,6 @@ def test_a_path_is_what_the_template_writes(name: str) -> None:
 
 def test_an_answer_that_would_merge_with_its_prompt_is_encoded_by_itself() -> None:
     made = renderer("raw")
-    row = tree("raw", judged({"bc": 1.0, "x": 0.0}, (Message("user", "the quick brow"),)))
     for text in ("n", "n fox"):  # would be one token with the end of the prompt
         row = tree("raw", judged({text: 1.0}, (Message("user", "the quick brow"),)))
         root, leaf = row.segments
