@@ -7,7 +7,7 @@ import pytest
 
 from tests.data.test_backend import same
 from tunesmith.data.flat import FlatExamples, FlatRows, Unkept, flat_examples, flat_rows, sizes
-from tunesmith.types import Example, Message, RowRef, Segment, TokenRow
+from tunesmith.types import Completion, Example, Message, RowRef, Segment, TokenRow
 
 RNG = np.random.default_rng(0)
 FILES = {"a": 0, "b": 1}
@@ -20,8 +20,15 @@ def tree(line: int) -> TokenRow:
         for index, n in enumerate(lengths)
     ]
     target = None if line % 3 else RNG.integers(-101, 9, 2)
+    given = {"scores": RNG.normal(size=line % 4)} if line % 2 else {}
+    given |= {"margin": RNG.normal(size=1)} if line % 3 else {}
     return TokenRow(
-        RowRef("ab"[line % 2], line), tuple(segments), target, line if line % 5 else None, line % 7 == 0
+        RowRef("ab"[line % 2], line),
+        tuple(segments),
+        target,
+        line if line % 5 else None,
+        line % 7 == 0,
+        given,
     )
 
 
@@ -51,6 +58,12 @@ def test_examples_come_back_as_they_were() -> None:
     examples = [
         Example(RowRef("a", 1), turns, ({"name": "t", "deep": {"b": True}},), "l", None, "p", ("n", "m")),
         Example(RowRef("b", 7), text="only text"),
+        Example(
+            RowRef("a", 2),
+            turns,
+            completions=(Completion(turns[1], 0.1), Completion(Message("assistant", "y"), -3.0)),
+            margin=0.3,
+        ),
     ]
     assert list(FlatExamples(flat_examples(examples, FILES), list(FILES))) == examples
 
@@ -60,6 +73,18 @@ def test_what_json_would_change_is_not_kept(value: object) -> None:
     turn = Message("user", "a", None, {"when": value})
     with pytest.raises(Unkept, match="a:1"):
         flat_examples([Example(RowRef("a", 1), (turn,))], FILES)
+
+
+def test_what_json_would_change_in_a_completion_is_not_kept() -> None:
+    answer = Completion(Message("assistant", "a", None, {"when": (1, 2)}), 1.0)
+    with pytest.raises(Unkept, match="a:1"):
+        flat_examples([Example(RowRef("a", 1), completions=(answer,))], FILES)
+
+
+def test_numbers_of_several_types_are_not_kept() -> None:
+    one = TokenRow(RowRef("a", 1), tree(1).segments, given={"scores": np.zeros(1, np.float32)})
+    with pytest.raises(Unkept, match="scores"):
+        flat_rows([tree(1), one], FILES)
 
 
 def test_targets_of_several_types_are_not_kept() -> None:

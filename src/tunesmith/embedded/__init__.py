@@ -1,4 +1,4 @@
-"""What is shipped with the package: a base model, sample tickets, and a sample of general text."""
+"""What is shipped with the package: a base model, sample tickets and replies, and a sample of general text."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def base_model_path() -> Path:
 def tickets(split: Literal["train", "validation", "test"]) -> Path:
     """Sample support tickets, one JSON object a line; the folder's README says what a row holds."""
     return _HERE / "tickets" / f"{split}.jsonl"
+
+
+def replies() -> Path:
+    """Sample support replies, a chosen and a rejected one a line; the folder's README says how they differ."""
+    return _HERE / "replies" / "pairs.jsonl"
 
 
 def general_text() -> Path:
