@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.evaluate import report as build
+from tunesmith.evaluate.judged import judged_completions, judgement_of
 from tunesmith.evaluate.report_model import (
     Cost,
     Curves,
@@ -24,6 +25,7 @@ from tunesmith.evaluate.report_model import (
 )
 from tunesmith.evaluate.stats import Settings
 from tunesmith.scoring import PRIMARY, Task, score
+from tunesmith.types import Completion, Example, Message, RowRef
 
 QUICK = Settings(resamples=100, permutations=99)
 ATTACK = "<script>alert('x')</script><img src=x onerror=alert(1)>\"'`|{{ 7*7 }}](javascript:x)"
@@ -37,6 +39,13 @@ def answers(task: Task) -> tuple[list[str], list[str], list[str]]:
     tuned = [r if i % 10 else LABELS[(i + 1) % 3] for i, r in enumerate(references)]
     if task == "label":
         return references, base, tuned
+    if task == "judged":
+        order = [[0.5, 0, -1], [0, 0.25, 2]]
+        said = [
+            [json.dumps(order[a != r]) for a, r in zip(x, references, strict=True)] for x in (base, tuned)
+        ]
+        wanted = [json.dumps([[2, 60 - i], [1, 80 + 2 * i], [0, 50]]) for i in range(30)]
+        return wanted, [ATTACK if i == 1 else text for i, text in enumerate(said[0])], said[1]
     wrap = {
         "json": lambda t: json.dumps({ATTACK: t}),
         "text": lambda t: f"An answer about {t}.",
@@ -67,8 +76,20 @@ def full_report(task: Task = "label", **changes: Any) -> Report:
     sure = probabilities(tuned_answers) if task == "label" else None
     base = score(task, references, base_answers, classes(task))
     tuned = score(task, references, tuned_answers, classes(task), probabilities=sure)
+    judged = (
+        [Completion(Message("assistant", f"{ATTACK} {n}"), n) for n in (2, 1, 0)] if task == "judged" else []
+    )
+    row = Example(RowRef(ATTACK, 1), completions=tuple(judged))
     samples = [
-        Sample(where=f"{ATTACK}:{i}", prompt=f"{ATTACK} {i}", reference=r, base=b, tuned=t, note=ATTACK)
+        Sample(
+            where=f"{ATTACK}:{i}",
+            prompt=f"{ATTACK} {i}",
+            reference=r,
+            base=b,
+            tuned=t,
+            note=ATTACK,
+            completions=judged_completions(row, b, t),
+        )
         for i, (r, b, t) in enumerate(zip(references, base_answers, tuned_answers, strict=True))
     ]
     tokens = np.full(30, 4)
@@ -112,6 +133,7 @@ def full_report(task: Task = "label", **changes: Any) -> Report:
         "comparisons": build.compare("base", base, tuned, losses=(losses[0], losses[1]), settings=QUICK),
         "confusions": [c for c in [build.confusion_of("tuned", tuned)] if c],
         "calibrations": [c for c in [build.calibration_of(ATTACK, tuned)] if c],
+        "judgements": [j for f, s in (("base", base), ("tuned", tuned)) if (j := judgement_of(f, s, QUICK))],
         "classes": build.class_scores(base, tuned),
         "flips": build.flips_of(base, tuned, samples, 2),
         "good": good,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 
 from tunesmith.errors import DataError
 from tunesmith.evaluate.baselines import BASELINES, TITLES, lexicon, majority, mean, ridge, tfidf
 from tunesmith.evaluate.tasks import SHOWN
 from tunesmith.scoring import TASKS, known_classes, score
+from tunesmith.types import Completion, Example, Message, RowRef
 
 TEXTS = [
     "my card was charged twice",
@@ -108,6 +112,65 @@ def test_the_lexicon_takes_the_commonest_label_and_the_first_of_equals() -> None
     assert lexicon(texts[:2], answers[:2], ["Paris"]) == ['[[0, 5, "PER"]]']
 
 
+def asked_and_told(text: str, answer: str) -> Example:
+    return Example(RowRef("f", 1), (Message("user", text), Message("assistant", answer)))
+
+
+def judged(*completions: tuple[str, float]) -> Example:
+    found = tuple(Completion(Message("assistant", text), score) for text, score in completions)
+    return Example(RowRef("f", 1), (Message("user", "why?"),), completions=found)
+
+
+def test_completions_are_judged_by_their_length_or_their_words() -> None:
+    longer, shorter, words = BASELINES["judged"]
+    train = [
+        judged(("thanks for asking, it rains", 2), ("rain, obviously", 0), ("it rains", 1)),
+        judged(("go away", 0), ("thanks, the sun", 1)),
+        judged(("so so", 1), ("well well", 1)),
+    ] * 3
+    test = [
+        judged(("thanks, it is late", 1), ("obviously late", 0)),
+        judged(("go", 0), ("thanks", 1), ("!", 2)),
+    ]
+    assert longer.answer(train, test) == ["[18, 14]", "[2, 6, 1]"]
+    assert shorter.answer(train, test) == ["[-18, -14]", "[-2, -6, -1]"]
+    first, second = map(json.loads, words.answer(train, test))
+    assert first[0] > 0 > first[1]
+    assert second[1] > 0 > second[0]
+    assert second[2] == 0  # without an intercept, no word is worth nothing
+    assert words.answer([judged(("!", 1), ("?", 0))], test) == ["[0.0, 0.0]", "[0.0, 0.0, 0.0]"]
+    assert words.answer([judged(("a word", 1), ("no word", 1))], test[:1]) == ["[0.0, 0.0]"]
+    assert words.answer(train, []) == []
+    with pytest.raises(DataError, match="no judged training rows"):
+        words.answer([asked_and_told("a", "b")], test)
+
+
+def test_bradley_terry_is_fitted_on_both_signs_of_every_pair() -> None:
+    train = [judged(("a good one", 2), ("a bad one", 1), ("bad bad", 0)), judged(("worse", 0), ("good", 1))]
+    test = [judged(("good", 1), ("bad", 0), ("worse one", 0))]
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    texts = [c.message.content for e in train for c in e.completions]
+    x = vectorizer.fit_transform(texts).toarray()
+    pairs = [(0, 1), (0, 2), (1, 2), (4, 3)]
+    apart = np.array([x[i] - x[j] for i, j in pairs] + [x[j] - x[i] for i, j in pairs])
+    model = LogisticRegression(fit_intercept=False, max_iter=1000).fit(apart, [1] * 4 + [0] * 4)
+    wanted = vectorizer.transform(["good", "bad", "worse one"]) @ model.coef_[0]
+    (found,) = map(json.loads, BASELINES["judged"][2].answer(train, test))
+    assert found == pytest.approx(wanted, abs=1e-3)
+
+
+def test_single_completions_are_rated_by_their_words() -> None:
+    verdicts = [judged(("thanks a lot", 1)), judged(("go away", 0)), judged(("many thanks", 1))]
+    ratings = [judged(("thanks a lot", 5)), judged(("go away", 1)), judged(("many thanks", 4.5))]
+    test = [judged(("thanks", 1)), judged(("away", 0))]
+    for train in (verdicts, ratings):
+        good, bad = (json.loads(a)[0] for a in BASELINES["judged"][2].answer(train, test))
+        assert good > bad
+        if train is ratings:
+            assert 1 < bad < good < 5
+    assert BASELINES["judged"][2].answer(verdicts[:1], test) == ["[0.0]", "[0.0]"]
+
+
 def test_every_task_has_its_baselines_and_they_answer_as_a_model_would() -> None:
     answers = {
         "label": LABELS,
@@ -116,11 +179,12 @@ def test_every_task_has_its_baselines_and_they_answer_as_a_model_would() -> None
         "number": [str(len(label)) for label in LABELS],
         "spans": ['[[0, 2, "start"]]'] * len(LABELS),
     }
-    assert BASELINES.keys() == TASKS.keys() == SHOWN.keys() == {*answers, "text", "ranking"}
+    assert BASELINES.keys() == TASKS.keys() == SHOWN.keys() == {*answers, "text", "ranking", "judged"}
     assert BASELINES["text"] == ()
     for task, given in answers.items():
         for baseline in BASELINES[task]:
-            found = baseline.answer(TEXTS, given, TEXTS[:5], None)
+            rows = [asked_and_told(text, told) for text, told in zip(TEXTS, given, strict=True)]
+            found = baseline.answer(rows, rows[:5])
             labels = known_classes(task, given)
             valid = score(task, given[:5], found, labels).answers
             assert len(valid) == 5

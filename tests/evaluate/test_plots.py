@@ -5,8 +5,8 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 from tests.evaluate.samples import ATTACK, bare_report, full_report
-from tunesmith.evaluate.plots import curve, figures, reliability
-from tunesmith.evaluate.report_model import ReliabilityBin
+from tunesmith.evaluate.plots import curve, figures, preferred_by_length, reliability
+from tunesmith.evaluate.report_model import Curves, Judgement, LengthGroup, ReliabilityBin
 
 POINTS = [(0, 2.0), (10, 1.0), (20, 1.2)]
 
@@ -58,3 +58,27 @@ def test_a_reliability_plot_has_a_bar_and_a_dot_for_each_bin() -> None:
     assert len([part for part in dots.iter() if part.tag.endswith("path")]) == 3
     assert "var(--series-1)" in svg
     assert "#0a0b0c" not in svg
+
+
+def test_what_training_steps_measured_is_drawn_chosen_beside_rejected() -> None:
+    points = [(1, -40.0), (2, -41.0)]
+    measured = {"chosen_logp": points, "accuracy": points, "rejected_logp": points, "reward_margin": points}
+    found = dict(figures(bare_report().model_copy(update={"curves": Curves(train_metrics=measured)})))
+    assert list(found) == [
+        "Log-probability of completions, training steps",
+        "Accuracy, training steps",
+        "Reward margin, training steps",
+    ]
+    texts = "".join(ET.fromstring(found["Log-probability of completions, training steps"]).itertext())
+    assert "chosen" in texts
+    assert "rejected" in texts
+
+
+def test_preferences_by_length_have_a_line_for_people_and_for_each_system() -> None:
+    groups = [
+        LengthGroup(characters=c, prefers_longer=0.7, people_prefer_longer=0.5, count=4) for c in (3, 40, 200)
+    ]
+    systems = [Judgement(system=name, words=[], lengths=groups) for name in ("base", "tuned")]
+    texts = "".join(ET.fromstring(preferred_by_length("l", systems)).itertext())
+    assert all(word in texts for word in ("people", "base", "tuned", "characters by which one is longer"))
+    assert preferred_by_length("l", [Judgement(system="base", words=[])]) == ""

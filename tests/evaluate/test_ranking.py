@@ -41,10 +41,8 @@ def test_tfidf_ranks_by_shared_words() -> None:
         pair("feed the cat", "a cat eats at noon"),
     ]
     test = [pair("where is the cat", "the cat sleeps"), pair("paint a door", "a door needs two coats")]
-    offered = Offered.of(test)
     (baseline,) = BASELINES["ranking"]
-    texts, answers = [e.texts[0] for e in rows], [e.answer for e in rows]
-    said = baseline.answer(texts, answers, [e.texts[0] for e in test], offered)
+    said = baseline.answer(rows, test)
     assert score("ranking", [e.answer for e in test], said).metrics["recall_at_1"] == 1.0
     assert (
         tfidf_ranking(["!"], ["?"], ["!", "?"], Offered.of([pair("!", "."), pair("?", ",")]))

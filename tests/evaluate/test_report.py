@@ -29,10 +29,10 @@ from tunesmith.evaluate.report_html import (
     to_markdown,
     view,
 )
-from tunesmith.evaluate.report_model import Comparison, Confusion, Measured, Report, Sample, System
+from tunesmith.evaluate.report_model import Comparison, Confusion, Curves, Measured, Report, Sample, System
 from tunesmith.scoring import Task, score
 
-TASKS: list[Task] = ["label", "labels", "json", "text", "number", "spans"]
+TASKS: list[Task] = ["label", "labels", "json", "text", "number", "spans", "judged"]
 page_of = cache(lambda task: to_html(full_report(task)))
 VOID = {"meta", "br", "wbr"}
 
@@ -325,3 +325,30 @@ def test_an_unbounded_interval_is_shown_as_one() -> None:
         "number", systems=[System(name=n, metrics={"mae": endless}) for n in ("base", "tuned")]
     )
     assert [bar.at(bar.measured.high) for bar in view(report)["bars"]] == [100, 100]
+
+
+def test_what_people_judged_is_shown_beside_what_systems_made_of_it() -> None:
+    html, markdown = page_of("judged"), to_markdown(full_report("judged"))
+    text = Page(html).text
+    tuned = full_report("judged").judgements[1]
+    assert tuned.words[0].startswith("tuned agrees with people in 90.0 % of pairs")
+    assert "tuned prefers the longer answer in " in tuned.words[1]
+    for words in tuned.words:
+        assert words in text
+        assert cell(words) in markdown
+        assert cell(words) in model_card(full_report("judged"))
+    assert html.count('aria-label="base, tuned, people against characters by which one is longer"') == 1
+    assert html.count('aria-label="accuracy against confidence"') == 1
+    assert "share of right answers among pairs of like confidence" in text
+    assert "| answer | people | base | tuned |" in markdown
+    assert f"<td><pre>{ATTACK.split('<')[0]}" in html
+    assert '<td class="num">–</td>' in html  # an answer that is no list of numbers
+    assert "came nearer to what people said" in text
+    assert full_report("text").judgements == []
+    assert "Does it agree with people" not in page_of("text")
+
+
+def test_a_warning_on_the_curves_is_shown() -> None:
+    report = full_report(curves=Curves(warnings=["Chosen answers fell."]))
+    assert '<p class="warning">Chosen answers fell.</p>' in to_html(report)
+    assert "- Warning: Chosen answers fell." in to_markdown(report)

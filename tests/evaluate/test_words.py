@@ -7,7 +7,14 @@ import math
 import pytest
 
 from tunesmith.evaluate.stats import Interval
-from tunesmith.evaluate.words import describe_fit, describe_forgetting, verdict
+from tunesmith.evaluate.words import (
+    describe_agreement,
+    describe_chosen,
+    describe_fit,
+    describe_forgetting,
+    describe_length,
+    verdict,
+)
 
 TRAIN = [(s, 2.0 - s / 150) for s in range(0, 201, 5)]
 
@@ -103,3 +110,51 @@ def test_forgetting(after: float, words: str) -> None:
 def test_forgetting_with_its_interval() -> None:
     words = describe_forgetting(10.0, 10.5, found(1.05, 0.99, 1.11))
     assert "+5.0 %, interval −1.0 to 11.0 %" in words
+
+
+def noisy(start: float, end: float, steps: int = 50) -> list[tuple[int, float]]:
+    return [(s, start + (end - start) * s / steps + (-1) ** s) for s in range(1, steps + 1)]
+
+
+def test_chosen_answers_that_became_less_likely() -> None:
+    assert describe_chosen(noisy(-40, -55), noisy(-40, -90)) == (
+        "Chosen answers became less likely than they were (log-probability −41.6 → −53.6) although they gained on the "
+        "rejected ones: add method.sft_weight, lower train.learning_rate, or raise method.beta."
+    )
+    words = describe_chosen(noisy(-40, -55), noisy(-40, -50))
+    assert words.endswith(
+        "and did not gain on the rejected ones: lower train.learning_rate, or look at the data."
+    )
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected"),
+    [
+        (noisy(-40, -30), noisy(-40, -50)),  # likelier
+        (noisy(-40, -40.2), noisy(-40, -50)),  # within the noise of steps
+        (noisy(-40, -55, 3), noisy(-40, -90, 3)),  # too few steps
+        ([], []),  # another method
+    ],
+)
+def test_chosen_answers_of_which_nothing_is_said(
+    chosen: list[tuple[int, float]], rejected: list[tuple[int, float]]
+) -> None:
+    assert describe_chosen(chosen, rejected) == ""
+
+
+def test_agreement_with_people() -> None:
+    head = "base agrees with people in 60.0 % of pairs (95 % interval "
+    assert describe_agreement("base", found(0.6, 0.55, 0.65)) == (
+        f"{head}55.0 to 65.0); one who guesses agrees in 50 %."
+    )
+    assert describe_agreement("base", found(0.6, 0.45, 0.7)).endswith("from which this cannot be told.")
+    assert describe_agreement("base", found(0.4, 0.3, 0.45)).endswith("so it does worse.")
+
+
+def test_length_bias() -> None:
+    assert describe_length("tuned", 0.71, 0.58, 0.412) == (
+        "tuned prefers the longer answer in 71.0 % of pairs; people do in 58.0 %. Its scores and length have a rank "
+        "correlation of 0.412: it leans to long answers more than people do."
+    )
+    assert "leans to short answers" in describe_length("tuned", 0.3, 0.58, -0.5)
+    assert "leans" not in describe_length("tuned", 0.6, 0.58, 0.1)

@@ -14,19 +14,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 
 from tunesmith.errors import DataError
-from tunesmith.evaluate import ranking
+from tunesmith.evaluate import judged, ranking
 from tunesmith.evaluate.ranking import Offered
+from tunesmith.evaluate.vectorizer import vectorizer_of
 from tunesmith.scoring import Task
 from tunesmith.scoring.json_answers import canonical, categories, parse_object
 from tunesmith.scoring.multi_label import parse_names
 from tunesmith.scoring.numbers import parse_numbers
 from tunesmith.scoring.spans import parse_spans
+from tunesmith.types import Example
 
 MAJORITY_NOTE = (
     "Always the commonest answer of the training rows (for JSON: the commonest value of each field)."
@@ -49,21 +50,27 @@ LEXICON_NOTE = (
 )
 
 Words = tuple[str, ...]
+Texts = Sequence[str]
+Answer = Callable[[Sequence[Example], Sequence[Example]], list[str]]
+"""(training rows, test rows) -> an answer to each test row."""
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """name: of the system in a report. title: as a person reads it. note: what exactly it is.
-
-    answer: (training texts, training answers, test texts, what these may be answered with where the task is ranking)
-    -> an answer to each test text.
-    """
+    """name: of the system in a report. title: as a person reads it. note: what exactly it is."""
 
     name: str
     title: str
     note: str
-    answer: Callable[[Sequence[str], Sequence[str], Sequence[str], Offered | None], list[str]]
+    answer: Answer
+
+
+def asked(example: Example) -> str:
+    """What the user wrote last: the text that a bag of words looks at, and that a report shows."""
+    if example.text is not None:
+        return example.text
+    return next((m.content for m in reversed(example.prompt) if m.role == "user"), "")
 
 
 def majority(task: Task, train_answers: Sequence[str], num_rows: int) -> list[str]:
@@ -115,7 +122,7 @@ def ridge(train_texts: Sequence[str], train_answers: Sequence[str], test_texts: 
     """What TF-IDF and ridge regression answer; the mean where the training texts have no word."""
     _check("number", ("number",), train_answers, train_texts)
     values = _numbers(train_answers)
-    vectorizer = _vectorizer(train_texts)
+    vectorizer = vectorizer_of(train_texts)
     if vectorizer is None or not test_texts:
         return mean(train_answers, len(test_texts))
     model = make_pipeline(vectorizer, Ridge()).fit(list(train_texts), values)
@@ -135,29 +142,27 @@ def lexicon(train_texts: Sequence[str], train_answers: Sequence[str], test_texts
     return [json.dumps(_mark(text, known, longest), ensure_ascii=False) for text in test_texts]
 
 
-def _majority(task: Task) -> Baseline:
-    def answer(
-        texts: Sequence[str], answers: Sequence[str], test: Sequence[str], offered: Offered | None
-    ) -> list[str]:
-        return majority(task, answers, len(test))
+def _of_texts(answer: Callable[[Texts, Texts, Texts], list[str]]) -> Answer:
+    """answer: (training texts, training answers, test texts) -> an answer to each test text."""
+    return lambda train, test: answer(
+        [asked(e) for e in train], [e.answer for e in train], [asked(e) for e in test]
+    )
 
+
+def _majority(task: Task) -> Baseline:
+    answer = _of_texts(lambda texts, answers, test: majority(task, answers, len(test)))
     return Baseline("majority", "commonest answer", MAJORITY_NOTE, answer)
 
 
 def _tfidf(task: Task) -> Baseline:
-    def answer(
-        texts: Sequence[str], answers: Sequence[str], test: Sequence[str], offered: Offered | None
-    ) -> list[str]:
-        return tfidf(task, texts, answers, test)
-
+    answer = _of_texts(lambda texts, answers, test: tfidf(task, texts, answers, test))
     return Baseline("tfidf", "TF-IDF + logistic regression", TFIDF_NOTE, answer)
 
 
-def _rank(
-    texts: Sequence[str], answers: Sequence[str], test: Sequence[str], offered: Offered | None
-) -> list[str]:
-    assert offered is not None
-    return ranking.tfidf_ranking(texts, answers, test, offered)
+def _rank(train: Sequence[Example], test: Sequence[Example]) -> list[str]:
+    offered = Offered.of(test)
+    answer = _of_texts(lambda texts, answers, test: ranking.tfidf_ranking(texts, answers, test, offered))
+    return answer(train, test)
 
 
 BASELINES: dict[Task, tuple[Baseline, ...]] = {
@@ -167,24 +172,30 @@ BASELINES: dict[Task, tuple[Baseline, ...]] = {
     "text": (),
     "number": (
         Baseline(
-            "mean", "training mean", MEAN_NOTE, lambda texts, answers, test, _: mean(answers, len(test))
+            "mean",
+            "training mean",
+            MEAN_NOTE,
+            _of_texts(lambda texts, answers, test: mean(answers, len(test))),
         ),
-        Baseline(
-            "ridge",
-            "TF-IDF + ridge regression",
-            RIDGE_NOTE,
-            lambda texts, answers, test, _: ridge(texts, answers, test),
-        ),
+        Baseline("ridge", "TF-IDF + ridge regression", RIDGE_NOTE, _of_texts(ridge)),
     ),
-    "spans": (
-        Baseline(
-            "lexicon",
-            "lexicon of marked texts",
-            LEXICON_NOTE,
-            lambda texts, answers, test, _: lexicon(texts, answers, test),
-        ),
-    ),
+    "spans": (Baseline("lexicon", "lexicon of marked texts", LEXICON_NOTE, _of_texts(lexicon)),),
     "ranking": (Baseline("tfidf ranking", "TF-IDF ranking", ranking.TFIDF_NOTE, _rank),),
+    "judged": (
+        Baseline(
+            "longer answer",
+            "the longer answer",
+            judged.LONGER_NOTE,
+            lambda _, test: judged.by_length(test, 1),
+        ),
+        Baseline(
+            "shorter answer",
+            "the shorter answer",
+            judged.SHORTER_NOTE,
+            lambda _, test: judged.by_length(test, -1),
+        ),
+        Baseline("bag of words", "bag of words", judged.WORDS_NOTE, judged.bag_of_words),
+    ),
 }
 
 TITLES = {b.name: b.title for baselines in BASELINES.values() for b in baselines}
@@ -192,7 +203,7 @@ TITLES = {b.name: b.title for baselines in BASELINES.values() for b in baselines
 
 def _classify(texts: Sequence[str], classes: Sequence[str], test_texts: Sequence[str]) -> list[str]:
     """Logistic regression on TF-IDF; with one class, or no word to learn from, the commonest class."""
-    vectorizer = _vectorizer(texts)
+    vectorizer = vectorizer_of(texts)
     if len(set(classes)) < 2 or vectorizer is None:
         return [Counter(classes).most_common(1)[0][0]] * len(test_texts)
     if not test_texts:
@@ -208,7 +219,7 @@ def _classify_each(texts: Sequence[str], rows: Sequence[list[str]], test_texts: 
     names = sorted({name for row in rows for name in row})
     always = [name for name in names if all(name in row for row in rows)]
     told = [name for name in names if name not in always]
-    vectorizer = _vectorizer(texts)
+    vectorizer = vectorizer_of(texts)
     if vectorizer is None:
         return [json.dumps(_commonest(rows), ensure_ascii=False)] * len(test_texts)
     chosen = np.zeros((len(test_texts), len(told)))
@@ -220,13 +231,6 @@ def _classify_each(texts: Sequence[str], rows: Sequence[list[str]], test_texts: 
         json.dumps([*always, *(name for name, on in zip(told, row, strict=True) if on)], ensure_ascii=False)
         for row in chosen
     ]
-
-
-def _vectorizer(texts: Sequence[str]) -> TfidfVectorizer | None:
-    """TF-IDF of words and pairs of words; None where the texts have no word."""
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-    has_words = vectorizer.build_analyzer()
-    return vectorizer if any(has_words(text) for text in texts) else None
 
 
 def _mark(text: str, known: dict[Words, str], longest: int) -> list[tuple[int, int, str]]:

@@ -13,7 +13,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from tunesmith.evaluate.report_model import Points, ReliabilityBin, Report
+from tunesmith.evaluate.report_model import Judgement, Points, ReliabilityBin, Report
 from tunesmith.scoring import metric
 
 _INK = "#010203"
@@ -35,7 +35,7 @@ def figures(report: Report) -> list[tuple[str, str]]:
     shares = {n: p for n, p in curves.validation.items() if metric(n).is_share}
     others = {n: p for n, p in curves.validation.items() if not metric(n).is_share}
     wanted: list[tuple[str, str, Mapping[str, Points]]] = [
-        ("Loss (nats per token)", "loss", loss),
+        ("Loss" if report.task == "judged" else "Loss (nats per token)", "loss", loss),
         ("On validation rows", "validation", {metric(n).title: p for n, p in shares.items()}),
         *[
             (f"{metric(n).title}, validation rows", f"validation-{i}", {n: p})
@@ -43,6 +43,7 @@ def figures(report: Report) -> list[tuple[str, str]]:
         ],
         ("Learning rate", "rate", {"learning rate": curves.learning_rate}),
         ("Gradient norm", "norm", {"gradient norm": curves.grad_norm}),
+        *_measured(curves.train_metrics),
     ]
     out = []
     for caption, name, lines in wanted:
@@ -53,9 +54,41 @@ def figures(report: Report) -> list[tuple[str, str]]:
     return out
 
 
-def curve(name: str, lines: Mapping[str, Points], best_step: int | None = None) -> str:
+def _measured(metrics: Mapping[str, Points]) -> list[tuple[str, str, Mapping[str, Points]]]:
+    """What was measured of training steps: chosen and rejected completions in one picture, the rest by itself."""
+    both = {n: metrics[f"{n}_logp"] for n in ("chosen", "rejected") if f"{n}_logp" in metrics}
+    others = {n.replace("_", " "): p for n, p in metrics.items() if n.removesuffix("_logp") not in both}
+    return [
+        ("Log-probability of completions, training steps", "logp", both),
+        *[
+            (f"{n.capitalize()}, training steps", f"step-{i}", {n: p})
+            for i, (n, p) in enumerate(others.items())
+        ],
+    ]
+
+
+def preferred_by_length(name: str, judgements: Sequence[Judgement]) -> str:
+    """How often people and each system prefer the longer of two completions, by how much longer it is. name: as in
+    `curve`; empty where no system was measured so."""
+    found = [j for j in judgements if j.lengths]
+    if not found:
+        return ""
+    people = [(round(g.characters), g.people_prefer_longer) for g in found[-1].lengths]
+    systems = {j.system: [(round(g.characters), g.prefers_longer) for g in j.lengths] for j in found}
+    return curve(name, {**systems, "people": people}, along="characters by which one is longer", share=True)
+
+
+def curve(
+    name: str,
+    lines: Mapping[str, Points],
+    best_step: int | None = None,
+    *,
+    along: str = "step",
+    share: bool = False,
+) -> str:
     """One small line chart. name: prefix of the ids inside, unique on a page. best_step: drawn as a vertical
-    line. A legend only where there is more than one line; lines differ in colour and in dashes."""
+    line. A legend only where there is more than one line; lines differ in colour and in dashes. along: what the lines
+    go along. share: the axis goes from 0 to 1, with a line at one half."""
     with mpl.rc_context(_settings(name)):
         figure = Figure(figsize=(5.0, 2.7))
         axes = figure.add_axes((0.125, 0.17, 0.855, 0.77))
@@ -84,7 +117,11 @@ def curve(name: str, lines: Mapping[str, Points], best_step: int | None = None) 
                 fontsize=9,
             )
         _dress(axes, len(lines) > 1)
-        return _svg(figure, name, f"{', '.join(lines)} against step")
+        axes.set_xlabel(along, labelpad=1)
+        if share:
+            axes.set_ylim(-0.03, 1.03)  # markers at the ends stay whole
+            axes.axhline(0.5, color=_INK, linewidth=1, linestyle=(0, (3, 3)))
+        return _svg(figure, name, f"{', '.join(lines)} against {along}")
 
 
 def reliability(name: str, bins: Sequence[ReliabilityBin]) -> str:

@@ -111,7 +111,7 @@ def calibration_of(name: str, scores: Scores) -> Calibration | None:
         return None
     return Calibration(
         system=name,
-        ece=scores.metrics["ece"],
+        ece=found.ece,
         bins=[ReliabilityBin(**asdict(b)) for b in found.bins],
         thresholds=[Threshold(**asdict(t)) for t in found.abstention],
     )

@@ -76,7 +76,10 @@ def to_html(report: Report) -> str:
     page = environment(True).get_template("report.html.j2")
     profile = report.cost.profile
     parts = "" if profile is None else Markup(plots.shares("profile", profile.parts))
-    return page.render(view(report), figures=figures, reliability=reliability, profile_figure=parts)
+    lengths = Markup(plots.preferred_by_length("lengths", report.judgements))
+    return page.render(
+        view(report), figures=figures, reliability=reliability, profile_figure=parts, lengths=lengths
+    )
 
 
 def to_markdown(report: Report) -> str:
@@ -240,6 +243,8 @@ def view(report: Report) -> dict[str, Any]:
         "metric": metric,
         "show": show,
         "amount": amount,
+        "digits": digits,
+        "given": lambda value: "–" if value is None else digits(value),
         "p_words": p_words,
         "shown": lambda name, value: "–" if value is None else show(name, value),
     }

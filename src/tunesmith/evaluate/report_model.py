@@ -152,6 +152,25 @@ class Calibration(Part):
     thresholds: list[Threshold] = []
 
 
+class LengthGroup(Part):
+    """Pairs of completions of which one is longer by about as many characters."""
+
+    characters: float
+    """The median difference."""
+    prefers_longer: float
+    people_prefer_longer: float
+    count: int
+
+
+class Judgement(Part):
+    """How one system agrees with the people who judged completions, and whether it goes by length."""
+
+    system: str
+    words: list[str]
+    lengths: list[LengthGroup] = []
+    """Of rows of several completions: from the least difference to the greatest."""
+
+
 class ClassScore(Part):
     """One class, label of spans, field of JSON answers or target, before and after."""
 
@@ -161,6 +180,15 @@ class ClassScore(Part):
     base: float | None = None
     tuned: float | None = None
     """F1 of a class or a label; accuracy of a field; mean absolute error of a target."""
+
+
+class Judged(Part):
+    """A completion with what people and systems gave it; None where a system gave no number."""
+
+    text: str
+    people: float
+    base: float | None = None
+    tuned: float | None = None
 
 
 class Sample(Part):
@@ -173,6 +201,8 @@ class Sample(Part):
     base: str = ""
     tuned: str = ""
     note: str = ""
+    completions: list[Judged] = []
+    """Where people judged completions; they stand for reference, base and tuned then."""
 
 
 class Flips(Part):
@@ -202,6 +232,10 @@ class Curves(Part):
     """metric -> points."""
     learning_rate: Points = []
     grad_norm: Points = []
+    train_metrics: dict[str, Points] = {}
+    """What the method measured of each training step besides its loss -> points."""
+    warnings: list[str] = []
+    """What these say against the run, and what to do."""
 
 
 class Fit(Part):
@@ -290,6 +324,8 @@ class Report(Part):
     confusions: list[Confusion] = []
     calibrations: list[Calibration] = []
     """Of the systems that give probabilities."""
+    judgements: list[Judgement] = []
+    """Of base and tuned, where people judged completions."""
     classes: list[ClassScore] = []
     """Classes or labels of spans with their F1, fields with their accuracy, or targets with their error."""
     flips: Flips | None = None

@@ -24,13 +24,16 @@ class PartOf:
 @dataclass(frozen=True, slots=True)
 class Shown:
     """title: of the task. answers: what the model does. limit: what a user must know. turned: what became of
-    a row that differs between base and tuned, for better and for worse."""
+    a row that differs between base and tuned, for better and for worse. sure_of: what has a confidence, one right or
+    wrong answer each. confidence: what it is, where systems do not give it themselves."""
 
     title: str
     answers: str
     limit: str
     part: PartOf | None = None
     turned: tuple[str, str] = ("became right", "became wrong")
+    sure_of: str = "rows"
+    confidence: str = ""
 
 
 CLASSES = PartOf("class", "F1", "macro_f1")
@@ -77,5 +80,15 @@ SHOWN: dict[Task, Shown] = {
         "gives each text a vector; texts that belong together lie near one another",
         "It always finds something nearest, also where nothing belongs; near in words is not always near in meaning.",
         turned=("came first", "came first no longer"),
+    ),
+    "judged": Shown(
+        "judging answers",
+        "prefers the answers that people prefer",
+        "It has the taste of the people who judged its data: what it puts first can still be wrong or harmful, or "
+        "merely long.",
+        turned=("came nearer to what people said", "went farther from it"),
+        sure_of="pairs",
+        confidence="Its scores are taken as rewards: sigmoid of their difference is how sure it is of a pair. "
+        "Log-probabilities of whole answers are no rewards, and by this measure usually far too sure.",
     ),
 }

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tunesmith.evaluate.stats import Interval
 from tunesmith.scoring import digits, metric
@@ -17,6 +18,9 @@ Curve = Sequence[tuple[int, float]]
 
 RISE = 0.01
 """A validation loss that rises by less than this share counts as level."""
+
+LEANS = 0.05
+"""A preference for length that differs from people's by less than this is none."""
 
 
 def p_words(p: float) -> str:
@@ -109,6 +113,59 @@ def describe_forgetting(before: float, after: float, ratio: Interval | None = No
     return f"{facts}: no forgetting to speak of."
 
 
+def describe_agreement(name: str, found: Interval, confidence: float = 0.95) -> str:
+    """How often a system puts two completions in the same order as people. found: its `pair_accuracy`."""
+    facts = (
+        f"{name} agrees with people in {100 * found.value:.1f} % of pairs ({100 * confidence:g} % interval "
+        f"{100 * found.low:.1f} to {100 * found.high:.1f}); one who guesses agrees in 50 %"
+    )
+    if found.low > 0.5:
+        return f"{facts}."
+    return f"{facts}, so it does worse." if found.high < 0.5 else f"{facts}, from which this cannot be told."
+
+
+def describe_length(name: str, prefers: float, people: float, correlation: float) -> str:
+    """Whether a system goes by length. prefers, people: how often each prefers the longer of two completions."""
+    facts = (
+        f"{name} prefers the longer answer in {100 * prefers:.1f} % of pairs; people do in {100 * people:.1f} %. "
+        f"Its scores and length have a rank correlation of {digits(correlation)}"
+    )
+    if abs(prefers - people) < LEANS:
+        return f"{facts}."
+    lean = "long" if prefers > people else "short"
+    return f"{facts}: it leans to {lean} answers more than people do."
+
+
+def describe_chosen(chosen: Curve, rejected: Curve) -> str:
+    """A warning where chosen completions became less likely in training, from the mean log-probability of a
+    completion at each step; empty where there is nothing to say.
+
+    The first fifth of the steps is held against the last. Steps have other rows, so a fall counts only where it is
+    more than twice its standard error.
+    """
+    width = max(len(chosen) // 5, 2)
+    if len(chosen) < 2 * width or len(rejected) != len(chosen):
+        return ""
+    before, after = _ends(chosen, width)
+    error = math.sqrt((before.var(ddof=1) + after.var(ddof=1)) / width)
+    if not before.mean() - after.mean() > 2 * error:
+        return ""
+    start, end = _ends(rejected, width)
+    gained = (after.mean() - end.mean()) - (before.mean() - start.mean())
+    fell = (
+        f"Chosen answers became less likely than they were (log-probability {digits(float(before.mean()))} → "
+    )
+    fell += f"{digits(float(after.mean()))})"
+    if gained <= 0:
+        return (
+            f"{fell} and did not gain on the rejected ones: lower train.learning_rate, or look at the data."
+        )
+    return (
+        f"{fell} although they gained on the rejected ones: add method.sft_weight, lower train.learning_rate, or raise "
+        "method.beta."
+    )
+
+
 def _kept(best_step: int, lowest_step: int, last_step: int) -> str:
     if best_step == 0:
         return "; the base's own weights are kept, no step was better by the watched metric."
@@ -128,3 +185,8 @@ def _train_change(train_curve: Curve, val_curve: Curve, step: int) -> float:
         return math.nan
     before, after = (float(np.mean(level)) for level in levels)
     return after / before - 1 if before > 0 else math.nan
+
+
+def _ends(curve: Curve, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    values = np.array([value for _, value in curve], np.float64)
+    return values[:width], values[-width:]

@@ -7,8 +7,9 @@ from typing import Literal, NamedTuple
 
 from tunesmith.errors import ConfigError, near_miss
 
-Task = Literal["label", "labels", "json", "text", "number", "spans", "ranking"]
-"""One class, several classes, a JSON object, free text, numbers, pieces of a text, texts in their order."""
+Task = Literal["label", "labels", "json", "text", "number", "spans", "ranking", "judged"]
+"""One class, several classes, a JSON object, free text, numbers, pieces of a text, texts in their order, what people
+said of completions."""
 
 
 class Metric(NamedTuple):
@@ -29,6 +30,11 @@ _FROM_0 = (0.0, math.inf)
 _NO_NUMBER = "An answer that is no number counts as the end of the references' range that is farther away."
 _CONSTANT = "Answers that are all the same count as 0."
 _SPAN = "Right: start, end and label are."
+_EACH = "Each row counts alike."
+_REWARDS = (
+    "Takes sigmoid of the difference of two scores for the probability of a preference, as rewards mean it."
+)
+_LONGER = "Of pairs of unequal length; a tie counts half. Neither more nor less is better."
 _CLASSES = "Of two classes, for the second; of more, the mean over them, each against the rest."
 
 METRICS: dict[str, Metric] = {
@@ -91,6 +97,54 @@ METRICS: dict[str, Metric] = {
     "recall_at_1": Metric("Recall@1", True, "Share of anchors whose text is ranked first."),
     "recall_at_5": Metric("Recall@5", True, "Share of anchors whose text is among the first five."),
     "recall_at_10": Metric("Recall@10", True, "Share of anchors whose text is among the first ten."),
+    "pair_accuracy": Metric(
+        "Pair accuracy",
+        True,
+        "Share of pairs that people scored unequally and the system puts the right way round; a tie of the system "
+        "counts half. Pairs are of completions of one row, each row counting alike; of rows of one completion, all "
+        "pairs of rows.",
+    ),
+    "pair_accuracy_by_row": Metric(
+        "Pair accuracy by row", True, "Of each row, the share of its pairs with other rows."
+    ),
+    "best_of_k": Metric(
+        "Best of K", True, "Share of rows where what the system puts highest is what people put highest."
+    ),
+    "kendall_tau": Metric(
+        "Kendall tau-b",
+        True,
+        f"Agreement of the order of a row's completions. {_EACH} {_CONSTANT}",
+        (-1.0, 1.0),
+    ),
+    "ndcg": Metric(
+        "NDCG", True, f"Gain of a row's order, later positions counting less, of the best possible. {_EACH}"
+    ),
+    "pair_nll": Metric("Log loss of pairs", False, f"-log of what people prefer, nats. {_REWARDS}", _FROM_0),
+    "pair_ece": Metric(
+        "Calibration error of pairs",
+        False,
+        f"Mean distance of accuracy from confidence over 15 bins of pairs. {_REWARDS}",
+    ),
+    "prefers_longer": Metric(
+        "Prefers the longer", False, f"How often the system prefers the longer. {_LONGER}"
+    ),
+    "people_prefer_longer": Metric("People prefer the longer", False, f"The same of people. {_LONGER}"),
+    "length_correlation": Metric(
+        "Correlation with length",
+        False,
+        "Of ranks of the differences in score and in length, over pairs; of rows of one completion, of score and "
+        "length. 0: no bias to either side.",
+        (-1.0, 1.0),
+    ),
+    "pair_accuracy_shorter": Metric(
+        "Pair accuracy, shorter is better", True, f"Of pairs of which people prefer the shorter. {_EACH}"
+    ),
+    "pair_accuracy_longer": Metric(
+        "Pair accuracy, longer is better", True, f"Of pairs of which people prefer the longer. {_EACH}"
+    ),
+    "valid_scores": Metric(
+        "Valid scores", True, "Share of answers that are a finite number for each completion."
+    ),
     "auroc": Metric(
         "AUROC", True, f"How often a row of a class ranks above one that is not of it. {_CLASSES}"
     ),

@@ -51,10 +51,17 @@ class Abstention:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How far the probability of the chosen class can be believed."""
+    """How far the probability of the chosen class can be believed; of pairs of completions, that of the one that is
+    preferred."""
 
     bins: tuple[Bin, ...]
     abstention: tuple[Abstention, ...]
+
+    @property
+    def ece(self) -> float:
+        """Mean distance of accuracy from confidence over the bins, weighted by their rows."""
+        gaps = sum(b.count * abs(b.accuracy - b.confidence) for b in self.bins)
+        return gaps / sum(b.count for b in self.bins)
 
 
 def indicators(reference: NDArray[np.int64], num_classes: int) -> Floats:
@@ -95,7 +102,7 @@ def chosen(reference: NDArray[np.int64], probabilities: Floats) -> tuple[Floats,
 
 def reliability(confidence: Floats, right: Floats, num_bins: int = NUM_BINS) -> tuple[Bin, ...]:
     """The bins that have rows, from low to high confidence."""
-    of_bin = _bin_of(confidence, num_bins)
+    of_bin = bin_of(confidence, num_bins)
     return tuple(
         Bin(
             low=int(i) / num_bins,
@@ -118,7 +125,7 @@ def expected_calibration_error(confidence: Floats, right: Floats, num_bins: int 
 def weighted_ece(reference: Array, predicted: Array, weights: Floats, num_bins: int = NUM_BINS) -> Floats:
     """The same of many reweighted samples at once. predicted: (U, 2) confidence and right."""
     confidence, right = predicted.T
-    in_bin = indicators(_bin_of(confidence, num_bins), num_bins)
+    in_bin = indicators(bin_of(confidence, num_bins), num_bins)
     gaps = np.abs(weights @ (in_bin * (right - confidence)[:, None])).sum(axis=1)
     return np.asarray(gaps / weights.sum(axis=1))
 
@@ -189,7 +196,7 @@ def ranking_metrics(ranked: dict[str, Columns]) -> dict[str, float]:
     return {name: functions[name](c.reference, c.predicted) for name, c in ranked.items()}
 
 
-def _bin_of(confidence: Floats, num_bins: int) -> NDArray[np.int64]:
+def bin_of(confidence: Floats, num_bins: int) -> NDArray[np.int64]:
     """(m / M, (m + 1) / M] -> m."""
     return np.asarray(np.clip(np.ceil(confidence * num_bins) - 1, 0, num_bins - 1), np.int64)
 

@@ -74,7 +74,7 @@ def score(
 def flips(base: Scores, tuned: Scores) -> tuple[list[int], list[int]]:
     """Rows that became better, and rows that became worse, by the row metric that the task is judged by:
     wholly right and wrong (`accuracy`, `json_exact`, `exact_match` ...), or nearer and farther (`mae`)."""
-    name = TASKS[base.task].turned
+    name = _of_rows(base, TASKS[base.task].turned)
     gain = tuned.per_row[name] - base.per_row[name]
     gain = gain if metric(name).higher_is_better else -gain
     return np.flatnonzero(gain > 0).tolist(), np.flatnonzero(gain < 0).tolist()
@@ -82,9 +82,14 @@ def flips(base: Scores, tuned: Scores) -> tuple[list[int], list[int]]:
 
 def goodness(scores: Scores) -> NDArray[np.float64]:
     """(N,) how good each answer is, 1 for right: the task's graded row metric; of an error e, 1 / (1 + e)."""
-    name = TASKS[scores.task].graded
+    name = _of_rows(scores, TASKS[scores.task].graded)
     values = scores.per_row[name]
     return values if metric(name).higher_is_better else 1 / (1 + values)
+
+
+def _of_rows(scores: Scores, name: str) -> str:
+    """The metric itself, or its form by row where it is one of all rows together."""
+    return name if name in scores.per_row else f"{name}_by_row"
 
 
 def _failures(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tunesmith.scoring.corpus import score_text
 from tunesmith.scoring.json_answers import score_json
+from tunesmith.scoring.judged import score_judged
 from tunesmith.scoring.metrics import Task
 from tunesmith.scoring.multi_label import names, names_probabilities, score_names
 from tunesmith.scoring.numbers import score_numbers
@@ -24,7 +25,8 @@ class Kind:
     score: (references, predictions, labels) -> Scores. compared: the metrics on which systems are compared.
     The first is the primary one, on which the claim 'it got better' stands: fixed before anything is
     measured. turned: the row metric by which a row became right or wrong (or better or worse, where it is
-    graded). graded: the row metric by which good and bad examples are told. classes: the class names in
+    graded). graded: the row metric by which good and bad examples are told. Of either, `<name>_by_row` stands in where
+    a metric is none of rows. classes: the class names in
     references; None where answers have no classes. probabilities: adds to scores what probabilities of the
     classes say.
     """
@@ -76,6 +78,12 @@ TASKS: dict[Task, Kind] = {
         compared=("mrr_at_10", "recall_at_1", "recall_at_10"),
         turned="recall_at_1",
         graded="mrr_at_10",
+    ),
+    "judged": Kind(
+        score_judged,
+        compared=("pair_accuracy", "spearman", "best_of_k", "kendall_tau", "ndcg"),
+        turned="pair_accuracy",
+        graded="pair_accuracy",
     ),
 }
 

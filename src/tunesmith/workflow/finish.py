@@ -29,7 +29,7 @@ from tunesmith.evaluate.report_model import (
     Span,
     StepProfile,
 )
-from tunesmith.evaluate.words import describe_fit
+from tunesmith.evaluate.words import describe_chosen, describe_fit
 from tunesmith.models.adapters import kind_of
 from tunesmith.models.files import Manifest, licence_of
 from tunesmith.models.load import Loaded
@@ -205,12 +205,17 @@ def _add_curves(report: Report, folder: RunFolder, prepared: Prepared, built: Bu
     steps, evaluations = folder.curve("step"), folder.curve("evaluation")
     names = [n for n in (evaluations[0]["metrics"] if evaluations else {}) if n != "loss"]
     loss = [(e["step"], e["metrics"]["loss"]) for e in evaluations]
+    measured = dict.fromkeys(name for s in steps for name in s["metrics"])
+    train_metrics = {n: [(s["step"], s["metrics"][n]) for s in steps if n in s["metrics"]] for n in measured}
+    fell = describe_chosen(train_metrics.get("chosen_logp", []), train_metrics.get("rejected_logp", []))
     report.curves = Curves(
         train_loss=[(s["step"], s["loss"]) for s in steps],
         validation_loss=loss,
         validation={n: [(e["step"], e["metrics"][n]) for e in evaluations] for n in names},
         learning_rate=[(s["step"], s["learning_rate"]) for s in steps],
         grad_norm=[(s["step"], s["grad_norm"]) for s in steps],
+        train_metrics=train_metrics,
+        warnings=[fell] if fell else [],
     )
     progress = built.state.progress
     best = progress.step if progress.best_step is None else progress.best_step

@@ -23,9 +23,10 @@ from tunesmith.data.render import Renderer
 from tunesmith.data.tokens import windows
 from tunesmith.embedded import general_text
 from tunesmith.evaluate.answers import Answerer, Answers, pick_shots
-from tunesmith.evaluate.baselines import BASELINES
+from tunesmith.evaluate.baselines import BASELINES, asked
 from tunesmith.evaluate.heads import HeadAnswerer
 from tunesmith.evaluate.judge import Judge
+from tunesmith.evaluate.judged import judged_completions, judgement_of
 from tunesmith.evaluate.ranking import Offered
 from tunesmith.evaluate.report import (
     Losses,
@@ -50,7 +51,8 @@ from tunesmith.evaluate.stats import (
 )
 from tunesmith.evaluate.words import describe_forgetting
 from tunesmith.scoring import Scores, Task, align, known_classes, score
-from tunesmith.types import EventSink, Example, Message, RowRef, TokenRow
+from tunesmith.scoring.judged import reference_of
+from tunesmith.types import EventSink, Example, RowRef, TokenRow
 from tunesmith.workflow.heads import AnyEncoder
 
 AnyAnswerer = Answerer | HeadAnswerer | Judge
@@ -144,12 +146,9 @@ class Proof:
 
     def baselines(self, train: Sequence[Example]) -> None:
         """What needs no language model, for every task that has such a baseline."""
-        answers, texts = [e.answer for e in train], [_input(e) for e in train]
-        asked = [_input(e) for e in self.examples]
-        offered = Offered.of(self.examples) if self.task == "ranking" else None
         with self.timed("baselines"):
             for baseline in BASELINES[self.task]:
-                said = baseline.answer(texts, answers, asked, offered)
+                said = baseline.answer(train, self.examples)
                 self.systems.append(Found(baseline.name, baseline.note, said, self.score(said)))
 
     def found(self, name: str, note: str, said: Answers) -> Found:
@@ -162,7 +161,7 @@ class Proof:
         probabilities: NDArray[np.float64] | None = None,
     ) -> Scores:
         """probabilities: (N, L) in the order of `self.labels`; a class that only the test rows have gets 0."""
-        references = [e.answer for e in self.examples]
+        references = self.references
         labels = known_classes(self.task, references, self.labels)
         if probabilities is not None:
             probabilities = align(probabilities, self.labels, labels)
@@ -177,6 +176,12 @@ class Proof:
             nll[index[row.ref]] += row_nll
             tokens[index[row.ref]] += row_tokens
         return Losses(nll, tokens)
+
+    @property
+    def references(self) -> list[str]:
+        """What the examples are held to."""
+        judged = self.task == "judged"
+        return [reference_of(e) if judged else e.answer for e in self.examples]
 
     def get(self, name: str) -> Found | None:
         return next((s for s in self.systems if s.name == name), None)
@@ -216,9 +221,18 @@ class Proof:
         report.systems = self.report_systems()
         report.comparisons = self.comparisons(tuned)
         report.calibrations = [k for f in (base, tuned) if (k := calibration_of(f.name, f.scores))]
+        settings = self.settings
+        report.judgements = [j for f in (base, tuned) if (j := judgement_of(f.name, f.scores, settings))]
         report.confusions = [c for f in (base, tuned) if (c := confusion_of(f.name, f.scores))]
         samples = [
-            Sample(where=str(e.ref), prompt=_input(e), reference=e.answer, base=b, tuned=t)
+            Sample(
+                where=str(e.ref),
+                prompt=asked(e),
+                reference=e.answer,
+                base=b,
+                tuned=t,
+                completions=judged_completions(e, b, t) if self.task == "judged" else [],
+            )
             for e, b, t in zip(self.examples, base.texts, tuned.texts, strict=True)
         ]
         report.classes = class_scores(base.scores, tuned.scores)
@@ -278,7 +292,7 @@ def suspects(
         Suspect(
             where=str(chosen[i].ref),
             loss=float(mean[i]),
-            text=_input(by_ref[chosen[i].ref]),
+            text=asked(by_ref[chosen[i].ref]),
             answer=by_ref[chosen[i].ref].answer,
         )
         for i in worst
@@ -341,11 +355,3 @@ def free(*models: Model) -> None:
     for model in models:
         model.module, model.head = None, None
     gc.collect()
-
-
-def _input(example: Example) -> str:
-    """What the user wrote last: the text that a bag of words looks at, and that a report shows."""
-    if example.text is not None:
-        return example.text
-    users: list[Message] = [m for m in example.prompt if m.role == "user"]
-    return users[-1].content if users else ""

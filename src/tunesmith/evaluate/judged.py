@@ -1,0 +1,121 @@
+"""Completions that people scored: what needs no language model, and what a report says and shows of them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from scipy.sparse import vstack
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from tunesmith.errors import DataError
+from tunesmith.evaluate.report_model import Judged, Judgement, LengthGroup
+from tunesmith.evaluate.stats import DEFAULT, Settings, interval
+from tunesmith.evaluate.vectorizer import vectorizer_of
+from tunesmith.evaluate.words import describe_agreement, describe_length
+from tunesmith.scoring import Scores
+from tunesmith.scoring.numbers import parse_numbers
+from tunesmith.types import Example
+
+LONGER_NOTE = "Scores a completion by its number of characters."
+SHORTER_NOTE = "Scores a completion by its number of characters, the fewer the better."
+WORDS_NOTE = (
+    "scikit-learn, on TF-IDF of the completions alone (TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)): "
+    "Bradley-Terry, that is LogisticRegression(fit_intercept=False, max_iter=1000) on the difference of each training "
+    "pair of unequal scores, both ways round; the score is its linear function. Where rows have one completion each: "
+    "LogisticRegression(max_iter=1000) on two different scores, Ridge() on more. Everything else at its default, "
+    "nothing tuned."
+)
+
+
+def by_length(test: Sequence[Example], sign: int) -> list[str]:
+    """The longer completion (sign 1) or the shorter one (sign -1)."""
+    return [json.dumps([sign * len(c.message.content) for c in e.completions]) for e in test]
+
+
+def bag_of_words(train: Sequence[Example], test: Sequence[Example]) -> list[str]:
+    """What words of the completions teach; see WORDS_NOTE. All alike where there is no word, or nothing to learn.
+
+    Raises DataError without a training row that people judged.
+    """
+    if not any(e.completions for e in train):
+        raise DataError("no judged training rows for the baselines", "at least one")
+    texts, scores = _texts(train), np.array([c.score for e in train for c in e.completions])
+    found = np.zeros(sum(len(e.completions) for e in test))
+    vectorizer = vectorizer_of(texts)
+    if vectorizer is not None and len(found):
+        linear = _fitted(vectorizer.fit_transform(texts), scores, train)
+        found = found if linear is None else linear(vectorizer.transform(_texts(test)))
+    ends = np.cumsum([len(e.completions) for e in test])
+    return [json.dumps(part.tolist()) for part in np.split(found, ends[:-1])] if len(test) else []
+
+
+def judgement_of(name: str, scores: Scores, settings: Settings = DEFAULT) -> Judgement | None:
+    """How the system called `name` agrees with people, and whether it goes by length; None for other tasks."""
+    if scores.task != "judged":
+        return None
+    found = interval(scores, "pair_accuracy", settings)
+    assert found is not None
+    words = [describe_agreement(name, found, settings.confidence)]
+    if "prefers_longer" in scores.metrics:
+        names = ("prefers_longer", "people_prefer_longer", "length_correlation")
+        words.append(describe_length(name, *(scores.metrics[n] for n in names)))
+    return Judgement(system=name, words=words, lengths=[LengthGroup(**asdict(b)) for b in scores.lengths])
+
+
+def judged_completions(example: Example, base: str, tuned: str) -> list[Judged]:
+    """A row's completions with people's and both systems' scores. base, tuned: the systems' answers."""
+    count = len(example.completions)
+    before, after = (_numbers(text, count) for text in (base, tuned))
+    return [
+        Judged(text=c.message.content, people=c.score, base=b, tuned=t)
+        for c, b, t in zip(example.completions, before, after, strict=True)
+    ]
+
+
+def _numbers(text: str, count: int) -> list[float | None]:
+    found = parse_numbers(text)
+    return list(found) if found is not None and len(found) == count else [None] * count
+
+
+def _texts(examples: Sequence[Example]) -> list[str]:
+    return [c.message.content for e in examples for c in e.completions]
+
+
+def _fitted(vectors: Any, scores: Any, train: Sequence[Example]) -> Callable[[Any], Any] | None:
+    """The linear function of rows of several completions by their pairs, else of single ones by their scores. None
+    where there is nothing to tell apart. vectors: (C, words) of all completions, in order; scores: (C,)."""
+    better, worse = _pairs(train)
+    model: Any
+    if better:
+        apart = vectors[better] - vectors[worse]
+        model = LogisticRegression(fit_intercept=False, max_iter=1000)
+        return _decision(model.fit(vstack([apart, -apart]), np.repeat([1, -1], len(better))))
+    if any(len(e.completions) > 1 for e in train) or len(np.unique(scores)) < 2:
+        return None
+    if len(np.unique(scores)) == 2:
+        return _decision(LogisticRegression(max_iter=1000).fit(vectors, scores == scores.max()))
+    predict: Callable[[Any], Any] = Ridge().fit(vectors, scores).predict
+    return predict
+
+
+def _pairs(train: Sequence[Example]) -> tuple[list[int], list[int]]:
+    """(better, worse): the places, among all completions, of each row's pairs of unequal scores."""
+    better, worse = [], []
+    start = 0
+    for example in train:
+        places = range(start, start := start + len(example.completions))
+        for (i, a), (j, b) in itertools.combinations(zip(places, example.completions, strict=True), 2):
+            if a.score != b.score:
+                better.append(i if a.score > b.score else j)
+                worse.append(j if a.score > b.score else i)
+    return better, worse
+
+
+def _decision(model: Any) -> Callable[[Any], Any]:
+    function: Callable[[Any], Any] = model.decision_function
+    return function
