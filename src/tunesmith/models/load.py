@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import transformers
@@ -28,13 +28,9 @@ from tunesmith.models.fast import quicken
 from tunesmith.models.files import Manifest, locate, read_json, weights_hash
 from tunesmith.models.heads import HeadSpec, refuse_missing
 from tunesmith.models.heads import build as build_head
+from tunesmith.models.setup import choose_path, dropout_as_asked
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
-DROPOUTS = (
-    "attention_dropout attn_pdrop resid_pdrop embd_pdrop hidden_dropout dropout embed_dropout activation_dropout "
-    "attention_probs_dropout_prob hidden_dropout_prob embedding_dropout mlp_dropout classifier_dropout "
-    "seq_classif_dropout"
-).split()
 
 
 @dataclass
@@ -130,55 +126,6 @@ def read_config(source: Source) -> PretrainedConfig:
     return config
 
 
-def choose_path(
-    config: PretrainedConfig, setting: str, prompted: bool = False
-) -> tuple[Literal["layout", "padded"], str]:
-    """The way rows reach the model, and why in words. prompted: learned tokens stand before each row."""
-    if setting == "padded":
-        return "padded", "padded rows: set by you"
-    if prompted:
-        if setting == "layout":
-            raise ModelError(
-                "model.path=layout with prompt or prefix tuning, whose learned tokens stand before a row of their own",
-                "padded rows",
-                "set model.path=auto or padded",
-            )
-        return "padded", "padded rows: prompt and prefix tuning put learned tokens before each row"
-    if config.is_encoder_decoder:
-        if setting == "layout":
-            raise ModelError(
-                f"{config.model_type} is an encoder-decoder model", "model.path=auto or padded for these"
-            )
-        return "padded", "padded rows: the prompt goes to the encoder, the answer to the decoder"
-    verdict = gate.gate(config)
-    if verdict.accepted:
-        return "layout", f"flat layout: {config.model_type} {verdict.reason}"
-    if setting == "layout":
-        raise ModelError(
-            f"the layout does not hold for {config.model_type}: {verdict.reason}",
-            "an architecture that passes the gate",
-            "set model.path=auto or padded",
-        )
-    return (
-        "padded",
-        f"padded rows, which cost their padding: the gate refused {config.model_type} ({verdict.reason})",
-    )
-
-
-def set_dropout(config: PretrainedConfig, value: float) -> list[str]:
-    """Set every dropout that the architecture has; refuse where it has none."""
-    names = [name for name in DROPOUTS if isinstance(config.to_dict().get(name), (int, float))]
-    if not names:
-        raise ModelError(
-            f"model.dropout={value}, but {config.model_type} has no dropout",
-            "an architecture with dropout",
-            "leave model.dropout out; for LoRA there is method.lora.dropout",
-        )
-    for name in names:
-        setattr(config, name, value)
-    return names
-
-
 def _quiet(record: logging.LogRecord) -> bool:
     return record.levelno > logging.WARNING
 
@@ -224,6 +171,15 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
+def _language_model(
+    source: Source, config: PretrainedConfig, dtype: torch.dtype | str, implementation: str | None
+) -> Any:
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    module, missing = _load_weights(kind, source, config, dtype, implementation)
+    refuse_missing(source.base_folder, missing)
+    return module
+
+
 def load_model(
     config: ModelConfig,
     *,
@@ -245,12 +201,7 @@ def load_model(
     prompted = prompted or source.virtual_tokens > 0
     path, why = choose_path(hf_config, config.path, prompted)
     notes = [why]
-    if config.dropout is not None:
-        notes.append(f"dropout {config.dropout} on " + ", ".join(set_dropout(hf_config, config.dropout)))
-    elif still and any(hf_config.to_dict().get(name) for name in DROPOUTS):
-        notes.append(
-            "no dropout, which would move log-probabilities: " + ", ".join(set_dropout(hf_config, 0.0))
-        )
+    notes += dropout_as_asked(config.dropout, hf_config, still)
     attention.register()
     transformers.logging.disable_progress_bar()  # loading is short; a run has bars of its own
     dtype = "auto" if config.dtype == "auto" else DTYPES[config.dtype]
@@ -258,9 +209,7 @@ def load_model(
     tokenizer = load_tokenizer(source)
     read: Head | None = None
     if spec is None:
-        kind = AutoModelForSeq2SeqLM if hf_config.is_encoder_decoder else AutoModelForCausalLM
-        module, missing = _load_weights(kind, source, hf_config, dtype, implementation)
-        refuse_missing(source.base_folder, missing)
+        module = _language_model(source, hf_config, dtype, implementation)
     else:
         if hf_config.pad_token_id is None:  # stock heads of causal models look for it
             hf_config.pad_token_id = _padding(tokenizer)

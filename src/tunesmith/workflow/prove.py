@@ -27,7 +27,6 @@ from tunesmith.evaluate.baselines import BASELINES, asked
 from tunesmith.evaluate.heads import HeadAnswerer
 from tunesmith.evaluate.judge import Judge
 from tunesmith.evaluate.judged import judged_completions, judgement_of
-from tunesmith.evaluate.ranking import Offered
 from tunesmith.evaluate.report import (
     Losses,
     calibration_of,
