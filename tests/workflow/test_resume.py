@@ -61,8 +61,9 @@ def run(tree: dict[str, Any], **how: Any) -> Result:
     return tunesmith.train(Run.model_validate(tree), **how)
 
 
-def ending(folder: Path) -> dict[str, Any]:
-    """All that must not depend on interruptions: the last checkpoint, the saved model, answers and scores."""
+def ending(folder: Path, asks: bool = True) -> dict[str, Any]:
+    """All that must not depend on interruptions: the last checkpoint, the saved model, answers and scores. asks: the
+    model is one that answers."""
     latest = Checkpoints(folder / "checkpoints", 2).load_latest()
     assert latest is not None
     step, snapshot, problems = latest
@@ -80,7 +81,9 @@ def ending(folder: Path) -> dict[str, Any]:
         "rows": {key: report["data"][key] for key in ("read", "used", "dropped", "splits")},
         "answers": list(
             tunesmith.load(folder, threads=1).predict(["a dog is here", "iron", "?"], max_new_tokens=6)
-        ),
+        )
+        if asks
+        else [],
     }
 
 

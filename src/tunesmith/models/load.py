@@ -200,8 +200,7 @@ def load_model(
     _check_kind(source, hf_config, spec)
     prompted = prompted or source.virtual_tokens > 0
     path, why = choose_path(hf_config, config.path, prompted)
-    notes = [why]
-    notes += dropout_as_asked(config.dropout, hf_config, still)
+    notes = [why, *dropout_as_asked(config.dropout, hf_config, still)]
     attention.register()
     transformers.logging.disable_progress_bar()  # loading is short; a run has bars of its own
     dtype = "auto" if config.dtype == "auto" else DTYPES[config.dtype]
@@ -211,8 +210,7 @@ def load_model(
     if spec is None:
         module = _language_model(source, hf_config, dtype, implementation)
     else:
-        if hf_config.pad_token_id is None:  # stock heads of causal models look for it
-            hf_config.pad_token_id = _padding(tokenizer)
+        hf_config.pad_token_id = _padding(hf_config, tokenizer)
         module, read, news = build_head(
             source.base_folder,
             hf_config,
@@ -318,15 +316,16 @@ def _check_kind(source: Source, config: PretrainedConfig, head: HeadSpec | None)
         )
 
 
-def _padding(tokenizer: Any) -> int:
-    """Its padding token, or else its end token."""
-    if tokenizer.pad_token_id is not None:
-        return int(tokenizer.pad_token_id)
-    if tokenizer.eos_token_id is None:
+def _padding(config: PretrainedConfig, tokenizer: Any) -> int:
+    """What stock heads of causal models look for: the configuration's padding token, the tokenizer's, or its end
+    token."""
+    found = (config.pad_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
+    known = next((int(token) for token in found if token is not None), None)
+    if known is None:
         raise ModelError(
             "the tokenizer has neither a padding nor an end token", "one of them", "choose another model"
         )
-    return int(tokenizer.eos_token_id)
+    return known
 
 
 def _wear(module: Any, adapter: Path, num_tokens: int, train: bool) -> Any:

@@ -138,8 +138,11 @@ def rows_of(batch: Batch) -> Tensor:
 
 
 def margins_of(batch: Batch, dtype: torch.dtype) -> Tensor | None:
-    """(R,), where rows have them."""
-    return batch.given(MARGIN).to(dtype) if MARGIN in batch.rows[0].given else None
+    """(R,), of rows that say none 0; None where no row says one."""
+    found = [row.given.get(MARGIN) for row in batch.rows]
+    if all(margin is None for margin in found):
+        return None
+    return torch.tensor([0.0 if margin is None else float(margin[0]) for margin in found], dtype=dtype)
 
 
 def best_tokens(batch: Batch) -> Tensor:

@@ -10,6 +10,7 @@ from tunesmith.config.methods import ClassifyConfig, EmbedConfig, HeadMethod, Re
 from tunesmith.config.run import Run
 from tunesmith.config.tuning import Writes
 from tunesmith.core import gate
+from tunesmith.data.columns import JUDGED
 from tunesmith.data.embed_rows import TextsEncoder
 from tunesmith.data.encode import HeadEncoder, Kind, balanced_weights, outputs_of, scale_of
 from tunesmith.data.pair_rows import CompletionsEncoder
@@ -81,6 +82,15 @@ def with_format(run: Run) -> Run:
     if judged.is_judged(run.method):
         return judged.with_format(run)
     if isinstance(run.method, Writes):
+        if run.data.format in (*JUDGED, "judged"):
+            able = " or ".join(
+                f"method.type={name}" for name, kinds in judged.TAKES.items() if run.data.format in kinds
+            )
+            raise ConfigError(
+                f"data.format={run.data.format} with method.type={run.method.type}",
+                "rows with one answer to learn",
+                f"write {able}, or name the column of the answer (data.columns.completion)",
+            )
         return run
     if run.model.template != "auto":
         raise ConfigError(

@@ -56,14 +56,20 @@ def with_format(run: Run) -> Run:
     return out
 
 
+def methods_for(kind: str) -> str:
+    """The methods that learn from such rows, as a recipe names them."""
+    return " or ".join(f"method.type={name}" for name, kinds in TAKES.items() if kind in (*kinds, "judged"))
+
+
 def as_the_method_takes(run: Run, splits: Splits) -> Splits:
     """Rows of single judged answers joined by their prompts, where the method compares answers. Raises ConfigError for
     rows that the method cannot learn from."""
     method, kind = run.method, splits.mapping.kind
     if kind not in TAKES[method.type]:
-        able = ", ".join(f"method.type={name}" for name, kinds in TAKES.items() if kind in kinds)
         raise ConfigError(
-            f"{kind} rows with method.type={method.type}", f"rows of {', '.join(TAKES[method.type])}", able
+            f"{kind} rows with method.type={method.type}",
+            f"rows of {', '.join(TAKES[method.type])}",
+            f"write {methods_for(kind)}",
         )
     compares = method.loss in COMPARING if isinstance(method, RewardConfig) else method.type != "unpaired"
     if kind in SINGLE and compares:

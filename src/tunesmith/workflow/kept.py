@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 
 import tunesmith
-from tunesmith.config.methods import SftConfig
+from tunesmith.config.judged import RewardConfig
 from tunesmith.config.run import Run
+from tunesmith.config.tuning import Writes
 from tunesmith.data.account import Account, FileCount
 from tunesmith.data.columns import Mapping as Meaning
 from tunesmith.data.flat import FlatExamples, FlatRows, Unkept, flat_examples, flat_rows
@@ -71,7 +72,9 @@ def key_of(run: Run, tokenizer: Any, settings: Sequence[Any], now: datetime) -> 
         return None
     named_template = Path(run.model.template)
     template = named_template.read_text(encoding="utf-8") if named_template.is_file() else run.model.template
-    templates = f"{template}{tokenizer.chat_template}" if isinstance(run.method, SftConfig) else ""
+    templates = (
+        f"{template}{tokenizer.chat_template}" if isinstance(run.method, Writes | RewardConfig) else ""
+    )
     parts = [
         [run.data.model_dump(mode="json"), run.method.model_dump(mode="json"), run.seed, list(settings)],
         [[part, asdict(source)] for part, source in sources],

@@ -99,6 +99,12 @@ class Opened:
         """An answer for each input, in order, as batches finish: a text (one user turn, after the instruction the
         model was trained with), or a conversation as messages with `role` and `content`. Of a model that embeds,
         the JSON list of each vector."""
+        if self.rewards:
+            raise ModelError(
+                f"{self.loaded.base} is a reward model: it scores answers and writes none",
+                "a model that answers",
+                "ask it with score(prompt, answers), or tunesmith predict on rows with answers",
+            )
         examples = (self._example(value, index) for index, value in enumerate(inputs))
         answerer = self.answerer(max_new_tokens, batch_size)
         while chunk := list(itertools.islice(examples, batch_size)):

@@ -156,7 +156,7 @@ def prepare(run: Run, folder: Path, sink: EventSink, now: datetime | None = None
     rows = _rows_of(run, splits, renderer, limit, folder) if kept is None else kept.rows
     if key is not None and kept is None:
         keep(key, Kept(splits, rows, _outputs(run), why), sink)
-    facts = _facts(run, source, config, tokenizer, rows, splits.train, context)
+    facts = _facts(run, source, config, tokenizer, renderer, rows, splits.train, context)
     resolved, reasons = resolve(run, facts)
     reasons |= why
     prepared = Prepared(resolved, reasons, source, tokenizer, choice, renderer, splits, rows, context)
@@ -240,6 +240,7 @@ def _facts(
     source: Source,
     config: Any,
     tokenizer: Any,
+    renderer: AnyEncoder,
     rows: Mapping[str, Sequence[TokenRow]],
     examples: Sequence[Example],
     context: int,
@@ -250,8 +251,9 @@ def _facts(
     longest_answer = 0 if plain else int(supervised.max())
     longest = max(int(sizes(split)[0].max()) for split in rows.values() if split)
     if judged.is_judged(run.method):
-        longest_answer = max(len(leaf.ids) for row in train for leaf in row.segments[1:] or row.segments)
-        longest = max(longest_path(row) for split in rows.values() for row in split)
+        size = renderer.size if isinstance(renderer, HeadEncoder) else longest_path
+        longest = max(size(row) for split in rows.values() for row in split)
+        longest_answer = max(len(leaf.ids) for row in train for leaf in row.segments)
     if (
         isinstance(run.method, SftConfig) and run.method.supervise == "all" and not plain
     ):  # prompts are supervised too: measure the answers themselves
