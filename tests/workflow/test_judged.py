@@ -130,7 +130,7 @@ def test_a_reward_model_scores_as_people_do(
 ) -> None:
     model = base if kind == "decoder" else encoder
     tree = recipe(
-        "reward", rows, model, tmp_path, train={"max_steps": 40, "eval_every": 20, "learning_rate": 1e-2}
+        "reward", rows, model, tmp_path, train={"max_steps": 100, "eval_every": 50, "learning_rate": 5e-3}
     )
     result = run(tree)
     assert metric(result, "tuned") > 0.9
