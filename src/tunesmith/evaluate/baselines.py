@@ -11,13 +11,9 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.pipeline import make_pipeline
 
 from tunesmith.errors import DataError
 from tunesmith.evaluate import ranking
@@ -27,6 +23,9 @@ from tunesmith.scoring.json_answers import canonical, categories, parse_object
 from tunesmith.scoring.multi_label import parse_names
 from tunesmith.scoring.numbers import parse_numbers
 from tunesmith.scoring.spans import parse_spans
+
+if TYPE_CHECKING:
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
 MAJORITY_NOTE = (
     "Always the commonest answer of the training rows (for JSON: the commonest value of each field)."
@@ -113,6 +112,9 @@ def mean(train_answers: Sequence[str], num_rows: int) -> list[str]:
 
 def ridge(train_texts: Sequence[str], train_answers: Sequence[str], test_texts: Sequence[str]) -> list[str]:
     """What TF-IDF and ridge regression answer; the mean where the training texts have no word."""
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+
     _check("number", ("number",), train_answers, train_texts)
     values = _numbers(train_answers)
     vectorizer = _vectorizer(train_texts)
@@ -192,6 +194,9 @@ TITLES = {b.name: b.title for baselines in BASELINES.values() for b in baselines
 
 def _classify(texts: Sequence[str], classes: Sequence[str], test_texts: Sequence[str]) -> list[str]:
     """Logistic regression on TF-IDF; with one class, or no word to learn from, the commonest class."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
     vectorizer = _vectorizer(texts)
     if len(set(classes)) < 2 or vectorizer is None:
         return [Counter(classes).most_common(1)[0][0]] * len(test_texts)
@@ -205,6 +210,10 @@ def _classify(texts: Sequence[str], classes: Sequence[str], test_texts: Sequence
 def _classify_each(texts: Sequence[str], rows: Sequence[list[str]], test_texts: Sequence[str]) -> list[str]:
     """One logistic regression for each class that some but not all rows have; a class that all rows have is
     always named. Without a word to learn from: the commonest list."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.pipeline import make_pipeline
+
     names = sorted({name for row in rows for name in row})
     always = [name for name in names if all(name in row for row in rows)]
     told = [name for name in names if name not in always]
@@ -224,6 +233,8 @@ def _classify_each(texts: Sequence[str], rows: Sequence[list[str]], test_texts: 
 
 def _vectorizer(texts: Sequence[str]) -> TfidfVectorizer | None:
     """TF-IDF of words and pairs of words; None where the texts have no word."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     has_words = vectorizer.build_analyzer()
     return vectorizer if any(has_words(text) for text in texts) else None

@@ -325,6 +325,8 @@ def _validation(prepared: Prepared) -> prove.Proof:
 def _check_watch(prepared: Prepared) -> None:
     """Raises ConfigError where the metric that shall choose the best step will not be measured."""
     watch, known = prepared.run.train.watch, {"loss"}
+    if watch in known:
+        return
     proof = _validation(prepared)
     if proof.examples:
         answers = [e.answer for e in proof.examples]
