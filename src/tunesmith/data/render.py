@@ -53,8 +53,8 @@ BREAK = "\ufdd0"  # a Unicode noncharacter: cuts control-token text in two, and 
 MAX_TURNS = (
     512  # assistant turns supervised in one row; finding them takes time in the square of their number
 )
-MAX_TAILS = 1024
-"""Ends of prompts whose tokens are remembered: of most templates there are one or two."""
+MAX_TAILS, MAX_TAIL = 1024, 256
+"""Ends of prompts whose tokens are remembered, and their characters: of most templates there are one or two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ class Renderer:
         ids = self._tails.get(tail)
         if ids is None:
             ids = (yield from self._encode(tail)).ids
-            if len(self._tails) < MAX_TAILS:
+            if len(self._tails) < MAX_TAILS and len(tail) <= MAX_TAIL:
                 self._tails[tail] = ids
         start = known + len(ids)
         if full.ids[known:start] != ids:
