@@ -65,6 +65,12 @@ def test_the_command_line_loads_nothing_heavy() -> None:
     assert not loaded_by("import tunesmith.cli.main") & heavy
 
 
+def test_training_does_not_wait_for_what_only_the_proof_needs() -> None:
+    """Baselines, metrics and plots load what they need when they are asked for, after the first step."""
+    later = {"sklearn", "matplotlib", "sacrebleu", "rouge", "rouge_score", "pandas", "datasets"}
+    assert not loaded_by("import tunesmith.workflow.train, tunesmith.train.probe") & later
+
+
 def test_the_package_loads_next_to_nothing() -> None:
     assert not loaded_by("import tunesmith") & {"torch", "pydantic", "numpy", "yaml", "typer"}
 

@@ -42,7 +42,7 @@ FACTS = Facts(
 STAYS_OPEN = {  # what null or auto means there is no choice of ours, or one that needs the model or the rows
     "data.format", "data.instruction", "data.limit", "evaluate.limit", "model.dropout", "model.path",
     "model.revision", "model.template", "train.max_minutes", "train.max_steps", "train.micro_batch_tokens",
-    "train.keep_frozen", "train.neftune_alpha", "train.unfreeze_every",
+    "train.activation_checkpointing", "train.keep_frozen", "train.neftune_alpha", "train.unfreeze_every",
 }  # fmt: skip
 
 

@@ -204,7 +204,7 @@ def test_7_no_row_without_trainable_tokens_and_counts_are_exact() -> None:
     rows = examples(*["yes " * n for n in range(1, 41)])
     sizes = [made.rows(example, "assistant")[0].num_tokens for example in rows]
     account = counted(rows)
-    kept = tokenise(iter(rows), made, "assistant", 30, "drop", account)
+    kept = tokenise(rows, made, "assistant", 30, "drop", account)
     assert [k.num_tokens for k in kept] == [size for size in sizes if size <= 30]
     assert account.summary()["dropped"] == {"too_long": sum(size > 30 for size in sizes)}
     account = counted(rows)

@@ -14,6 +14,7 @@ from tests.workflow.conftest import settings
 from tunesmith.config.run import Run
 from tunesmith.errors import ConfigError, ResourceError
 from tunesmith.train import probe
+from tunesmith.train.folder import RunFolder
 from tunesmith.types import TokenRow
 
 GB = 10**9
@@ -47,6 +48,59 @@ def test_a_micro_batch_that_does_not_fit_is_halved_until_it_does(died, monkeypat
 def test_a_tenth_of_the_memory_is_left_free(monkeypatch):
     needs(1000, monkeypatch, 1000 * 4096 * 10 // 9 - 1000)
     assert probe.probe(Run(), fakes.rows(10)).tried == (4096, 2048)
+
+
+def where_layers_keep(monkeypatch: pytest.MonkeyPatch, bytes_per_token: int, saved: int) -> None:
+    """A child that takes so much for each token, or `saved` with activation checkpointing; 1 GB is free."""
+
+    def child(run: Run, rows: list[TokenRow], size: int) -> dict[str, float]:
+        needed = size * (saved if run.train.activation_checkpointing else bytes_per_token)
+        return {"seconds_per_token": 1e-4, "peak_bytes": float(needed)}
+
+    monkeypatch.setattr(probe, "_run_child", child)
+    monkeypatch.setattr(probe, "available_memory", lambda: GB)
+
+
+def test_where_one_row_alone_does_not_fit_its_layers_run_again(monkeypatch):
+    rows = fakes.rows(10)
+    longest = max(r.num_tokens for r in rows)
+    where_layers_keep(monkeypatch, 100_000_000, 1_000_000)
+    found = probe.probe(Run(), rows)
+    assert found.activation_checkpointing
+    assert found.tried[-2:] == (longest, longest)
+    assert found.micro_batch_tokens == longest
+    where_layers_keep(monkeypatch, 1_000_000, 1)
+    assert not probe.probe(Run(), rows).activation_checkpointing, "a smaller micro-batch comes first"
+
+
+def test_what_the_recipe_says_of_activation_checkpointing_holds(monkeypatch):
+    where_layers_keep(monkeypatch, 100_000_000, 1_000_000)
+    with pytest.raises(ResourceError) as caught:
+        probe.probe(Run.model_validate({"train": {"activation_checkpointing": False}}), fakes.rows(10))
+    assert "train.activation_checkpointing=false" in caught.value.fix
+    found = probe.probe(Run.model_validate({"train": {"activation_checkpointing": True}}), fakes.rows(10))
+    assert (found.activation_checkpointing, found.tried) == (True, (4096, 2048, 1024, 512))
+
+
+def test_layers_that_run_again_are_said_recorded_and_change_nothing(base, labels, tmp_path, monkeypatch):
+    losses = []
+    for name, bytes_per_token in (("plain", 1), ("again", 10**9)):
+        where_layers_keep(monkeypatch, bytes_per_token, 1)
+        said: list[str] = []
+
+        def sink(kind: str, /, **fields: Any) -> None:
+            said.append(f"{kind}: {fields.get('text')}")  # noqa: B023
+
+        tree = settings(base, tmp_path, {"train": str(labels)}, train={"max_steps": 2}) | {"name": name}
+        tree["train"]["micro_batch_tokens"] = 1  # a row at a time either way: sums in the same order
+        result = tunesmith.train(Run.model_validate(tree), sink=sink)
+        losses.append([e["loss"] for e in RunFolder(result.folder).read_events("step")])
+        warned = [t for t in said if "activation checkpointing is used" in t]
+        assert len(warned) == (name == "again")
+        recorded = f"activation_checkpointing: {str(name == 'again').lower()}"
+        assert recorded in (result.folder / "config.yaml").read_text()
+    assert len(losses[0]) == 2
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize(

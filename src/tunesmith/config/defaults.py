@@ -23,8 +23,8 @@
 | method.lora.alpha | 2 x rank; with rslora 8 | common practice; the update is scaled by 2, with rslora by 2 at rank 16 |
 | method.loha.alpha | rank | PEFT's own; the update is scaled by 1 |
 
-`model.template`, `model.path` and `data.format` stay `auto`, and `train.micro_batch_tokens` and `train.keep_frozen`
-null: they are decided by looking at the model, the rows and the memory themselves. One of `train.epochs` and
+`model.template`, `model.path` and `data.format` stay `auto`, and `train.micro_batch_tokens`,
+`train.activation_checkpointing` and `train.keep_frozen` null: they are decided by looking at the model, the rows and the memory themselves. One of `train.epochs` and
 `train.max_steps` is null: max_steps wins where it is set. An alpha stays null where its kind of adapter is not used.
 """  # noqa: E501 (a table)
 
@@ -72,6 +72,7 @@ DECIDED_LATER = {
     "model.dtype": "auto: bfloat16 where the machine has it natively, else float32",
     "train.keep_frozen": "decided before the first step: where layers are frozen and rows are seen more than once",
     "train.micro_batch_tokens": "decided by a probe of the memory, before the first step",
+    "train.activation_checkpointing": "decided by a probe of the memory: where one row does not fit without it",
 }
 
 

@@ -101,6 +101,7 @@ PEERS: dict[str, str] = {
     "per_device_train_batch_size": "train.batch_size",
     "micro_batch_size": "train.batch_size",
     "gradient_accumulation_steps": "train.batch_size",
+    "gradient_checkpointing": "train.activation_checkpointing",
     "gradient_clipping": "train.max_grad_norm",
     "adam_beta1": "train.betas",
     "adam_beta2": "train.betas",

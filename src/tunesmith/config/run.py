@@ -226,6 +226,10 @@ class TrainConfig(Section):
     """Most tokens computed at once; a step's gradient does not depend on it. Null: from a probe of
     the memory."""
 
+    activation_checkpointing: bool | None = None
+    """Layers keep their input alone and run again on the way back (arXiv:1604.06174): the same gradient in less memory,
+    for about a third more work. Null: only where a probe of the memory finds no room for one row without it."""
+
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Decoupled decay of AdamW (arXiv:1711.05101), on matrices only: not on norms, biases or adapters."""
 

@@ -51,7 +51,9 @@ class Account:
             self.path.unlink(missing_ok=True)
 
     def read(self, file: str) -> None:
-        self.files.setdefault(file, FileCount()).read += 1
+        if file not in self.files:
+            self.files[file] = FileCount()
+        self.files[file].read += 1
 
     def use(self, file: str) -> None:
         self.files[file].used += 1

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from tunesmith.data.account import Account
 from tunesmith.data.backend import Asking, Text, encode_all, in_lockstep, one
+from tunesmith.data.shares import Sharing
 from tunesmith.data.tokens import OnLongRow, accounted, alone
 from tunesmith.errors import DataError, RowError
 from tunesmith.types import IGNORED, UNSEEN, Example, Segment, TokenRow
@@ -260,12 +261,13 @@ def balanced_weights(examples: Sequence[Example], labels: Sequence[str]) -> dict
 
 
 def encode(
-    examples: Iterable[Example],
+    examples: Sequence[Example],
     encoder: HeadEncoder,
     max_length: int,
     on_long_row: OnLongRow,
     account: Account,
-) -> list[TokenRow]:
+    sharing: Sharing | None = None,
+) -> Sequence[TokenRow]:
     """Rows of at most `max_length` tokens; the account's notes count text_cut and span_inside_a_token."""
 
     def fit(example: Example, made: list[TokenRow]) -> list[TokenRow]:
@@ -276,9 +278,14 @@ def encode(
         account.notes["text_cut"] += 1
         return [encoder.row(example, max_length)]
 
-    before = encoder.unaligned
-    rows = accounted(
-        examples, lambda some: alone(encoder.rows_of(some)), fit, encoder.size, max_length, account
+    return accounted(
+        examples,
+        lambda some: alone(encoder.rows_of(some)),
+        fit,
+        encoder.size,
+        max_length,
+        account,
+        counted=lambda: encoder.unaligned,
+        note="span_inside_a_token",
+        sharing=sharing,
     )
-    account.notes["span_inside_a_token"] += encoder.unaligned - before
-    return rows

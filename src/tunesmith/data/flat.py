@@ -6,16 +6,19 @@ Shapes: R rows, S segments, T tokens, V numbers of targets.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tunesmith.data.shares import Sharing, shared_out
 from tunesmith.types import Completion, Example, Message, RowRef, Segment, TokenRow
 
 T = TypeVar("T")
 Arrays = Mapping[str, NDArray[Any]]
+EDGES = frozenset(("tokens", "segments", "values", "texts"))
+"""The arrays that say where something begins: one longer than what they tell of."""
 
 
 class Unkept(ValueError):
@@ -98,8 +101,42 @@ def sizes(rows: Sequence[TokenRow]) -> tuple[NDArray[np.int64], NDArray[np.int64
     return np.diff(edges), np.diff(supervised[edges])
 
 
+def files_of(rows: Sequence[TokenRow] | Sequence[Example]) -> Iterable[str]:
+    """The files that they come from, each once."""
+    return rows.files if isinstance(rows, _Lazy) else dict.fromkeys(row.ref.file for row in rows)
+
+
+def refs_of(rows: Sequence[TokenRow] | Sequence[Example]) -> Iterator[RowRef]:
+    """Where each comes from."""
+    return map(rows.ref, range(len(rows))) if isinstance(rows, _Lazy) else (row.ref for row in rows)
+
+
+def joined(parts: Sequence[Arrays]) -> dict[str, NDArray[Any]]:
+    """The arrays of what follows one another."""
+    out: dict[str, NDArray[Any]] = {}
+    for name in dict.fromkeys(name for part in parts for name in part):
+        arrays = [part[name] if name in part else _nothing_given(name, part) for part in parts]
+        if name in EDGES or name.startswith("edges-"):
+            starts = np.cumsum([0, *(array[-1] for array in arrays)])
+            shifted = [array[1:] + start for array, start in zip(arrays, starts[:-1], strict=True)]
+            out[name] = np.concatenate([arrays[0][:1], *shifted])
+        else:  # an empty one has no type of its own
+            out[name] = np.concatenate([array for array in arrays if len(array)] or arrays[:1])
+    return out
+
+
+def _nothing_given(name: str, part: Arrays) -> NDArray[Any]:
+    """What stands for a part none of whose rows has something given under a name that other rows have."""
+    count = len(part["line"])
+    if name.startswith("edges-"):
+        return np.zeros(count + 1, np.int64)
+    return np.zeros(count if name.startswith("has-") else 0, bool)
+
+
 def flat_rows(rows: Sequence[TokenRow], files: Mapping[str, int]) -> dict[str, NDArray[Any]]:
     """The arrays of `FlatRows`. Raises Unkept for targets, or numbers given under one name, of several types."""
+    if isinstance(rows, FlatRows):
+        return {**rows.arrays, "file": _renumbered(rows, files)}
     segments = [segment for row in rows for segment in row.segments]
     targets = [row.target for row in rows if row.target is not None]
     if len({target.dtype for target in targets}) > 1:
@@ -140,8 +177,23 @@ class FlatExamples(_Lazy[Example]):
         return _example(self.ref(index), self.arrays["text"][span].tobytes())
 
 
-def flat_examples(examples: Sequence[Example], files: Mapping[str, int]) -> dict[str, NDArray[Any]]:
-    """The arrays of `FlatExamples`. Raises Unkept for a row that JSON would change (a date in a tool ...)."""
+def flat_examples(
+    examples: Sequence[Example], files: Mapping[str, int], sharing: Sharing | None = None
+) -> dict[str, NDArray[Any]]:
+    """The arrays of `FlatExamples`. Raises Unkept for a row that JSON would change (a date in a tool ...).
+
+    sharing: how several processes share out many examples (None: by the machine's cores).
+    """
+    sharing = sharing or Sharing.by_cores()
+    if not sharing.pays(len(examples)):
+        return _flat_examples(examples, files)
+    made = shared_out(
+        len(examples), lambda part: (_flat_examples(examples[part.start : part.stop], files), None), sharing
+    )
+    return joined([arrays for arrays, _ in made])
+
+
+def _flat_examples(examples: Sequence[Example], files: Mapping[str, int]) -> dict[str, NDArray[Any]]:
     texts = []
     for example in examples:
         text = _json(example)
@@ -192,6 +244,11 @@ def _example(ref: RowRef, text: bytes) -> Example:
         tuple(Completion(Message(*m), score) for m, score in completions),
         margin,
     )
+
+
+def _renumbered(rows: FlatRows, files: Mapping[str, int]) -> NDArray[np.int32]:
+    """(R,) the files' numbers by another count."""
+    return np.array([files[file] for file in rows.files] or [0], np.int32)[rows.arrays["file"]]
 
 
 def _refs(refs: Sequence[RowRef], files: Mapping[str, int]) -> dict[str, NDArray[Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,12 +84,12 @@ class PairEncoder:
 
 
 def encode_pairs(
-    examples: Iterable[Example],
+    examples: Sequence[Example],
     encoder: PairEncoder,
     max_length: int,
     on_long_row: OnLongRow,
     account: Account,
-) -> list[TokenRow]:
+) -> Sequence[TokenRow]:
     """Rows whose sides have at most `max_length` tokens each; `cut` shortens sources and targets at their end, before
     the end token (of a target it is then missing). The account's notes count prompt_cut and answer_cut."""
 

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.data.backend import Asking, encode_all, in_lockstep, one
+from tunesmith.data.backend import Asking, in_lockstep, one
+from tunesmith.data.cuts import CutEncoding, Encoded, cutter, encode_cut
 from tunesmith.data.skeleton import Skeletons
 from tunesmith.data.sources import located
 from tunesmith.data.template import (
@@ -52,6 +53,8 @@ BREAK = "\ufdd0"  # a Unicode noncharacter: cuts control-token text in two, and 
 MAX_TURNS = (
     512  # assistant turns supervised in one row; finding them takes time in the square of their number
 )
+MAX_TAILS, MAX_TAIL = 1024, 256
+"""Ends of prompts whose tokens are remembered, and their characters: of most templates there are one or two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,9 @@ class _Encoded:
 
     ids: list[int]
     starts: list[int]
+
+    def token_at(self, char: int) -> int:
+        return bisect_left(self.starts, char)
 
 
 class Renderer:
@@ -93,6 +99,8 @@ class Renderer:
         self._controls = self._find_controls()
         added = tokenizer.added_tokens_decoder.values()
         self._cuts = [token.content for token in added if token.special and not token.normalized]
+        self._cutter = cutter(tokenizer)
+        self._tails: dict[str, list[int]] = {}
 
     def describe(self) -> str:
         """One printable line on the template, its end, and what a person should know."""
@@ -129,7 +137,7 @@ class Renderer:
                 rows = yield from self._text_row(example)
             else:
                 rows = yield from self._chat_rows(example, supervise)
-            if not any((s.weights > 0).any() for row in rows for s in row.segments):
+            if not any([(s.weights > 0).any() for row in rows for s in row.segments]):
                 raise RowError("no_supervised_tokens", "no token carries loss", fix="check the weights")
         except RowError as error:
             raise located(error, example.ref) from None
@@ -180,18 +188,23 @@ class Renderer:
                 return prompt, text[: at + len(end)]
         raise RowError("no_end_token", f"the template writes this turn without {' or '.join(self._ends)}")
 
-    def _span(self, full: _Encoded, whole: str, prompt: str, text: str) -> Asking[tuple[int, int] | None]:
+    def _span(self, full: Encoded, whole: str, prompt: str, text: str) -> Asking[tuple[int, int] | None]:
         """Token positions of the turn in the whole conversation, if it stands there as serving would see it."""
         if not whole.startswith(text):
             return None
         # Special tokens cut a text before it is tokenised, so what follows the last of them is all that can differ.
         at = max(0, 0, *map(prompt.rfind, self._cuts))
-        known = bisect_left(full.starts, at)
-        ids = (yield from self._encode(prompt[at:])).ids
+        known = full.token_at(at)
+        tail = prompt[at:]
+        ids = self._tails.get(tail)
+        if ids is None:
+            ids = (yield from self._encode(tail)).ids
+            if len(self._tails) < MAX_TAILS and len(tail) <= MAX_TAIL:
+                self._tails[tail] = ids
         start = known + len(ids)
         if full.ids[known:start] != ids:
             return None
-        return start, bisect_left(full.starts, len(text))
+        return start, full.token_at(len(text))
 
     def _split(
         self, example: Example, turns: Sequence[int], rendered: Sequence[tuple[str, str]]
@@ -238,14 +251,14 @@ class Renderer:
         written = None if tools else self._skeletons.write(messages, prompt, render)
         return render(messages) if written is None else written
 
-    def _encode(self, text: str, inside: bool = False) -> Asking[_Encoded]:
+    def _encode(self, text: str, inside: bool = False) -> Asking[Encoded]:
         """Tokens of marked text, which already holds its special tokens: none is added.
 
         inside: other text precedes it (some tokenizers put a space before what begins a string).
         """
         if BREAK not in text and not inside:
-            encoded = yield text
-            return _Encoded(encoded.ids, [start for start, _ in encoded.offsets])
+            encoded: CutEncoding = yield text
+            return encoded
         ids: list[int] = []
         starts: list[int] = []  # in the marked text
         at = 0
@@ -269,9 +282,10 @@ class Renderer:
             return (yield from self._encode_piece(text, inside=False))
         return ids[skip:], [start - 1 for start, _ in spans[skip:]]
 
-    def ask(self, texts: list[str]) -> list[Any]:
+    def ask(self, texts: list[str]) -> list[CutEncoding]:
         """The texts' encodings, without special tokens around them."""
-        return encode_all(self.tokenizer, texts, around=False, typed=self.tokenizer.split_special_tokens)
+        typed = self.tokenizer.split_special_tokens
+        return encode_cut(self.tokenizer, texts, None if typed else self._cutter, typed=typed)
 
     def _find_controls(self) -> dict[str, re.Pattern[str]]:
         """Which texts may not stand in a message as tokens: for the assistant's turns, and for all others.
@@ -291,8 +305,9 @@ class Renderer:
 
     def _guard(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """Messages for the template, with control-token text broken."""
-        if any(m.role == "tool" or "tool_calls" in m.extra for m in messages):
-            self._require_tools()
+        for m in messages:
+            if m.role == "tool" or (m.extra and "tool_calls" in m.extra):
+                self._require_tools()
         user = self._controls["user"]
         return [
             _broken(m.for_template(), self._controls.get(m.role, user))

@@ -18,6 +18,7 @@ from tunesmith.errors import DataError
 from tunesmith.types import Example
 
 Withdraw = Callable[[Example, str, str], None]  # (row, reason, message)
+Key = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,11 @@ def normalised(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def prompt_key(example: Example) -> tuple[tuple[str, str], ...]:
+def prompt_key(example: Example) -> Key:
     """What two rows share when they must not stand in different splits."""
     if example.text is not None:
         return (("text", normalised(example.text)),)
-    return tuple((message.role, normalised(message.content)) for message in example.prompt)
+    return tuple([(message.role, normalised(message.content)) for message in example.prompt])
 
 
 def split(
@@ -74,11 +75,13 @@ def split(
         raise DataError(
             f"data.validation_fraction + data.test_fraction = {sum(fractions.values()):g}", "a sum below 1"
         )
-    drawn = assign(train, fractions, seed)
+    keys = [prompt_key(row) for row in train]
+    drawn = assign(train, fractions, seed, keys)
     parts = {
         name: [row for row, where in zip(train, drawn, strict=True) if where == name] for name in fractions
     }
     kept = [row for row, where in zip(train, drawn, strict=True) if where == "train"]
+    kept_keys = [key for key, where in zip(keys, drawn, strict=True) if where == "train"]
     if len(kept) < 2:
         raise _too_few("train", len(kept), len(train), True)
     for name, given in (("validation", validation), ("test", test)):
@@ -86,7 +89,7 @@ def split(
         if (given is not None or fractions[name] > 0) and len(rows) < 2:
             raise _too_few(name, len(rows), len(train), given is not None)
         parts[name] = rows
-    warnings, unseen = _findings(kept, parts["validation"], parts["test"])
+    warnings, unseen = _findings(kept, kept_keys, parts["validation"], parts["test"])
     return Parts(
         tuple(kept), tuple(parts["validation"]), tuple(parts["test"]), tuple(warnings), tuple(unseen)
     )
@@ -105,16 +108,16 @@ def _without(
     return kept
 
 
-def assign(rows: Sequence[Example], fractions: dict[str, float], seed: int) -> list[str]:
-    """For each row "train" or a name of `fractions`; rows with equal prompts get the same.
+def assign(rows: Sequence[Example], fractions: dict[str, float], seed: int, keys: Sequence[Key]) -> list[str]:
+    """For each row "train" or a name of `fractions`; rows with equal prompts (`keys`) get the same.
 
     Classes are visited one after another in a seeded order of groups; what a class is too small to give is
     carried over to the next, so small classes together still give their share. A class's first group stays
     in train.
     """
-    groups: dict[tuple[tuple[str, str], ...], list[int]] = {}
-    for index, row in enumerate(rows):
-        groups.setdefault(prompt_key(row), []).append(index)
+    groups: dict[Key, list[int]] = {}
+    for index, key in enumerate(keys):
+        groups.setdefault(key, []).append(index)
     strata: dict[str, list[list[int]]] = {}
     for members in groups.values():
         strata.setdefault(rows[members[0]].label or "", []).append(members)
@@ -152,10 +155,10 @@ def _answered(row: Example) -> object:
 
 
 def _findings(
-    train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
+    train: Sequence[Example], keys: Sequence[Key], validation: Sequence[Example], test: Sequence[Example]
 ) -> tuple[list[str], list[str]]:
     warnings = []
-    rows = Counter((prompt_key(row), _answered(row)) for row in train)
+    rows = Counter(zip(keys, [_answered(row) for row in train], strict=True))
     if repeats := len(train) - len(rows):
         warnings.append(f"{repeats:,} of {len(train):,} training rows repeat another (kept)")
     labels = sorted({row.label for row in train if row.label is not None})

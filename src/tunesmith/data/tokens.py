@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, Protocol
@@ -12,8 +12,9 @@ import numpy as np
 
 from tunesmith.data.account import Account
 from tunesmith.data.backend import BATCH
-from tunesmith.data.flat import sizes
+from tunesmith.data.flat import FlatRows, Unkept, flat_rows, joined, sizes
 from tunesmith.data.render import Renderer, Supervise
+from tunesmith.data.shares import Made, Sharing, shared_out
 from tunesmith.errors import ConfigError, RowError
 from tunesmith.types import Example, Segment, TokenRow
 
@@ -21,33 +22,102 @@ OnLongRow = Literal["drop", "cut"]
 MIN_LENGTH = 3  # a begin token, a token of the prompt, a token of the answer
 
 
+Make = Callable[[Sequence[Example]], Sequence[list[TokenRow] | RowError]]
+Fit = Callable[[Example, list[TokenRow]], list[TokenRow]]
+Fault = tuple[str, str, bool]
+"""Why an example has no row: reason, message, and whether it is itself at fault."""
+
+
 def accounted(
-    examples: Iterable[Example],
-    make: Callable[[Sequence[Example]], Sequence[list[TokenRow] | RowError]],
-    fit: Callable[[Example, list[TokenRow]], list[TokenRow]],
+    examples: Sequence[Example],
+    make: Make,
+    fit: Fit,
     size: Callable[[TokenRow], int],
     max_length: int,
     account: Account,
-) -> list[TokenRow]:
+    *,
+    counted: Callable[[], int] = int,
+    note: str = "",
+    sharing: Sharing | None = None,
+) -> Sequence[TokenRow]:
     """The rows of every example, all accounted for: what `make` cannot render, and what `fit` leaves nothing of (it is
-    too long), is withdrawn. Raises DataError when the account finds too many bad rows."""
+    too long), is withdrawn. Raises DataError when the account finds too many bad rows.
+
+    note: what the account calls by how much `counted()` has grown. sharing: how several processes share out many
+    examples (None: by the machine's cores), which changes nothing in what comes of them.
+    """
     if max_length < MIN_LENGTH:
         raise ConfigError(f"data.max_length = {max_length}", f"at least {MIN_LENGTH} tokens")
-    rows: list[TokenRow] = []
-    files = set()
-    for example, made in _in_batches(examples, make):
-        files.add(example.ref.file)
-        if isinstance(made, RowError):
-            account.withdraw(example.ref, made.reason, made.got, bad=True)
-            continue
-        fitting = fit(example, made)
-        if not fitting:
-            longest = max(map(size, made))
-            account.withdraw(example.ref, "too_long", f"{longest:,} tokens; at most {max_length:,}")
-        rows += fitting
-    for file in sorted(files):
+    sharing = sharing or Sharing.by_cores()
+
+    def made(some: Sequence[Example]) -> Iterator[tuple[list[TokenRow], Fault | None]]:
+        for example, found in _in_batches(some, make):
+            if isinstance(found, RowError):
+                yield [], (found.reason, found.got, True)
+                continue
+            fitting = fit(example, found)
+            if fitting:
+                yield fitting, None
+            else:
+                longest = max(map(size, found))
+                yield [], ("too_long", f"{longest:,} tokens; at most {max_length:,}", False)
+
+    before = counted()
+    shared = _shared(examples, made, account, counted, sharing) if sharing.pays(len(examples)) else None
+    if shared is not None:
+        rows, grown = shared
+    else:
+        rows = []
+        for example, (fitting, fault) in zip(examples, made(examples), strict=True):
+            _withdraw(account, example, fault)
+            rows += fitting
+        grown = counted() - before
+    for file in sorted({example.ref.file for example in examples}):
         account.check(file)
+    if note:
+        account.notes[note] += grown
     return rows
+
+
+def _withdraw(account: Account, example: Example, fault: Fault | None) -> None:
+    if fault is not None:
+        reason, message, bad = fault
+        account.withdraw(example.ref, reason, message, bad=bad)
+
+
+def _shared(
+    examples: Sequence[Example],
+    made: Callable[[Sequence[Example]], Iterator[tuple[list[TokenRow], Fault | None]]],
+    account: Account,
+    counted: Callable[[], int],
+    sharing: Sharing,
+) -> tuple[Sequence[TokenRow], int] | None:
+    """The rows and by how much `counted()` grew, by several processes; None where flat arrays cannot hold them."""
+    files = {file: number for number, file in enumerate(dict.fromkeys(e.ref.file for e in examples))}
+
+    def work(part: range) -> Made:
+        notes, account.notes = account.notes, Counter()
+        before = counted()
+        rows: list[TokenRow] = []
+        faults = []
+        try:
+            for index, (fitting, fault) in zip(part, made(examples[part.start : part.stop]), strict=True):
+                rows += fitting
+                if fault is not None:
+                    faults.append((index, fault))
+            return flat_rows(rows, files), [faults, account.notes, counted() - before]
+        finally:
+            account.notes = notes
+
+    try:
+        parts = shared_out(len(examples), work, sharing)
+    except Unkept:
+        return None
+    for _, (faults, notes, _) in parts:
+        for index, fault in faults:
+            _withdraw(account, examples[index], fault)
+        account.notes.update(notes)
+    return FlatRows(joined([arrays for arrays, _ in parts]), list(files)), sum(said[2] for _, said in parts)
 
 
 def alone(rows: Sequence[TokenRow | RowError]) -> list[list[TokenRow] | RowError]:
@@ -56,21 +126,22 @@ def alone(rows: Sequence[TokenRow | RowError]) -> list[list[TokenRow] | RowError
 
 
 def _in_batches(
-    examples: Iterable[Example], make: Callable[[Sequence[Example]], Sequence[list[TokenRow] | RowError]]
+    examples: Sequence[Example], make: Make
 ) -> Iterator[tuple[Example, list[TokenRow] | RowError]]:
-    rest = iter(examples)
-    while batch := list(itertools.islice(rest, BATCH)):
+    for start in range(0, len(examples), BATCH):
+        batch = examples[start : start + BATCH]
         yield from zip(batch, make(batch), strict=True)
 
 
 def tokenise(
-    examples: Iterable[Example],
+    examples: Sequence[Example],
     renderer: Renderer,
     supervise: Supervise,
     max_length: int,
     on_long_row: OnLongRow,
     account: Account,
-) -> list[TokenRow]:
+    sharing: Sharing | None = None,
+) -> Sequence[TokenRow]:
     """Rows of at most `max_length` tokens, each with supervised tokens; see `accounted`.
 
     The account's notes count prompt_cut, answer_cut, text_split, split_by_turn and turns_too_long.
@@ -84,12 +155,17 @@ def tokenise(
             account.notes["turns_too_long"] += len(made) - len(fitting)
         return fitting
 
-    before = renderer.split_rows
-    rows = accounted(
-        examples, lambda some: renderer.rows_of(some, supervise), fit, _size, max_length, account
+    return accounted(
+        examples,
+        lambda some: renderer.rows_of(some, supervise),
+        fit,
+        _size,
+        max_length,
+        account,
+        counted=lambda: renderer.split_rows,
+        note="split_by_turn",
+        sharing=sharing,
     )
-    account.notes["split_by_turn"] += renderer.split_rows - before
-    return rows
 
 
 def _size(row: TokenRow) -> int:

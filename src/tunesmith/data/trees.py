@@ -8,7 +8,7 @@ have one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -59,12 +59,12 @@ def given_of(example: Example) -> dict[str, NDArray[np.float64]]:
 
 
 def tokenise_trees(
-    examples: Iterable[Example],
+    examples: Sequence[Example],
     renderer: Renderer,
     max_length: int,
     on_long_row: OnLongRow,
     account: Account,
-) -> list[TokenRow]:
+) -> Sequence[TokenRow]:
     """Rows of whose paths, prompt and one completion, none has more than `max_length` tokens; see `accounted`.
 
     `cut` takes the start of the prompt (a begin token stays), and the end of completions that do not fit with one

@@ -14,9 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.pipeline import make_pipeline
 
 from tunesmith.errors import DataError
 from tunesmith.evaluate import judged, ranking
@@ -120,6 +117,9 @@ def mean(train_answers: Sequence[str], num_rows: int) -> list[str]:
 
 def ridge(train_texts: Sequence[str], train_answers: Sequence[str], test_texts: Sequence[str]) -> list[str]:
     """What TF-IDF and ridge regression answer; the mean where the training texts have no word."""
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+
     _check("number", ("number",), train_answers, train_texts)
     values = _numbers(train_answers)
     vectorizer = vectorizer_of(train_texts)
@@ -203,6 +203,9 @@ TITLES = {b.name: b.title for baselines in BASELINES.values() for b in baselines
 
 def _classify(texts: Sequence[str], classes: Sequence[str], test_texts: Sequence[str]) -> list[str]:
     """Logistic regression on TF-IDF; with one class, or no word to learn from, the commonest class."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
     vectorizer = vectorizer_of(texts)
     if len(set(classes)) < 2 or vectorizer is None:
         return [Counter(classes).most_common(1)[0][0]] * len(test_texts)
@@ -216,6 +219,10 @@ def _classify(texts: Sequence[str], classes: Sequence[str], test_texts: Sequence
 def _classify_each(texts: Sequence[str], rows: Sequence[list[str]], test_texts: Sequence[str]) -> list[str]:
     """One logistic regression for each class that some but not all rows have; a class that all rows have is
     always named. Without a word to learn from: the commonest list."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.pipeline import make_pipeline
+
     names = sorted({name for row in rows for name in row})
     always = [name for name in names if all(name in row for row in rows)]
     told = [name for name in names if name not in always]

@@ -9,8 +9,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from scipy.sparse import vstack
-from sklearn.linear_model import LogisticRegression, Ridge
 
 from tunesmith.errors import DataError
 from tunesmith.evaluate.report_model import Judged, Judgement, LengthGroup
@@ -89,6 +87,9 @@ def _texts(examples: Sequence[Example]) -> list[str]:
 def _fitted(vectors: Any, scores: Any, train: Sequence[Example]) -> Callable[[Any], Any] | None:
     """The linear function of rows of several completions by their pairs, else of single ones by their scores. None
     where there is nothing to tell apart. vectors: (C, words) of all completions, in order; scores: (C,)."""
+    from scipy.sparse import vstack
+    from sklearn.linear_model import LogisticRegression, Ridge
+
     better, worse = _pairs(train)
     model: Any
     if better:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, Ridge
 
 from tunesmith.data.encode import HeadEncoder
 from tunesmith.evaluate.heads import HeadAnswerer, Outputs
@@ -82,6 +80,8 @@ def fit_probe(answerer: HeadAnswerer, train: Sequence[TokenRow], seed: int) -> L
 
 def _fit(encoder: HeadEncoder, x: NDArray[np.float64], y: NDArray[np.float64]) -> Linear:
     """x (N, H), y (N,) or (N, C); standardised for the fit, and folded back into weight and bias."""
+    from sklearn.linear_model import Ridge
+
     center, scale = x.mean(axis=0), x.std(axis=0)
     scale = np.maximum(scale, DEAD * np.median(scale))
     scaled = (x - center) / scale
@@ -102,6 +102,9 @@ def _softmax(
     x: NDArray[np.float64], y: NDArray[np.float64], num_classes: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(C, H), (C,) of a logistic regression; a class that no row has is never chosen."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     weight, bias = np.zeros((num_classes, x.shape[1])), np.full(num_classes, NEVER)
     present = np.unique(y).astype(int)
     if len(present) == 1:

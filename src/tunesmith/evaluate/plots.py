@@ -6,15 +6,15 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import matplotlib as mpl
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.evaluate.report_model import Judgement, Points, ReliabilityBin, Report
 from tunesmith.scoring import metric
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _INK = "#010203"
 _FAINT = "#040506"
@@ -89,8 +89,7 @@ def curve(
     """One small line chart. name: prefix of the ids inside, unique on a page. best_step: drawn as a vertical
     line. A legend only where there is more than one line; lines differ in colour and in dashes. along: what the lines
     go along. share: the axis goes from 0 to 1, with a line at one half."""
-    with mpl.rc_context(_settings(name)):
-        figure = Figure(figsize=(5.0, 2.7))
+    with _figure(name, 2.7) as figure:
         axes = figure.add_axes((0.125, 0.17, 0.855, 0.77))
         for number, (label, points) in enumerate(lines.items()):
             steps, values = zip(*points, strict=True)
@@ -128,8 +127,7 @@ def reliability(name: str, bins: Sequence[ReliabilityBin]) -> str:
     """Accuracy against confidence (arXiv:1706.04599, figure 1): a bar for each bin, a dot at its mean
     confidence that is larger the more rows it has, and the diagonal on which confidence is accuracy. name: as
     in `curve`."""
-    with mpl.rc_context(_settings(name)):
-        figure = Figure(figsize=(5.0, 3.6))
+    with _figure(name, 3.6) as figure:
         axes = figure.add_axes((0.125, 0.14, 0.83, 0.82))
         axes.bar(
             [b.low for b in bins],
@@ -160,8 +158,7 @@ def reliability(name: str, bins: Sequence[ReliabilityBin]) -> str:
 def shares(name: str, parts: Mapping[str, float]) -> str:
     """Parts of a whole as bars, the first on top, each with its share in words. name: as in `curve`."""
     whole = max(sum(parts.values()), 1e-12)
-    with mpl.rc_context(_settings(name)):
-        figure = Figure(figsize=(5.0, 0.34 * len(parts) + 0.15))
+    with _figure(name, 0.34 * len(parts) + 0.15) as figure:
         axes = figure.add_axes((0.24, 0.02, 0.6, 0.96))
         axes.barh(list(parts), [value / whole for value in parts.values()], color=_SERIES[0], height=0.62)
         for row, value in enumerate(parts.values()):
@@ -176,7 +173,19 @@ def shares(name: str, parts: Mapping[str, float]) -> str:
         return _svg(figure, name, "share of the time by part")
 
 
+@contextmanager
+def _figure(name: str, height: float) -> Iterator[Figure]:
+    """An empty figure, five inches wide, to draw on inside. Training does not wait for matplotlib: it loads here."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_settings(name)):
+        yield Figure(figsize=(5.0, height))
+
+
 def _svg(figure: Figure, name: str, title: str) -> str:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     buffer = io.StringIO()
     FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     return _inline(buffer.getvalue(), name, title)

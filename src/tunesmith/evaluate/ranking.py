@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from tunesmith.data.embed_rows import texts_in
 from tunesmith.scoring.ranking import DEPTH
@@ -68,6 +67,8 @@ def tfidf_ranking(
     train_texts: Sequence[str], train_answers: Sequence[str], test_texts: Sequence[str], offered: Offered
 ) -> list[str]:
     """What TF-IDF ranks first; see TFIDF_NOTE. Without a word in any text: the order of the file."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     vectorizer = TfidfVectorizer(sublinear_tf=True)
     has_words = vectorizer.build_analyzer()
     texts = [*train_texts, *train_answers, *offered.texts]

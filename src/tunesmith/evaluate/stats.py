@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, norm
 
 from tunesmith.errors import DataError
 from tunesmith.scoring import Pooled, Scores, metric, table
@@ -95,6 +94,8 @@ def bootstrap(rows: NDArray[Any], statistic: Statistic, settings: Settings = DEF
 
 def wilson(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927)."""
+    from scipy.stats import norm
+
     z2 = float(norm.ppf((1 + confidence) / 2)) ** 2
     p = successes / n
     middle = (p + z2 / (2 * n)) / (1 + z2 / n)
@@ -212,6 +213,8 @@ def perplexity_difference(
 def mcnemar(base: NDArray[Any], tuned: NDArray[Any]) -> Test:
     """Exact McNemar test (McNemar 1947) on paired right/wrong rows: of the rows on which the systems differ,
     each is as likely to favour the one as the other. No such row: p = 1."""
+    from scipy.stats import binomtest
+
     _same_length(base, tuned)
     gained = int((~base.astype(bool) & tuned.astype(bool)).sum())
     lost = int((base.astype(bool) & ~tuned.astype(bool)).sum())

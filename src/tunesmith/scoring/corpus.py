@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-from sacrebleu import BLEU, CHRF, extract_char_ngrams
 
 from tunesmith.scoring import text
 from tunesmith.scoring.pooled import Array, Columns, Floats, wholes
@@ -36,6 +35,8 @@ def score_text(references: Sequence[str], predictions: Sequence[str], labels: Se
 def bleu(references: Sequence[str], predictions: Sequence[str]) -> Columns:
     """sacrebleu's corpus BLEU (0 to 100) with its defaults: one reference, 13a words, up to four words in a
     run, exponential smoothing."""
+    from sacrebleu import BLEU
+
     metric = BLEU(
         effective_order=True
     )  # for the counts of a row; the corpus score below has it off, as sacrebleu
@@ -46,6 +47,8 @@ def bleu(references: Sequence[str], predictions: Sequence[str]) -> Columns:
 
 def _bleu(reference: Array, counts: Array, weights: Floats) -> Floats:
     """counts: (U, 10) length of the answer and of the reference, then right and all runs of 1 to 4 words."""
+    from sacrebleu import BLEU
+
     order = (counts.shape[1] - 2) // 2
     return np.array(
         [
@@ -64,6 +67,8 @@ def _bleu(reference: Array, counts: Array, weights: Floats) -> Floats:
 def chrf(references: Sequence[str], predictions: Sequence[str]) -> Columns:
     """chrF2 (0 to 100) of the corpus, as sacrebleu's default (WMT 2015, W15-3049): runs of 1 to 6 characters
     without white space, recall weighted twice."""
+    from sacrebleu import CHRF, extract_char_ngrams
+
     orders = range(1, CHRF.CHAR_ORDER + 1)
     counts = np.empty((len(references), 3 * len(orders)))
     for row, (reference, prediction) in enumerate(zip(references, predictions, strict=True)):
@@ -80,6 +85,8 @@ def chrf(references: Sequence[str], predictions: Sequence[str]) -> Columns:
 
 def _chrf(reference: Array, counts: Array, weights: Floats) -> Floats:
     """counts: (U, 18), for each order the runs of the answer, of the reference, and shared ones."""
+    from sacrebleu import CHRF
+
     got, wanted, shared = np.moveaxis((weights @ counts).reshape(len(weights), -1, 3), 2, 0)
     used = (got > 0) & (wanted > 0)
     orders = np.maximum(used.sum(axis=1), 1)

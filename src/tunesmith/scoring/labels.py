@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import precision_recall_fscore_support
 
 from tunesmith.errors import DataError, near_miss
 from tunesmith.scoring.pooled import Array, Floats
@@ -85,6 +84,8 @@ def averages(codes: Codes) -> dict[str, float]:
     macro and weighted: over the classes that occur in the references. micro: over all classes, so an answer
     that is no valid class lowers recall only.
     """
+    from sklearn.metrics import precision_recall_fscore_support
+
     present = sorted(set(codes.reference.tolist()))
     every = list(range(len(codes.classes)))
     out: dict[str, float] = {}
@@ -103,6 +104,8 @@ def averages(codes: Codes) -> dict[str, float]:
 
 def per_class(codes: Codes) -> dict[str, dict[str, float]]:
     """class -> precision, recall, f1, support (rows of that class) and predicted (answers naming it)."""
+    from sklearn.metrics import precision_recall_fscore_support
+
     numbers = list(range(len(codes.classes)))
     precision, recall, f1, support = precision_recall_fscore_support(
         codes.reference, codes.predicted, labels=numbers, average=None, zero_division=0

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tunesmith.errors import DataError
 from tunesmith.scoring.pooled import Array, Columns, Floats
@@ -76,11 +75,15 @@ def auroc(reference: Floats, probabilities: Floats) -> float:
     where there is none. For two classes that exclude each other give one column: the second class is the
     positive one.
     """
+    from sklearn.metrics import roc_auc_score
+
     return _mean_over_classes(roc_auc_score, reference, probabilities)
 
 
 def auprc(reference: Floats, probabilities: Floats) -> float:
     """Area under the precision-recall curve as average precision; averaged as `auroc`."""
+    from sklearn.metrics import average_precision_score
+
     return _mean_over_classes(average_precision_score, reference, probabilities)
 
 

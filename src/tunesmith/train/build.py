@@ -16,6 +16,7 @@ from tunesmith.config.run import Run
 from tunesmith.config.tuning import PROMPTED
 from tunesmith.core.heads import PooledHead
 from tunesmith.core.objective import Objective
+from tunesmith.core.recompute import recompute
 from tunesmith.data.encode import HeadEncoder
 from tunesmith.data.template import apply_choice, choose_template
 from tunesmith.errors import ConfigError
@@ -93,6 +94,8 @@ def build(run: Run, rows: Sequence[TokenRow], data_hashes: dict[str, str]) -> Bu
     new_ids = with_template(loaded, run.model.template) if writes_after_prompt(loaded) else []
     notes = loaded.notes + start_head(run, loaded, rows) + prepare(loaded, run.method, new_ids)
     train = run.train
+    if train.activation_checkpointing:
+        _run_again(run, loaded)
     assert train.batch_size is not None
     assert train.threads is not None
     source = StaticSource(
@@ -117,6 +120,19 @@ def build(run: Run, rows: Sequence[TokenRow], data_hashes: dict[str, str]) -> Bu
         config_hash(run, loaded.base_hash, data_hashes),
     )
     return Built(loaded, make_objective(run.method), source, state, notes)
+
+
+def _run_again(run: Run, loaded: Loaded) -> None:
+    """Raises ConfigError where the layers cannot."""
+    problem = "learned tokens come to the layers as a cache, which a second pass would fill again"
+    if run.method.tuning != "prefix":
+        problem = "" if recompute(loaded.model.module) else "this architecture has no layers for it"
+    if problem:
+        raise ConfigError(
+            f"train.activation_checkpointing=true, but {problem}",
+            "layers that can run again on the way back",
+            "leave it out, or choose another model or method.tuning",
+        )
 
 
 def start_head(run: Run, loaded: Loaded, rows: Sequence[TokenRow]) -> list[str]:
@@ -158,7 +174,7 @@ def make_objective(method: Method) -> Objective:
 def config_hash(run: Run, base_hash: str, data_hashes: dict[str, str]) -> str:
     """Of everything that decides the numbers; not of names, folders, the evaluation or the time limit."""
     parts = run.model_dump(include={"seed", "data", "model", "method", "train"}, mode="json")
-    for name in ("max_minutes", "keep_checkpoints", "micro_batch_tokens"):
+    for name in ("max_minutes", "keep_checkpoints", "micro_batch_tokens", "activation_checkpointing"):
         parts["train"].pop(name)
     for name in ("train", "validation", "test", "on_bad_row"):
         parts["data"].pop(name)

@@ -41,35 +41,57 @@ FIRST_TOKENS = 4096
 
 @dataclass(frozen=True)
 class Estimate:
-    """micro_batch_tokens: the chosen size. seconds_per_token: of training. peak_bytes: of the child with it."""
+    """micro_batch_tokens: the chosen size. seconds_per_token: of training. peak_bytes: of the child with it.
+    activation_checkpointing: whether it took that."""
 
     micro_batch_tokens: int
     seconds_per_token: float
     peak_bytes: int
     available_bytes: int
     tried: tuple[int, ...]
+    activation_checkpointing: bool = False
 
 
 def probe(run: Run, rows: Sequence[TokenRow]) -> Estimate:
-    """Measure in a child process, halving the micro-batch until it fits; ResourceError where one row does not."""
+    """Measure in a child process, halving the micro-batch until it fits; where the longest row alone does not, once
+    more with activation checkpointing, unless the recipe decides on that. ResourceError where that does not fit."""
     longest = int(sizes(rows)[0].max())
     size = max(run.train.micro_batch_tokens or FIRST_TOKENS, longest)
+    saves = bool(run.train.activation_checkpointing)
+    may_save = (
+        run.train.activation_checkpointing is None and run.method.tuning != "prefix"
+    )  # see `train.build`
     tried: list[int] = []
     while True:
         tried.append(size)
         available = available_memory()
-        measured = _run_child(run, rows, size)
+        measured = _run_child(_saving(run, saves), rows, size)
         if isinstance(measured, dict) and measured["peak_bytes"] <= SHARE * available:
             return Estimate(
-                size, measured["seconds_per_token"], int(measured["peak_bytes"]), available, tuple(tried)
+                size,
+                measured["seconds_per_token"],
+                int(measured["peak_bytes"]),
+                available,
+                tuple(tried),
+                saves,
             )
+        if size <= longest and not saves and may_save:
+            saves = True
+            continue
         if size <= longest:
             raise ResourceError(
                 f"a micro-batch of {size} tokens does not fit: {_describe(measured)}; {available / 1e9:.1f} GB free",
                 "a smaller model, shorter rows or more memory",
-                "set data.max_length lower, use method.tuning=lora, choose a smaller model, or free memory",
+                "set data.max_length lower, use method.tuning=lora, choose a smaller model, or free memory"
+                + ("" if saves else "; or leave out train.activation_checkpointing=false"),
             )
         size = max(longest, size // 2)
+
+
+def _saving(run: Run, saves: bool) -> Run:
+    """The run with activation checkpointing decided."""
+    train = run.train.model_copy(update={"activation_checkpointing": saves})
+    return run.model_copy(update={"train": train})
 
 
 def _describe(measured: dict[str, float] | int) -> str:

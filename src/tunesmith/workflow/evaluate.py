@@ -137,12 +137,13 @@ def _rows(opened: Opened, examples: Sequence[Example], settings: Run, account: A
     if examples[0].completions and isinstance(opened.renderer, Renderer):
         return tokenise_trees(examples, opened.renderer, opened.context, settings.data.on_long_row, account)
     if isinstance(opened.renderer, HeadEncoder):
-        return encode(examples, opened.renderer, opened.context, settings.data.on_long_row, account)
+        return [*encode(examples, opened.renderer, opened.context, settings.data.on_long_row, account)]
     if isinstance(opened.renderer, PairEncoder):
-        return encode_pairs(examples, opened.renderer, opened.context, settings.data.on_long_row, account)
+        return [*encode_pairs(examples, opened.renderer, opened.context, settings.data.on_long_row, account)]
     own: Supervise = settings.method.supervise if isinstance(settings.method, SftConfig) else "assistant"
     supervise: Supervise = "all" if examples[0].text is not None else own
-    return tokenise(examples, opened.renderer, supervise, opened.context, settings.data.on_long_row, account)
+    long = settings.data.on_long_row
+    return [*tokenise(examples, opened.renderer, supervise, opened.context, long, account)]
 
 
 def _new_proof(

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression, Ridge
 
 from tunesmith.config.judged import Judged, PreferenceConfig, RankingConfig, RewardConfig, UnpairedConfig
 from tunesmith.config.methods import Method
@@ -76,6 +75,8 @@ def probe(proof: Proof, method: RewardConfig, base: Model, train: Sequence[Token
 
 def _linear(features: Sequence[NDArray[np.float64]], rows: Sequence[TokenRow]) -> NDArray[np.float64]:
     """(H,) from the features (K, H) of each row's answers."""
+    from sklearn.linear_model import LogisticRegression, Ridge
+
     scores = [row.given[SCORES] for row in rows]
     if all(len(of_row) == 1 for of_row in scores):
         fitted = Ridge().fit(np.concatenate(features), np.concatenate(scores))

@@ -30,7 +30,7 @@ from tunesmith.config.run import Run
 from tunesmith.config.tuning import Writes
 from tunesmith.data.account import Account, FileCount
 from tunesmith.data.columns import Mapping as Meaning
-from tunesmith.data.flat import FlatExamples, FlatRows, Unkept, flat_examples, flat_rows
+from tunesmith.data.flat import FlatExamples, FlatRows, Unkept, files_of, flat_examples, flat_rows
 from tunesmith.data.folders import sources_of
 from tunesmith.data.load import Splits
 from tunesmith.data.peer_formats import Turns
@@ -192,9 +192,9 @@ def keep(key: str, kept: Kept, sink: EventSink) -> None:
 def _write(aside: Path, kept: Kept) -> None:
     splits, account = kept.splits, kept.splits.account
     account.flush()
-    refs = [row.ref for split in SPLITS for row in kept.rows[split]]
-    refs += [example.ref for split in SPLITS for example in vars(splits)[split]]
-    names = {file: index for index, file in enumerate(dict.fromkeys(ref.file for ref in refs))}
+    written = [*(kept.rows[split] for split in SPLITS), *(vars(splits)[split] for split in SPLITS)]
+    files = dict.fromkeys(file for some in written for file in files_of(some))
+    names = {file: index for index, file in enumerate(files)}
     for split in SPLITS:
         arrays = {f"rows-{split}-{k}": v for k, v in flat_rows(kept.rows[split], names).items()}
         arrays |= {f"examples-{split}-{k}": v for k, v in flat_examples(vars(splits)[split], names).items()}

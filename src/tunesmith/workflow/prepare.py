@@ -20,7 +20,7 @@ from tunesmith.data import folders
 from tunesmith.data.account import Account
 from tunesmith.data.class_pairs import class_pairs
 from tunesmith.data.encode import HeadEncoder, encode, span_labels
-from tunesmith.data.flat import sizes
+from tunesmith.data.flat import refs_of, sizes
 from tunesmith.data.load import Splits, few_collections, lengths, load_splits, preview, tokenise
 from tunesmith.data.others import with_others
 from tunesmith.data.pairs import PairEncoder, encode_pairs
@@ -88,7 +88,7 @@ class Prepared:
 
     def examples(self, split: str) -> list[Example]:
         """The examples of a split whose rows are in use."""
-        kept = {row.ref for row in self.rows[split]}
+        kept = set(refs_of(self.rows[split]))
         examples: Sequence[Example] = vars(self.splits)[split]
         return [e for e in examples if e.ref in kept]
 
@@ -197,7 +197,7 @@ def _with_kept(run: Run, kept: Kept) -> tuple[Run, dict[str, str]]:
 
 def _rows_of(
     run: Run, splits: Splits, renderer: AnyEncoder, limit: int, folder: Path
-) -> dict[str, list[TokenRow]]:
+) -> dict[str, Sequence[TokenRow]]:
     """Split -> token rows. Raises DataError where training has none."""
     rows = {name: _rows(run, vars(splits)[name], renderer, limit, splits.account) for name in SPLITS}
     if not rows["train"]:
@@ -216,7 +216,7 @@ def _paired(splits: Splits, seed: int) -> Splits:
 
 def _rows(
     run: Run, examples: Sequence[Example], renderer: AnyEncoder, limit: int, account: Account
-) -> list[TokenRow]:
+) -> Sequence[TokenRow]:
     if isinstance(renderer, HeadEncoder):
         return encode(examples, renderer, limit, run.data.on_long_row, account)
     if isinstance(renderer, PairEncoder):

@@ -188,6 +188,7 @@ def _carry_out(
     if latest is None:
         estimate = _estimate(prepared, sink)
         prepared.run.train.micro_batch_tokens = estimate.micro_batch_tokens
+        prepared.run.train.activation_checkpointing = estimate.activation_checkpointing
         folder.config.write_text(explain(prepared.run, prepared.reasons))
     prepare_seconds = time.monotonic() - started
     built = build(prepared.run, prepared.rows["train"], prepared.splits.hashes)
@@ -214,7 +215,14 @@ def _carry_out(
 def _estimate(prepared: Prepared, sink: EventSink) -> Estimate:
     sink("phase", name="estimate", text="running the largest micro-batch in a child process")
     estimate = probe(prepared.run, prepared.rows["train"])
-    if len(estimate.tried) > 1:
+    saves = estimate.activation_checkpointing and not prepared.run.train.activation_checkpointing
+    if saves:
+        sink(
+            "warning",
+            text="one row does not fit the memory as it is: activation checkpointing is used, for about a third more "
+            "work in each step (results do not depend on it)",
+        )
+    if estimate.micro_batch_tokens < estimate.tried[0]:
         sink(
             "warning",
             text=f"a micro-batch of {estimate.tried[0]:,} tokens does not fit; "
@@ -344,6 +352,8 @@ def _validation(prepared: Prepared) -> prove.Proof:
 def _check_watch(prepared: Prepared) -> None:
     """Raises ConfigError where the metric that shall choose the best step will not be measured."""
     watch, known = prepared.run.train.watch, {"loss"}
+    if watch in known:
+        return
     proof = _validation(prepared)
     if proof.examples:
         answers = proof.references

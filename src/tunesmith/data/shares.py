@@ -1,0 +1,119 @@
+"""Many rows shared out among processes: Python's own work on a row takes one core, however many there are.
+
+The processes are forked, so they have the rows without a copy, and run nothing but this work. What they make of a part
+they write into files, which the parent takes in the order of the rows. A part that a process did not end (it met an
+error, or was killed) the parent does itself: it meets an error as if it had been alone.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunesmith.config.machine import physical_cores
+
+Made = tuple[Mapping[str, NDArray[Any]], Any]
+"""Arrays by name, and what JSON can say beside them."""
+Work = Callable[[range], Made]
+SAID = "said.json"
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """processes: how many; least: rows from which they pay; part: rows that are worked on at a time."""
+
+    processes: int
+    least: int = 50_000
+    part: int = 10_000
+
+    @classmethod
+    def by_cores(cls) -> Sharing:
+        """One process for each core; none elsewhere than on Linux, where a fork is not safe or not there."""
+        return cls(physical_cores() if sys.platform == "linux" else 1)
+
+    def pays(self, count: int) -> bool:
+        return self.processes > 1 and count >= self.least
+
+
+def shared_out(count: int, work: Work, sharing: Sharing) -> list[Made]:
+    """What `work` makes of each part of range(count), in order."""
+    parts = [range(at, min(at + sharing.part, count)) for at in range(0, count, sharing.part)]
+    with tempfile.TemporaryDirectory(prefix="tunesmith-rows-") as name:
+        tasks = [(part, Path(name) / str(part.start)) for part in parts]
+        _run([tasks[number :: sharing.processes] for number in range(sharing.processes)], work)
+        return [_read(folder) if (folder / SAID).exists() else work(part) for part, folder in tasks]
+
+
+def _run(shares: Sequence[Sequence[tuple[range, Path]]], work: Work) -> None:
+    """Ends when every process has ended, however it did."""
+    running: set[int] = set()
+    try:
+        with _tokenizers_alone(), warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # of threads: what runs below needs none of theirs
+            for share in shares:
+                process = os.fork()
+                if process == 0:
+                    _child(share, work)
+                running.add(process)
+        for process in tuple(running):
+            os.waitpid(process, 0)
+            running.remove(process)
+    finally:
+        for process in running:
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+
+
+def _child(share: Sequence[tuple[range, Path]], work: Work) -> NoReturn:
+    """Never returns: what the parent was about to do is not this process's."""
+    parent = os.getppid()
+    try:
+        gc.freeze()  # the parent's rows, which a search for garbage would copy
+        for part, folder in share:
+            if os.getppid() != parent:
+                break
+            _write(folder, *work(part))
+    finally:
+        os._exit(0)
+
+
+def _write(folder: Path, arrays: Mapping[str, NDArray[Any]], said: Any) -> None:
+    """What is said goes last: a folder that holds it is whole."""
+    folder.mkdir()
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+    (folder / SAID).write_text(json.dumps(said))
+
+
+def _read(folder: Path) -> Made:
+    arrays = {path.stem: np.load(path, allow_pickle=False) for path in folder.glob("*.npy")}
+    return arrays, json.loads((folder / SAID).read_text())
+
+
+@contextmanager
+def _tokenizers_alone() -> Iterator[None]:
+    """Inside, a process that is forked tokenises on its one core: its threads did not come with it."""
+    name = "TOKENIZERS_PARALLELISM"
+    before = os.environ.get(name)
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before

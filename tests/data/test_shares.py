@@ -1,0 +1,171 @@
+"""Rows shared out among processes are those of one process, bit for bit, and so is what is said of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.data.chats import STYLES, renderer
+from tests.data.test_backend import WORDPIECE, same
+from tests.data.test_flat import FILES, tree
+from tunesmith.config.run import DataConfig
+from tunesmith.data.account import Account
+from tunesmith.data.encode import HeadEncoder, encode
+from tunesmith.data.flat import FlatRows, flat_examples, flat_rows, joined
+from tunesmith.data.load import read_examples, tokenise
+from tunesmith.data.shares import Made, Sharing, shared_out
+from tunesmith.errors import DataError
+from tunesmith.types import Example, TokenRow
+
+ALONE, SHARED = Sharing(1), Sharing(2, least=50, part=40)
+STRIPS = next(name for name, style in STYLES.items() if style.splits)
+WORDS = "red green blue old new box cup tree \u00e9 \ud83d\ude00".split()
+
+Tokenise = Callable[[Sequence[Example], Account, Sharing], Sequence[TokenRow]]
+
+
+def chats(path: Path, count: int, share_bad: float) -> str:
+    """Conversations of one or two turns; a noncharacter in a text is found only when it is rendered."""
+    rng = random.Random(count)
+
+    def text() -> str:
+        return " ".join(rng.choices(WORDS, k=rng.randint(1, 9)))
+
+    rows = []
+    for _ in range(count):
+        turns = [{"role": role, "content": text()} for role in ("user", "assistant") * rng.randint(1, 2)]
+        if rng.random() < share_bad:
+            turns[0]["content"] = rng.choice(["a\ufdd0", ""])
+        rows.append({"messages": turns})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def outcome(files: list[str], on_bad_row: Any, tokenise: Tokenise, sharing: Sharing, folder: Path) -> Any:
+    """Rows, counts, notes in their order, the list of dropped rows, and what was refused."""
+    account = Account(on_bad_row, folder)
+    rows: Sequence[TokenRow] = []
+    refused = ""
+    try:
+        examples, _ = read_examples(files, DataConfig(train=files), account)
+        account.repeat(examples[3].ref, 1)
+        rows = tokenise([*examples, examples[3]], account, sharing)
+    except DataError as error:
+        refused = str(error)
+    account.flush()
+    dropped = (folder / "dropped.jsonl").read_bytes() if (folder / "dropped.jsonl").exists() else b""
+    counts = {
+        name: vars(count) | {"first": {reason: str(error) for reason, error in count.first.items()}}
+        for name, count in account.files.items()
+    }
+    notes = (
+        [] if refused else list(account.notes.items())
+    )  # a run that is refused tells nobody what it repaired
+    return rows, counts, notes, dropped, refused.replace(str(folder), "")
+
+
+def by_template(name: str, max_length: int, on_long_row: Any) -> Tokenise:
+    return lambda examples, account, sharing: tokenise(
+        examples, renderer(name), "assistant", max_length, on_long_row, account, sharing
+    )
+
+
+def by_head(examples: Sequence[Example], account: Account, sharing: Sharing) -> Sequence[TokenRow]:
+    last = [Example(e.ref, e.messages[-2:]) for e in examples]
+    encoder = HeadEncoder(WORDPIECE, "classify", ["red", "blue"])
+    return encode(last, encoder, 8, "cut", account, sharing)
+
+
+@pytest.mark.parametrize(
+    ("tokenise", "bad", "on_bad_row"),
+    [
+        (by_template("chatml, pad == eos", 40, "cut"), 0.03, "skip"),
+        (by_template("chatml, pad == eos", 30, "drop"), 0.03, "skip"),
+        (by_template(STRIPS, 60, "drop"), 0.03, "skip"),
+        (by_template("chatml, pad == eos", 40, "cut"), 0.5, "skip"),
+        (by_template("chatml, pad == eos", 40, "cut"), 0.01, "stop"),
+        (by_head, 0.0, "skip"),
+    ],
+    ids=["cut", "dropped", "a row for each turn", "refused", "stopped", "a head"],
+)
+def test_several_processes_make_what_one_makes(
+    tmp_path: Path, tokenise: Tokenise, bad: float, on_bad_row: Any
+) -> None:
+    files = [chats(tmp_path / "a.jsonl", 900, bad), chats(tmp_path / "b.jsonl", 1100, bad)]
+    one, *said = outcome(files, on_bad_row, tokenise, ALONE, tmp_path / "one")
+    several, *said_too = outcome(files, on_bad_row, tokenise, SHARED, tmp_path / "several")
+    assert said == said_too
+    assert len(one) == len(several)
+    assert isinstance(several, FlatRows) == bool(several)
+    same(list(several), list(one))
+    assert bool(said[-1]) == (bad == 0.5 or on_bad_row == "stop")
+
+
+def test_few_rows_stay_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fork", lambda: pytest.fail("a process for few rows"))
+    rows, *_ = outcome(
+        [chats(tmp_path / "a.jsonl", 48, 0)],
+        "skip",
+        by_template("chatml, pad == eos", 99, "cut"),
+        SHARED,
+        tmp_path / "run",
+    )
+    assert len(rows) >= 49
+
+
+def test_examples_flattened_by_several_processes(tmp_path: Path) -> None:
+    file = chats(tmp_path / "a.jsonl", 300, 0)
+    examples, _ = read_examples([file], DataConfig(train=[file]), Account())
+    one, several = (flat_examples(examples, {file: 0}, sharing) for sharing in (ALONE, SHARED))
+    assert one.keys() == several.keys()
+    for name in one:
+        assert one[name].dtype == several[name].dtype
+        assert one[name].tolist() == several[name].tolist()
+
+
+@pytest.mark.parametrize("cuts", [(0, 13), (1, 39), (40, 40)])
+def test_flat_rows_joined_are_the_rows_flattened_together(cuts: tuple[int, int]) -> None:
+    rows = [tree(line) for line in range(40)]
+    first, second = cuts
+    parts = [flat_rows(part, FILES) for part in (rows[:first], rows[first:second], rows[second:])]
+    whole = flat_rows(rows, FILES)
+    for name, array in joined(parts).items():
+        assert (array.dtype, array.tolist()) == (whole[name].dtype, whole[name].tolist()), name
+
+
+def test_parts_come_in_order_and_those_of_a_process_that_died_are_made_here() -> None:
+    here = os.getpid()
+
+    def work(part: range) -> Made:
+        if part.start == 30 and os.getpid() != here:
+            os._exit(9)
+        return {"square": np.array(part) ** 2}, [part.start, os.getpid() == here]
+
+    made = shared_out(100, work, Sharing(2, part=10))
+    assert np.concatenate([arrays["square"] for arrays, _ in made]).tolist() == [i * i for i in range(100)]
+    assert [start for _, (start, _) in made] == list(range(0, 100, 10))
+    assert [in_parent for _, (_, in_parent) in made] == [i % 2 == 1 and i >= 3 for i in range(10)]
+
+
+def test_an_error_is_met_as_if_alone() -> None:
+    def work(part: range) -> Made:
+        raise DataError(f"rows from {part.start}", "none")
+
+    with pytest.raises(DataError, match="rows from 0"):
+        shared_out(100, work, Sharing(2, part=10))
+
+
+def test_the_environment_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = lambda part: ({}, os.environ["TOKENIZERS_PARALLELISM"])  # noqa: E731
+    for before in (None, "true"):
+        if before is not None:
+            monkeypatch.setenv("TOKENIZERS_PARALLELISM", before)
+        assert {said for _, said in shared_out(20, seen, Sharing(2, part=10))} == {"false"}
+        assert os.environ.get("TOKENIZERS_PARALLELISM") == before
