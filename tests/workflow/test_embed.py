@@ -14,14 +14,12 @@ from safetensors.torch import load_file
 
 import tunesmith
 from tests.workflow.conftest import label_rows, read_jsonl, settings, write_jsonl
-from tests.workflow.test_heads import encoder
 from tunesmith.config.run import Run
 from tunesmith.errors import ConfigError, DataError
 from tunesmith.workflow.evaluate import compare, evaluate
 from tunesmith.workflow.predict import predict
 from tunesmith.workflow.train import resume
 
-__all__ = ["encoder"]
 pytestmark = pytest.mark.usefixtures("quick")
 
 WORDS = (

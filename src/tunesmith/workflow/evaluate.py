@@ -135,7 +135,9 @@ def _columns(settings: Run, model: str) -> DataConfig:
 
 def _rows(opened: Opened, examples: Sequence[Example], settings: Run, account: Account) -> list[TokenRow]:
     if examples[0].completions and isinstance(opened.renderer, Renderer):
-        return tokenise_trees(examples, opened.renderer, opened.context, settings.data.on_long_row, account)
+        return [
+            *tokenise_trees(examples, opened.renderer, opened.context, settings.data.on_long_row, account)
+        ]
     if isinstance(opened.renderer, HeadEncoder):
         return [*encode(examples, opened.renderer, opened.context, settings.data.on_long_row, account)]
     if isinstance(opened.renderer, PairEncoder):
