@@ -218,7 +218,7 @@ class JudgeReward(Reward):
     """Sampling temperature that is asked for. Null: the endpoint's own."""
 
     timeout: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds that one reply may take."""
+    """Seconds for which the endpoint may be silent."""
 
     retries: Annotated[int, Field(ge=0)] = 4
     """How often a question is asked again: after too many requests (429), a fault there (408, 5xx), a timeout, or a

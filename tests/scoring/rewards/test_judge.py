@@ -178,7 +178,7 @@ def test_a_reply_that_does_not_come(endpoint: Endpoint) -> None:
 
     endpoint.reply = reply
     assert judge(endpoint, ["a"], timeout=0.15) == [0.9]
-    with pytest.raises(ModelError, match=r"no reply within 0.05 s"):
+    with pytest.raises(ModelError, match=r"no word within 0.05 s"):
         judge(endpoint, ["b"], timeout=0.05, retries=0)
 
 

@@ -52,6 +52,12 @@ def breaks(prompts, answers, rows):
 def breaks_on_one(prompt, answer, row):
     return helper([answer])
 
+def breaks_inside_a_library(prompts, answers, rows):
+    return np.ones(3).reshape(2)
+
+def two_arguments(prompts, answers):
+    return [1.0 for _ in answers]
+
 def helper(answers):
     return [1 / (len(a) - 3) for a in answers]
 
@@ -129,6 +135,26 @@ def test_an_error_says_where_and_on_which_row(module: str) -> None:
     assert isinstance(found.value.__cause__, ZeroDivisionError)
     with pytest.raises(DataError, match=r"2 answers, rows.jsonl:1 to rows.jsonl:2, the first 'ab'"):
         scores(f"{module}:breaks", ["ab", "abc"])
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "words"),
+    [
+        ("breaks_inside_a_library", "    return np.ones(3).reshape(2)", "with ValueError: cannot reshape"),
+        ("two_arguments", "def two_arguments(prompts, answers):", "with TypeError: two_arguments() takes 2"),
+    ],
+)
+def test_an_error_is_placed_in_the_functions_own_file(module: str, name: str, line: str, words: str) -> None:
+    with pytest.raises(DataError) as found:
+        scores(f"{module}:{name}", ["a"])
+    number = FUNCTIONS.splitlines().index(line) + 1
+    assert f"rewards_of_test.py:{number} " in str(found.value)
+    assert words in str(found.value)
+
+
+def test_an_error_of_compiled_code_is_placed_too() -> None:
+    with pytest.raises(DataError, match=r"operator:truediv failed at .*function.py:\d+ .*TypeError"):
+        scores("operator:truediv", ["a"])
 
 
 def test_prompts_and_rows_as_functions_see_them() -> None:

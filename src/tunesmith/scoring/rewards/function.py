@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 import traceback
@@ -43,14 +44,13 @@ class FunctionPart:
         try:
             return self.function(*arguments)
         except Exception as error:
-            frame = traceback.extract_tb(error.__traceback__)[-1]
             if len(examples) == 1:
                 on = f"{examples[0].ref}, answer {clipped(answers[0])}"
             else:
                 on = f"{len(examples)} answers, {examples[0].ref} to {examples[-1].ref}"
                 on += f", the first {clipped(answers[0])}"
             raise DataError(
-                f"reward function {self.path} failed at {frame.filename}:{frame.lineno} ({frame.line}) "
+                f"reward function {self.path} failed at {_place(self.function, error)} "
                 f"with {type(error).__name__}: {error}; row {on}",
                 "a number for every answer",
                 "mend the function",
@@ -68,6 +68,21 @@ class FunctionPart:
             got = clipped(repr(found))
             raise DataError(f"reward function {self.path} returned {got}", wanted, "mend the function")
         return values.astype(np.float64)
+
+
+def _place(function: Function, error: Exception) -> str:
+    """The last line of the function's own file on the way to the error; its first line where it was never entered (a
+    wrong number of arguments); the last line of all where it has no file (compiled code)."""
+    frames = traceback.extract_tb(error.__traceback__)
+    try:
+        file, first = inspect.getsourcefile(function), inspect.getsourcelines(function)[1]
+    except (TypeError, OSError):
+        file, first = None, 0
+    own = [f for f in frames if f.filename == file]
+    if file and not own:
+        return f"{file}:{first}"
+    last = own[-1] if own else frames[-1]
+    return f"{last.filename}:{last.lineno} ({last.line})"
 
 
 def function_part(spec: FunctionReward) -> FunctionPart:

@@ -116,7 +116,7 @@ class JudgePart:
         try:
             response = client.post(f"{self.spec.url.rstrip('/')}/chat/completions", content=json.dumps(body))
         except httpx2.TimeoutException:
-            return Failed(f"no reply within {self.spec.timeout:g} s")
+            return Failed(f"no word within {self.spec.timeout:g} s")
         except httpx2.HTTPError as error:
             return Failed(f"{type(error).__name__}: {error}")
         if response.status_code != 200:
