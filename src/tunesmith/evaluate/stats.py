@@ -181,8 +181,8 @@ macro_f1_interval = pooled_interval
 def perplexity_interval(nll: Floats, tokens: NDArray[np.int64], settings: Settings = DEFAULT) -> Interval:
     """Perplexity with its interval. nll: (N,) summed nats of each row; tokens: (N,) how many it has."""
     rows = _token_rows(nll, tokens)
-    value = float(_rate(rows, np.ones((1, len(rows))))[0])
-    low, high = bootstrap(rows, _rate, settings) if len(rows) > 1 else (-math.inf, math.inf)
+    value = float(ratio_of_sums(rows, np.ones((1, len(rows))))[0])
+    low, high = bootstrap(rows, ratio_of_sums, settings) if len(rows) > 1 else (-math.inf, math.inf)
     return Interval(_exp(value), _exp(low), _exp(high), len(rows), "bootstrap")
 
 
@@ -202,7 +202,9 @@ def perplexity_difference(
     rows = np.concatenate([_token_rows(base, tokens), _token_rows(tuned, tokens)[:, :1]], axis=1)
 
     def change(rows: NDArray[Any], weights: Floats) -> Floats:
-        return np.asarray(np.exp(_rate(rows[:, [2, 1]], weights)) - np.exp(_rate(rows, weights)))
+        return np.asarray(
+            np.exp(ratio_of_sums(rows[:, [2, 1]], weights)) - np.exp(ratio_of_sums(rows, weights))
+        )
 
     value = float(change(rows, np.ones((1, len(rows))))[0])
     low, high = bootstrap(rows, change, settings) if len(rows) > 1 else (-math.inf, math.inf)
@@ -335,7 +337,8 @@ def _mean(rows: NDArray[Any], weights: Floats) -> Floats:
     return np.asarray(weights @ rows[:, 0] / weights.sum(axis=1))
 
 
-def _rate(rows: NDArray[Any], weights: Floats) -> Floats:
+def ratio_of_sums(rows: NDArray[Any], weights: Floats) -> Floats:
+    """Sum of the first column / sum of the second: a mean over what the second counts."""
     return np.asarray((weights @ rows[:, 0]) / (weights @ rows[:, 1]))
 
 

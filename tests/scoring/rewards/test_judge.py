@@ -1,0 +1,256 @@
+"""Judges, asked over HTTP: a real server on this machine that answers as it is told."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.scoring.rewards.rows import row
+from tunesmith.config.rewards import JudgeReward
+from tunesmith.errors import ConfigError, ModelError
+from tunesmith.scoring.rewards.judge import judge_part, question, read_mark, retry_after
+
+Reply = tuple[int, dict[str, str], str]
+PROMPT = "Q {prompt} A {answer} R {reference} from {low} to {high} as {json}"
+
+
+def says(text: str, status: int = 200, **headers: str) -> Reply:
+    body = json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]})
+    return status, {k.replace("_", "-"): v for k, v in headers.items()}, body
+
+
+@dataclass
+class Endpoint:
+    """reply: (what was asked, how often that was asked before) -> what is answered."""
+
+    reply: Callable[[str, int], Reply] = lambda asked, before: says("5")
+    url: str = ""
+    requests: list[tuple[str, dict[str, Any], dict[str, str]]] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    busy: int = 0
+    most_busy: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def handle(self, request: BaseHTTPRequestHandler) -> None:
+        body = json.loads(request.rfile.read(int(request.headers["content-length"])))
+        asked = body["messages"][0]["content"]
+        with self.lock:
+            before = sum(b["messages"][0]["content"] == asked for _, b, _ in self.requests)
+            self.requests.append((request.path, body, dict(request.headers)))
+            self.times.append(time.perf_counter())
+            self.busy += 1
+            self.most_busy = max(self.most_busy, self.busy)
+        status, headers, text = self.reply(asked, before)
+        with self.lock:
+            self.busy -= 1
+        data = text.encode()
+        request.send_response(status)
+        for name, value in {**headers, "content-length": str(len(data))}.items():
+            request.send_header(name, value)
+        request.end_headers()
+        request.wfile.write(data)
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    here = Endpoint()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            try:
+                here.handle(self)
+            except BrokenPipeError:  # the client has given up, as a test wants it to
+                self.close_connection = True
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    here.url = f"http://127.0.0.1:{server.server_port}/v1"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield here
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def judge(endpoint: Endpoint, answers: list[str], **settings: Any) -> list[float]:
+    spec = {"url": endpoint.url, "model": "m", "prompt": "{answer}", "backoff": 0.0, "retries": 2, **settings}
+    part = judge_part(JudgeReward.model_validate({"kind": "judge", **spec}))
+    found = part([row(line=i + 1) for i in range(len(answers))], answers)
+    assert found.dtype == np.float64
+    return list(found)
+
+
+def test_a_question_and_its_mark(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY_OF_TEST", "k3y\n")
+    endpoint.reply = lambda asked, before: says("Mark: 7/10")
+    assert judge(endpoint, ["yes"], prompt=PROMPT, api_key_env="KEY_OF_TEST", low=2, high=12) == [0.5]
+    ((path, body, headers),) = endpoint.requests
+    assert path == "/v1/chat/completions"
+    text = "Q What is 2 + 2? A yes R 4 from 2 to 12 as {json}"
+    assert body == {"model": "m", "messages": [{"role": "user", "content": text}], "temperature": 0.0}
+    assert {k.lower(): v for k, v in headers.items()}["authorization"] == "Bearer k3y"
+
+
+def test_what_is_not_asked_for_is_not_sent(endpoint: Endpoint) -> None:
+    assert judge(endpoint, ["yes"], temperature=None) == [0.5]
+    ((_, body, headers),) = endpoint.requests
+    assert "temperature" not in body
+    assert "authorization" not in {k.lower() for k in headers}
+
+
+def test_an_answer_can_not_fill_in_places() -> None:
+    spec = JudgeReward(url="http://x", model="m", prompt=PROMPT)
+    asked = question(spec, row("{answer}", "secret"), "{reference}")
+    assert asked == "Q {answer} A {reference} R secret from 0 to 10 as {json}"
+
+
+def test_any_text_can_be_asked_about(endpoint: Endpoint) -> None:
+    assert judge(endpoint, ["half a pair \ud83d, \x00, ü"]) == [0.5]
+
+
+def test_order_is_kept_and_no_more_are_asked_at_once_than_allowed(endpoint: Endpoint) -> None:
+    def reply(asked: str, before: int) -> Reply:
+        time.sleep(0.02 * (10 - int(asked)) / 10)  # the later, the faster
+        return says(asked)
+
+    endpoint.reply = reply
+    assert judge(endpoint, [str(i) for i in range(10)], concurrency=3) == pytest.approx(np.arange(10) / 10)
+    assert 1 < endpoint.most_busy <= 3
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        (429, {"Retry-After": "0"}, "slow down"),
+        (500, {}, "oops"),
+        (503, {}, ""),
+        (200, {}, "{not json"),
+        (200, {}, "[]"),
+        (200, {}, '{"choices": []}'),
+        (200, {}, '{"choices": [{"message": {"content": null}}]}'),
+        (200, {}, '{"error": {"message": "busy"}}'),
+        says("no idea"),
+        says("11 of 10"),
+        says("-1"),
+    ],
+)
+def test_what_is_asked_again(endpoint: Endpoint, first: Reply) -> None:
+    endpoint.reply = lambda asked, before: says("9") if before == 2 else first
+    assert judge(endpoint, ["a"]) == [0.9]
+    assert len(endpoint.requests) == 3
+
+
+def test_it_waits_as_long_as_it_is_told(endpoint: Endpoint) -> None:
+    endpoint.reply = lambda asked, before: says("9") if before else (429, {"Retry-After": "1"}, "")
+    assert judge(endpoint, ["a"]) == [0.9]
+    assert endpoint.times[1] - endpoint.times[0] > 0.9
+
+
+def test_waits_double(endpoint: Endpoint) -> None:
+    endpoint.reply = lambda asked, before: says("9") if before == 2 else (500, {}, "")
+    judge(endpoint, ["a"], backoff=0.1)
+    waits = np.diff(endpoint.times)
+    assert waits[0] == pytest.approx(0.1, abs=0.08)
+    assert waits[1] == pytest.approx(0.2, abs=0.08)
+
+
+def test_a_reply_that_does_not_come(endpoint: Endpoint) -> None:
+    def reply(asked: str, before: int) -> Reply:
+        if not before:
+            time.sleep(0.4)
+        return says("9")
+
+    endpoint.reply = reply
+    assert judge(endpoint, ["a"], timeout=0.15) == [0.9]
+    with pytest.raises(ModelError, match=r"no word within 0.05 s"):
+        judge(endpoint, ["b"], timeout=0.05, retries=0)
+
+
+def test_failures_are_counted_and_never_zero(endpoint: Endpoint) -> None:
+    endpoint.reply = lambda asked, before: (500, {}, "out of memory") if "bad" in asked else says("1")
+    with pytest.raises(ModelError) as found:
+        judge(endpoint, ["good", "bad one", "good too", "bad two"])
+    said = str(found.value)
+    assert "gave no mark to 2 of 4 answers; the first, to rows.jsonl:2: status 500, 'out of memory'" in said
+    assert len(endpoint.requests) == 2 + 2 * 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 404])
+def test_what_asking_again_can_not_mend_is_asked_once(endpoint: Endpoint, status: int) -> None:
+    endpoint.reply = lambda asked, before: (status, {}, "no such model")
+    with pytest.raises(ModelError, match=f"status {status}, 'no such model'"):
+        judge(endpoint, ["a"])
+    assert len(endpoint.requests) == 1
+
+
+def test_no_server(endpoint: Endpoint) -> None:
+    endpoint.url = "http://127.0.0.1:9/v1"
+    with pytest.raises(ModelError, match=r"gave no mark to 1 of 1 answers.*ConnectError"):
+        judge(endpoint, ["a"])
+
+
+def test_a_key_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KEY_OF_TEST", raising=False)
+    with pytest.raises(ConfigError, match="KEY_OF_TEST is not set"):
+        judge_part(JudgeReward(url="http://x", model="m", api_key_env="KEY_OF_TEST"))
+    monkeypatch.setenv("KEY_OF_TEST", "sec\nret")
+    with pytest.raises(ConfigError, match="KEY_OF_TEST has blanks") as found:
+        judge_part(JudgeReward(url="http://x", model="m", api_key_env="KEY_OF_TEST"))
+    assert "ret" not in str(found.value)
+
+
+def test_an_address_that_is_none() -> None:
+    with pytest.raises(ConfigError, match="the judge's url"):
+        judge_part(JudgeReward(url="http://host:port/v1", model="m"))
+
+
+@pytest.mark.parametrize(
+    ("reply", "mark"),
+    [
+        ("7", 7),
+        ("Score: 7.5 of 10", 7.5),
+        ("**7**", 7),
+        (".5", 0.5),
+        ("8/10", 8),
+        ("<think>maybe 3?</think>\n9", 9),
+        ("gpt4 says 6", 6),
+        ("-2", None),
+        ("12", None),
+        ("seven", None),
+        ("", None),
+        ("9" * 400, None),
+    ],
+)
+def test_the_first_number_of_a_reply(reply: str, mark: float | None) -> None:
+    assert read_mark(reply, 0, 10) == mark
+
+
+@given(st.text())
+def test_no_reply_breaks_the_reading(reply: str) -> None:
+    mark = read_mark(reply, 0, 10)
+    assert mark is None or 0 <= mark <= 10
+    wait = retry_after(reply, 0.0)
+    assert wait is None or wait >= 0
+
+
+def test_retry_after_is_seconds_or_a_date() -> None:
+    assert retry_after("120", 0) == 120
+    assert retry_after("Thu, 01 Jan 1970 00:01:00 GMT", 20) == 40
+    assert retry_after("Thu, 01 Jan 1970 00:01:00 GMT", 90) == 0
+    assert retry_after("soon", 0) is retry_after(None, 0) is retry_after("-5", 0) is None
