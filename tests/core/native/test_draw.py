@@ -85,16 +85,27 @@ def test_many_draws_of_one_row_have_its_shares() -> None:
     ).abs().max() < 1.1e-5  # an even grid: one in 100,000
 
 
-@pytest.mark.parametrize(
-    ("top_k", "top_p"),
-    [(1, 1.0), (5, 1.0), (None, 0.3), (None, 0.95), (None, 1e-6), (40, 0.8), (5000, 0.9999)],
-)
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 5.0])
+CUTS = [
+    (1, 1.0),
+    (5, 1.0),
+    (None, 0.3),
+    (None, 0.95),
+    (None, 1e-6),
+    (None, 0.99),
+    (40, 0.8),
+    (2999, 0.5),
+    (5000, 0.99),
+]
+
+
+@pytest.mark.usefixtures("by")
+@pytest.mark.parametrize(("top_k", "top_p"), CUTS)
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 30.0])
 def test_the_tokens_allowed_are_those_of_transformers(
     top_k: int | None, top_p: float, temperature: float
 ) -> None:
-    logits = torch.randn(30, 3000, dtype=torch.float64) * 3
-    scores, ids = logits / temperature, torch.empty(0)
+    logits = torch.randn(30, 3000) * 3
+    scores, ids = logits.double() / temperature, torch.empty(0)
     if top_k is not None:
         scores = TopKLogitsWarper(top_k)(ids, scores)
     if top_p < 1:
@@ -102,6 +113,19 @@ def test_the_tokens_allowed_are_those_of_transformers(
     least = least_logit(logits, temperature, top_k, top_p)
     assert least is not None
     assert torch.equal(logits >= least[:, None], scores.isfinite())
+    check(logits, torch.rand(30, dtype=torch.float64), temperature, least)
+
+
+@pytest.mark.usefixtures("by")
+def test_equal_logits_are_allowed_together() -> None:
+    """In bfloat16 many are equal; of a nucleus that ends among them transformers' sort decides which belong to it."""
+    logits = torch.tensor([[1.0, 3.0, 2.0, 2.0, 2.0, -1.0]]).bfloat16()
+    least = least_logit(logits, 1.0, None, 0.6)
+    assert least is not None
+    assert least.tolist() == [2.0]
+    least = least_logit(logits, 1.0, 3, 0.999)
+    assert least is not None
+    assert least.tolist() == [2.0]
 
 
 def test_nothing_is_cut_without_being_asked() -> None:

@@ -1,4 +1,8 @@
 // A token drawn from each row of logits, with its log-probability and the row's entropy.
+#include <algorithm>
+#include <functional>
+#include <utility>
+
 #include "common.h"
 
 const i64 PART = 512;  // numbers added in float before their sum is added in double
@@ -54,3 +58,46 @@ BOTH(draw,
      (const void* logits, const double* uniforms, const float* least, i64* tokens, float* logps, float* entropies, i64 rows,
       i64 width, float sharpness, int threads),
      (logits, uniforms, least, tokens, logps, entropies, rows, width, sharpness, threads))
+
+// least[m] goes up to the lowest logit of the nucleus: of the tokens whose logit is at least least[m], those before which
+// the likelier ones hold less than top_p of all their exp(z). The masses of narrow bins of z find the bin where that
+// changes, and only its tokens are sorted.
+const i64 BINS = 1024;
+const float PER_NAT = 32;
+
+template <class T>
+static void nucleus(const void* logits_, float* least, i64 rows, i64 width, float sharpness, float top_p, int threads) {
+    const T* logits = (const T*)logits_;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (i64 m = 0; m < rows; m++) {
+        const T* x = logits + m * width;
+        float highest = -INFINITY, lowest = least[m];
+#pragma omp simd reduction(max : highest)
+        for (i64 j = 0; j < width; j++) highest = get(x[j]) > highest ? get(x[j]) : highest;
+        float *e = scratch(2 * width), *bin = e + width;  // bins are whole numbers below 2^24
+#pragma omp simd
+        for (i64 j = 0; j < width; j++) {
+            float z = (get(x[j]) - highest) * sharpness;
+            float from = -z * PER_NAT;
+            e[j] = get(x[j]) >= lowest && z >= -87.0f ? fast_exp(z) : 0.0f;
+            bin[j] = from < float(BINS - 1) ? std::floor(from) : float(BINS - 1);
+        }
+        double masses[BINS] = {0}, whole = 0, before = 0;
+        for (i64 j = 0; j < width; j++) masses[i64(bin[j])] += e[j];
+        for (i64 b = 0; b < BINS; b++) whole += masses[b];
+        double wanted = double(top_p) * whole;
+        i64 b = 0;
+        while (b < BINS - 1 && before + masses[b] < wanted) before += masses[b++];
+        std::vector<std::pair<float, float>> inside;
+        for (i64 j = 0; j < width; j++)
+            if (bin[j] == float(b) && e[j] > 0) inside.push_back({get(x[j]), e[j]});
+        std::sort(inside.begin(), inside.end(), std::greater<std::pair<float, float>>());
+        for (const auto& token : inside) {
+            if (before >= wanted) break;
+            least[m] = token.first;
+            before += token.second;
+        }
+    }
+}
+BOTH(nucleus, (const void* logits, float* least, i64 rows, i64 width, float sharpness, float top_p, int threads),
+     (logits, least, rows, width, sharpness, top_p, threads))

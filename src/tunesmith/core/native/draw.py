@@ -10,9 +10,6 @@ from torch import Tensor
 
 from tunesmith.core.native.call import call, takes
 
-FIRST = 256
-"""Tokens looked at first for a row's top_p; eight times as many each time they do not hold that much."""
-
 
 def draw(
     logits: Tensor, uniforms: Tensor, temperature: float, least: Tensor | None
@@ -26,9 +23,8 @@ def draw(
     """
     if takes(logits):
         tokens, (logps, entropies) = torch.empty(len(logits), dtype=torch.long), torch.empty(2, len(logits))
-        floor = None if least is None else least.float().contiguous()
         out = (tokens, logps, entropies)
-        call("draw", logits.dtype, logits.contiguous(), uniforms, floor, *out, *logits.shape, 1 / temperature)
+        call("draw", logits.dtype, logits.contiguous(), uniforms, least, *out, *logits.shape, 1 / temperature)
         return out
     of_all = (_wide(logits) / temperature).log_softmax(-1)
     shares = of_all.exp()
@@ -48,27 +44,23 @@ def least_logit(logits: Tensor, temperature: float, top_k: int | None, top_p: fl
     First the top_k likeliest, then of these the fewest whose shares of softmax(logits / temperature) make up top_p, as
     in transformers' warpers; of equal logits all or none (there, for top_p, whichever the sort puts first).
     """
-    found = None
+    least = None
     if top_k is not None and top_k < logits.shape[1]:
-        found = _wide(logits.topk(top_k).values[:, -1])
-    if top_p < 1:
-        scaled = _wide(logits) / temperature
-        if found is not None:
-            scaled = scaled.masked_fill(_wide(logits) < found[:, None], -torch.inf)
-        found = _wide(logits).gather(1, _last_of(scaled, top_p)[:, None])[:, 0]
-    return found
-
-
-def _last_of(scaled: Tensor, top_p: float) -> Tensor:
-    """(K,) the least likely token of the nucleus: those before it, the likeliest first, make up less than top_p."""
-    total, width = scaled.logsumexp(-1, keepdim=True), min(FIRST, scaled.shape[1])
-    while True:
-        best = scaled.topk(width)
-        held = (best.values - total).exp().cumsum(-1)
-        if width == scaled.shape[1] or bool((held[:, -1] >= top_p).all()):
-            before = (held[:, :-1] < top_p).sum(-1)
-            return best.indices.gather(1, before[:, None])[:, 0]
-        width = min(8 * width, scaled.shape[1])
+        least = _wide(logits.topk(top_k).values[:, -1]).contiguous()
+    if top_p == 1:
+        return least
+    if takes(logits):
+        least = torch.full((len(logits),), -torch.inf) if least is None else least
+        call("nucleus", logits.dtype, logits.contiguous(), least, *logits.shape, 1 / temperature, top_p)
+        return least
+    scaled = _wide(logits) / temperature
+    if least is not None:
+        scaled = scaled.masked_fill(_wide(logits) < least[:, None], -torch.inf)
+    shares, order = scaled.softmax(-1).sort(descending=True)
+    before = (shares.cumsum(-1)[:, :-1] < top_p).sum(
+        -1
+    )  # the last one of the nucleus has that many before it
+    return _wide(logits).gather(1, order.gather(1, before[:, None]))[:, 0]
 
 
 def _wide(x: Tensor) -> Tensor:
