@@ -28,9 +28,8 @@ def draw(
         return out
     of_all = (_wide(logits) / temperature).log_softmax(-1)
     shares = of_all.exp()
-    entropies = -(shares * of_all.clamp_min(torch.finfo(of_all.dtype).min)).sum(
-        -1
-    )  # 0 times -inf would be NaN
+    finite = of_all.clamp_min(torch.finfo(of_all.dtype).min)  # 0 times -inf would be NaN
+    entropies = -(shares * finite).sum(-1)
     kept = shares if least is None else shares.where(_wide(logits) >= least[:, None], 0)
     sums = kept.double().cumsum(-1)
     targets = uniforms * sums[:, -1]
