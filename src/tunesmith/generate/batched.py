@@ -32,15 +32,21 @@ class Generated:
 
 
 @contextmanager
-def evaluating(module: Any) -> Iterator[None]:
-    """No gradient and no dropout inside; the mode before comes back."""
+def evaluation_mode(module: Any) -> Iterator[None]:
+    """No dropout inside; the mode before comes back. Gradients stay as they are, for a generator that yields inside."""
     training = module.training
     module.eval()
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
         module.train(training)
+
+
+@contextmanager
+def evaluating(module: Any) -> Iterator[None]:
+    """No gradient and no dropout inside; the mode before comes back."""
+    with evaluation_mode(module), torch.no_grad():
+        yield
 
 
 @contextmanager
@@ -88,15 +94,11 @@ def generate(
 def _by_slots(
     model: Model, prompts: Sequence[Sequence[int]], max_new_tokens: int, end_ids: Sequence[int], size: int
 ) -> Iterator[tuple[int, Generated]]:
-    mode = model.module.training
-    model.module.eval()
-    try:
+    with evaluation_mode(model.module):
         for index, ids, ended in write(
             model, prompts, max_new_tokens=max_new_tokens, end_ids=end_ids, num_slots=size
         ):
             yield index, Generated(ids, ended)
-    finally:
-        model.module.train(mode)
 
 
 def _batches(

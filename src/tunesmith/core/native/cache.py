@@ -31,6 +31,12 @@ class Slots:
             self.keys[layer], self.values[layer] = like.new_empty(size), like.new_empty(size)
         return self.keys[layer], self.values[layer]
 
+    def copy(self, sources: Sequence[int], targets: Sequence[int], width: int) -> None:
+        """What stands at the first `width` places of each source, into its target."""
+        source, target = torch.tensor(sources), torch.tensor(targets)
+        for held in (*self.keys.values(), *self.values.values()):
+            held[target, :, :width] = held[source, :, :width]
+
 
 @dataclass
 class Prefill:
