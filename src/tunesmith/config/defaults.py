@@ -37,6 +37,7 @@ from typing import Any
 
 from tunesmith.config.fields import keys
 from tunesmith.config.judged import Judged
+from tunesmith.config.policy import PolicyConfig
 from tunesmith.config.run import Run
 from tunesmith.config.section import Section
 from tunesmith.config.tuning import SECTIONS, Tuning
@@ -110,12 +111,16 @@ def resolve(run: Run, facts: Facts) -> tuple[Run, dict[str, str]]:
     tree = run.model_dump()
     _choose_method(run.method, tree["method"], facts, reasons)
     _choose_lengths(tree, facts, reasons)
-    _choose_loop(tree["train"], facts, tree["method"], isinstance(run.method, Judged), reasons)
+    _choose_loop(tree["train"], facts, tree["method"], isinstance(run.method, Judged | PolicyConfig), reasons)
+    if isinstance(run.method, PolicyConfig) and tree["train"]["watch"] == "loss":
+        tree["train"]["watch"], reasons["train.watch"] = "reward", "on-policy methods: the reward"
     _choose_machine(tree, facts, reasons)
     if facts.has_head:
         reasons |= {path: f"{NOT_USED}: a head writes no text" for path in ONLY_TEXT}
     if not facts.has_template:
         reasons["model.template"] = f"{NOT_USED}: texts go to the model as they are"
+    if isinstance(run.method, PolicyConfig):
+        reasons |= {path: f"{NOT_USED}: answers are sampled" for path in ONLY_ANSWERS[1:]}
     if isinstance(run.method, Judged):
         reasons |= {path: f"{NOT_USED}: answers are judged, not written" for path in ONLY_ANSWERS}
     return Run.model_validate(tree), reasons
@@ -163,9 +168,12 @@ def _choose_method(said: Tuning, method: dict[str, Any], facts: Facts, reasons: 
         name = "lora" if section is said.lora else "loha"
         if kind == name and section.alpha is None:
             method[name]["alpha"], reasons[f"method.{name}.alpha"] = section.default_alpha(), rules[name]
-    if isinstance(said, Judged):
+    if isinstance(said, Judged | PolicyConfig):
         for name, (value, reason) in said.choices().items():
             method[name], reasons[f"method.{name}"] = value, reason
+    if isinstance(said, PolicyConfig):
+        for name, (value, reason) in said.kl_choices().items():
+            method["kl"][name], reasons[f"method.kl.{name}"] = value, reason
     unused = tuple(f"method.{section}." for other, section in SECTIONS.items() if other != kind)
     for path in reasons:
         if path.startswith(unused):

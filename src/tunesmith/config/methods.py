@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from tunesmith.config.judged import PreferenceConfig, RankingConfig, RewardConfig, UnpairedConfig
+from tunesmith.config.policy import PolicyConfig
 from tunesmith.config.section import Fraction
 from tunesmith.config.tuning import PROMPTED, Pooled, Writes
 
@@ -161,7 +162,8 @@ Method = Annotated[
     | Annotated[RewardConfig, Tag("reward")]
     | Annotated[PreferenceConfig, Tag("preference")]
     | Annotated[UnpairedConfig, Tag("unpaired")]
-    | Annotated[RankingConfig, Tag("ranking")],
+    | Annotated[RankingConfig, Tag("ranking")]
+    | Annotated[PolicyConfig, Tag("policy")],
     Discriminator(_type_of),
 ]
 """`method.type` says which; left out it is `sft`."""

@@ -55,12 +55,14 @@ class DataConfig(Section):
         "rating",
         "ranking",
         "judged",
+        "asked",
     ] = "auto"
     """What a row is: `messages` (a conversation), `prompt` (prompt and completion), `label` (a text and its
     class), `labels` (a text and a list of names), `number` (a text and numbers), `tags` (words and a tag for each,
     or a text and spans of it), `pairs` (a text, one that belongs to it, perhaps some that do not), `text` (plain
     text), `preference` (chosen and rejected answers), `unpaired` (an answer, good or bad), `rating` (an answer and a
-    number), `ranking` (answers and their ranks or scores), `judged` (whichever of these four the columns say).
+    number), `ranking` (answers and their ranks or scores), `judged` (whichever of these four the columns say),
+    `asked` (a prompt that the model is to answer, and a reference where there is a completion).
     `auto` looks at the columns and says what it chose: conversations, prompts and labels first, then plain
     text, and `tags` where there are `tokens`; a label column of lists makes `labels`; `number` and `pairs` are never
     guessed. Answers are text: of `labels` the JSON list of the sorted names, of `number` the number or the JSON list
@@ -212,11 +214,11 @@ class TrainConfig(Section):
     """Passes over the training rows. Null: from their number, unless `max_steps` is set."""
 
     max_steps: Positive | None = None
-    """Optimizer steps, instead of `epochs`, which is then not used."""
+    """Optimizer steps, of on-policy methods rollouts; instead of `epochs`, which is then not used."""
 
     batch_size: Positive | None = None
-    """Rows in each optimizer step. Null: from the number of rows. How many run at once is
-    `micro_batch_tokens`."""
+    """Rows in each optimizer step, of on-policy methods prompts in each rollout. Null: from the number of rows. How
+    many run at once is `micro_batch_tokens`."""
 
     order: Literal["shuffled", "given"] = "shuffled"
     """Order of the training rows: shuffled anew in each epoch, or as the files give them (a curriculum: easy rows
@@ -253,8 +255,8 @@ class TrainConfig(Section):
     """Validation rows answered by generation at each evaluation, for task metrics. 0: loss only."""
 
     watch: str = "loss"
-    """What chooses the best step and stops early: `loss`, or a task metric of the evaluation such as
-    `accuracy`, `macro_f1`, `exact_match`, `token_f1`, `rouge_l`, `json_exact`."""
+    """What chooses the best step and stops early: `loss` (for on-policy methods that is the reward), or a task metric
+    of the evaluation such as `accuracy`, `macro_f1`, `exact_match`, `token_f1`, `rouge_l`, `json_exact`."""
 
     early_stopping: EarlyStopping | None = EarlyStopping()
     """Null: always run to the end."""

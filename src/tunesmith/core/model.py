@@ -66,14 +66,16 @@ class Model:
         flat = padded.row * len(columns) + column_of
         return output.logits.flatten(0, 1).index_select(0, flat)  # type: ignore[no-any-return]
 
-    def token_losses(self, batch: Batch) -> Tensor:
-        """(M,) the negative log-probability of each of the batch's targets, in nats, each with its own gradient."""
+    def token_losses(self, batch: Batch, temperature: float = 1.0) -> Tensor:
+        """(M,) the negative log-probability of each of the batch's targets under softmax(logits / temperature), in
+        nats, each with its own gradient."""
         plain = self._plain_head() if self.fast_head and self.path == "layout" else None
         if plain is None:
-            return cross_entropy(self.logits(batch), batch.targets)[0]
+            logits = self.logits(batch)
+            return cross_entropy(logits if temperature == 1 else logits / temperature, batch.targets)[0]
         backbone, weight = plain
         states = self._flat(backbone, batch).last_hidden_state[0].index_select(0, batch.predict_from)
-        return linear_losses(states, weight, batch.targets)
+        return linear_losses(states if temperature == 1 else states / temperature, weight, batch.targets)
 
     def nll(self, batch: Batch, smoothing: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
         """The weighted sum () of the losses of the batch's targets; each loss (M,) in nats and the likeliest token

@@ -4,6 +4,7 @@
 |---|---|---|
 | `messages` | messages (tools, system) | the assistant's turns |
 | `prompt` | prompt, completion (input, system, history, tools) | the completion |
+| `asked` | prompt (completion, input, system, history, tools) | the completion, where there is one: a reference |
 | `label` | text, label (pair, system) | the class name |
 | `labels` | text, labels (pair, system) | JSON list of the sorted names, such as `["billing", "urgent"]` or `[]` |
 | `number` | text (pair, system) and `data.targets` | the number, or the JSON list of several |
@@ -43,6 +44,7 @@ Kind = Literal[
     "unpaired",
     "rating",
     "ranking",
+    "asked",
 ]
 JUDGED: tuple[Kind, ...] = ("preference", "ranking", "rating", "unpaired")
 
@@ -160,6 +162,7 @@ TAGGED_WORDS = Shape("tags", ("tokens", "tags"), ("system",))
 SHAPES: tuple[Shape, ...] = (
     Shape("messages", ("messages",), ("tools", "system")),
     Shape("prompt", ("prompt", "completion"), ("input", "system", "history", "tools")),
+    Shape("asked", ("prompt",), ("completion", "input", "system", "history", "tools")),
     Shape("label", ("text", "label"), ("pair", "system")),
     Shape("labels", ("text", "labels"), ("pair", "system")),
     Shape("number", ("text",), ("pair", "system")),

@@ -38,7 +38,7 @@ Rows = Sequence[AbstractMapping[str, Any]]
 GUESSED = ("messages", "prompt", "label")  # of which at most one may fit
 TALKS = ("messages", "prompt")
 OWN = (TAGGED_WORDS, *(shape for shape in SHAPES if shape.kind == "pairs"))  # asked by columns of their own
-INSTRUCTED = ("prompt", "label", "labels", "number")
+INSTRUCTED = ("prompt", "asked", "label", "labels", "number")
 
 
 def detect(rows: Iterable[AbstractMapping[str, Any]], config: DataConfig, file: str = "") -> Mapping:
@@ -259,7 +259,7 @@ def _checked(mapping: Mapping, config: DataConfig) -> Mapping:
             "leave it out; in conversations write a system message",
         )
     for name, value in (("message_keys", config.message_keys), ("roles", config.roles)):
-        if value and mapping.kind not in (*TALKS, *JUDGED):
+        if value and mapping.kind not in (*TALKS, "asked", *JUDGED):
             raise DataError(
                 f"data.{name} is set, but these are {mapping.kind} rows",
                 "messages, or prompt rows whose prompt is a conversation",

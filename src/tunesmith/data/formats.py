@@ -52,6 +52,10 @@ def to_example(
         if mapping.kind in JUDGED:
             return to_judged(mapping, row, ref, Counter() if notes is None else notes)
         asked = _asked(mapping, row, instruction)
+        if mapping.kind == "asked":
+            messages = with_system(mapping, row, asked)
+            check_order(messages)
+            return Example(ref, (*messages, *_reference(mapping, row)), tools(mapping, row))
         if mapping.kind in ("messages", "prompt"):
             answer = () if mapping.kind == "messages" else _completion(mapping, row)
             messages = with_system(mapping, row, (*asked, *answer))
@@ -111,7 +115,7 @@ def _asked(mapping: Mapping, row: Row, instruction: str | None) -> Turns:
     """The turns before the answer, without a system column's; of a conversation all its turns."""
     if mapping.kind == "messages":
         return messages_of(value(mapping, row, "messages"), mapping.turns)
-    if mapping.kind == "prompt":
+    if mapping.kind in ("prompt", "asked"):
         return asked_by_prompt(mapping, row, instruction)
     if mapping.kind == "pairs":
         return (Message("user", filled(value(mapping, row, "anchor"), "anchor", "empty_text")),)
@@ -145,6 +149,12 @@ def _completion(mapping: Mapping, row: Row) -> Turns:
         turns = completion if isinstance(completion, list) else [completion]
         return messages_of(turns, mapping.turns)
     return (Message("assistant", filled(completion, "completion", "empty_answer")),)
+
+
+def _reference(mapping: Mapping, row: Row) -> Turns:
+    """The answer that there is, or an empty one: the row asks, and ends where the assistant is to speak."""
+    found = optional(mapping, row, "completion")
+    return (Message("assistant", ""),) if found in (None, "") else _completion(mapping, row)
 
 
 def _json_answer(mapping: Mapping, row: Row) -> str:

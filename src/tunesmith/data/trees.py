@@ -41,7 +41,8 @@ def _tree(renderer: Renderer, example: Example) -> Asking[TokenRow]:
         prompt, answers = yield from renderer.answers(example)
     except RowError as error:
         raise located(error, example.ref) from None
-    return TokenRow(example.ref, _segments(prompt, answers), given=given_of(example))
+    given = given_of(example) if example.completions else {}
+    return TokenRow(example.ref, _segments(prompt, answers), given=given)
 
 
 def _segments(prompt: Ids, answers: Sequence[Ids]) -> tuple[Segment, ...]:
@@ -86,9 +87,10 @@ def tokenise_trees(
 
 
 def longest_path(row: TokenRow) -> int:
-    """Tokens from the root to the end of the longest completion: what must fit the model's context."""
+    """Tokens from the root to the end of the longest completion, where there is one: what must fit the model's
+    context."""
     root, *leaves = row.segments
-    return len(root.ids) + max(len(leaf.ids) for leaf in leaves)
+    return len(root.ids) + max((len(leaf.ids) for leaf in leaves), default=0)
 
 
 def _within(renderer: Renderer, row: TokenRow, max_length: int) -> tuple[TokenRow, Counter[str]]:
@@ -101,7 +103,7 @@ def _within(renderer: Renderer, row: TokenRow, max_length: int) -> tuple[TokenRo
     most = max_length - len(head) - 1
     cut["answer_cut"] = sum(len(ids) > most for ids in answers)
     answers = [ids[:most] for ids in answers]
-    room = max_length - max(map(len, answers))
+    room = max_length - max(map(len, answers), default=0)
     if len(prompt) > room:
         cut["prompt_cut"] = 1
         prompt = np.concatenate([head, prompt[len(prompt) - room + len(head) :]])

@@ -335,6 +335,8 @@ class Report(Part):
     curves: Curves = Curves()
     fit: Fit | None = None
     forgetting: Forgetting | None = None
+    wins: str = ""
+    """How often the tuned model's answers are rewarded more than those of the base, in words."""
     cost: Cost = Cost()
     config: str = ""
     """The resolved recipe as YAML."""

@@ -91,4 +91,10 @@ SHOWN: dict[Task, Shown] = {
         confidence="Its scores are taken as rewards: sigmoid of their difference is how sure it is of a pair. "
         "Log-probabilities of whole answers are no rewards, and by this measure usually far too sure.",
     ),
+    "rewarded": Shown(
+        "learning from rewards",
+        "writes answers that its rewards value",
+        "It learned what its rewards measure and nothing else: where they can be gamed, it may do so.",
+        turned=("got a higher reward", "got a lower reward"),
+    ),
 }

@@ -7,9 +7,9 @@ from typing import Literal, NamedTuple
 
 from tunesmith.errors import ConfigError, near_miss
 
-Task = Literal["label", "labels", "json", "text", "number", "spans", "ranking", "judged"]
+Task = Literal["label", "labels", "json", "text", "number", "spans", "ranking", "judged", "rewarded"]
 """One class, several classes, a JSON object, free text, numbers, pieces of a text, texts in their order, what people
-said of completions."""
+said of completions, the model's own answers with their rewards."""
 
 
 class Metric(NamedTuple):
@@ -145,6 +145,10 @@ METRICS: dict[str, Metric] = {
     "valid_scores": Metric(
         "Valid scores", True, "Share of answers that are a finite number for each completion."
     ),
+    "reward": Metric(
+        "Reward", True, "Mean reward of the answers that the model writes.", (-math.inf, math.inf)
+    ),
+    "answer_tokens": Metric("Tokens an answer", False, "Mean length of the answers, in tokens.", _FROM_0),
     "auroc": Metric(
         "AUROC", True, f"How often a row of a class ranks above one that is not of it. {_CLASSES}"
     ),

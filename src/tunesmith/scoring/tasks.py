@@ -13,6 +13,7 @@ from tunesmith.scoring.multi_label import names, names_probabilities, score_name
 from tunesmith.scoring.numbers import score_numbers
 from tunesmith.scoring.pooled import Floats
 from tunesmith.scoring.ranking import score_ranking
+from tunesmith.scoring.rewarded import score_rewarded
 from tunesmith.scoring.scores import Scores
 from tunesmith.scoring.single_label import label_probabilities, score_label
 from tunesmith.scoring.spans import score_spans, span_labels
@@ -85,6 +86,7 @@ TASKS: dict[Task, Kind] = {
         turned="pair_accuracy",
         graded="pair_accuracy",
     ),
+    "rewarded": Kind(score_rewarded, compared=("reward", "answer_tokens"), turned="reward", graded="reward"),
 }
 
 PRIMARY: dict[Task, str] = {task: kind.compared[0] for task, kind in TASKS.items()}

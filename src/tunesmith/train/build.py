@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from tunesmith.config.judged import Judged, RewardConfig
-from tunesmith.config.methods import Head, Method
+from tunesmith.config.judged import Judged, PreferenceConfig, RewardConfig
+from tunesmith.config.methods import Head, Method, SftConfig
+from tunesmith.config.policy import PolicyConfig
 from tunesmith.config.run import Run
 from tunesmith.config.tuning import PROMPTED
 from tunesmith.core.heads import PooledHead
@@ -27,6 +28,7 @@ from tunesmith.models.load import Loaded, load_model
 from tunesmith.models.tune import grow_embeddings, lr_factors, prepare
 from tunesmith.objectives.classify import Classify
 from tunesmith.objectives.embed import Embed
+from tunesmith.objectives.policy import Policy
 from tunesmith.objectives.preference import Preference
 from tunesmith.objectives.ranking import Ranking
 from tunesmith.objectives.regress import Regress
@@ -51,6 +53,19 @@ OBJECTIVES.register("reward")(Reward)
 OBJECTIVES.register("preference")(Preference)
 OBJECTIVES.register("unpaired")(Unpaired)
 OBJECTIVES.register("ranking")(Ranking)
+
+
+@OBJECTIVES.register("policy")
+def of_own_answers(method: PolicyConfig) -> Objective:
+    """What answers that the model wrote itself are learned by."""
+    if method.algorithm in method.GRADIENT:
+        return Policy(method)
+    if method.algorithm == "online_dpo":
+        said = PreferenceConfig(beta=method.beta)
+        return Preference(
+            said.model_copy(update={name: value for name, (value, _) in said.choices().items()})
+        )
+    return Sft(SftConfig())
 
 
 @dataclass
@@ -89,7 +104,7 @@ def build(run: Run, rows: Sequence[TokenRow], data_hashes: dict[str, str]) -> Bu
     """
     seed_everything(run)
     head = spec_of(run.method)
-    prompted, still = run.method.tuning in PROMPTED, isinstance(run.method, Judged)
+    prompted, still = run.method.tuning in PROMPTED, isinstance(run.method, Judged | PolicyConfig)
     loaded = load_model(run.model, head=head, train=True, prompted=prompted, still=still)
     new_ids = with_template(loaded, run.model.template) if writes_after_prompt(loaded) else []
     notes = loaded.notes + start_head(run, loaded, rows) + prepare(loaded, run.method, new_ids)

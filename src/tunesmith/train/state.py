@@ -7,7 +7,9 @@ is a function of (seed, epoch), so neither can be lost. There is no scheduler st
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
+
+from torch import Tensor
 
 from tunesmith.errors import RunError
 from tunesmith.train.checkpoint import Snapshot
@@ -36,9 +38,21 @@ class Progress:
     elapsed: float = 0.0
 
 
+class Stateful(Protocol):
+    """What a source of rows has beside the step that decides its rows: those that the model wrote itself."""
+
+    def tensors(self) -> dict[str, Tensor]: ...
+
+    def numbers(self) -> dict[str, Any]:
+        """As JSON holds them."""
+        ...
+
+    def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None: ...
+
+
 @dataclass
 class TrainState:
-    """Progress, the trained weights and the optimizer's moments.
+    """Progress, the trained weights and the optimizer's moments; what the source of the rows holds, where it does.
 
     config_hash: of the settings that decide the numbers.
     """
@@ -46,12 +60,14 @@ class TrainState:
     progress: Progress
     optimizer: Optimizer
     config_hash: str
+    source: Stateful | None = None
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(
-            groups={"weights": self.optimizer.weights(), "optimizer": self.optimizer.moments()},
-            state={"progress": asdict(self.progress), "config_hash": self.config_hash},
-        )
+        groups = {"weights": self.optimizer.weights(), "optimizer": self.optimizer.moments()}
+        state = {"progress": asdict(self.progress), "config_hash": self.config_hash}
+        if self.source is not None:
+            groups["source"], state["source"] = self.source.tensors(), self.source.numbers()
+        return Snapshot(groups, state)
 
     def restore(self, snapshot: Snapshot) -> None:
         state: dict[str, Any] = snapshot.state
@@ -63,3 +79,5 @@ class TrainState:
             )
         self.progress = Progress(**state["progress"])
         self.optimizer.restore(snapshot.groups["weights"], snapshot.groups["optimizer"])
+        if self.source is not None:
+            self.source.restore(snapshot.groups["source"], state["source"])

@@ -15,8 +15,15 @@ from torch import Tensor
 
 from tunesmith.errors import ResourceError
 
-DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.bfloat16: "BF16"}
-"""Of weights and moments, as safetensors calls them."""
+DTYPES = {
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.bfloat16: "BF16",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.bool: "BOOL",
+}
+"""As safetensors calls them."""
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -36,7 +43,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    data = (t.reshape(-1).view(torch.uint8).numpy().data for t in tensors.values())
+    data = (t.reshape(-1).view(torch.uint8).numpy().data for t in tensors.values() if t.numel())
     _write(path, [len(text).to_bytes(8, "little"), text, *data])
 
 

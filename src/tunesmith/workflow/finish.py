@@ -207,6 +207,9 @@ def _add_curves(report: Report, folder: RunFolder, prepared: Prepared, built: Bu
     loss = [(e["step"], e["metrics"]["loss"]) for e in evaluations]
     measured = dict.fromkeys(name for s in steps for name in s["metrics"])
     train_metrics = {n: [(s["step"], s["metrics"][n]) for s in steps if n in s["metrics"]] for n in measured}
+    rolled = folder.curve("rollout")
+    for name in dict.fromkeys(name for r in rolled for name in r["numbers"]):
+        train_metrics[f"{name} of rollouts"] = [(r["step"], r["numbers"][name]) for r in rolled]
     fell = describe_chosen(train_metrics.get("chosen_logp", []), train_metrics.get("rejected_logp", []))
     report.curves = Curves(
         train_loss=[(s["step"], s["loss"]) for s in steps],

@@ -7,6 +7,7 @@ from typing import Any
 
 from tunesmith.config.judged import RewardConfig
 from tunesmith.config.methods import ClassifyConfig, EmbedConfig, HeadMethod, RegressConfig, SftConfig
+from tunesmith.config.policy import PolicyConfig
 from tunesmith.config.run import Run
 from tunesmith.config.tuning import Writes
 from tunesmith.core import gate
@@ -20,7 +21,7 @@ from tunesmith.errors import ConfigError
 from tunesmith.models.heads import HeadSpec
 from tunesmith.scoring import Task
 from tunesmith.types import Example
-from tunesmith.workflow import judged
+from tunesmith.workflow import judged, own
 
 TASKS: dict[Kind, Task] = {
     "classify": "label",
@@ -81,6 +82,8 @@ def with_format(run: Run) -> Run:
     refused."""
     if judged.is_judged(run.method):
         return judged.with_format(run)
+    if isinstance(run.method, PolicyConfig):
+        return own.with_format(run)
     if isinstance(run.method, Writes):
         if run.data.format in (*JUDGED, "judged"):
             able = " or ".join(

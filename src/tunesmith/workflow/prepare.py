@@ -13,6 +13,7 @@ from tunesmith.config.defaults import Facts, resolve
 from tunesmith.config.judged import UnpairedConfig
 from tunesmith.config.machine import available_memory, cpu_has_bf16, physical_cores
 from tunesmith.config.methods import EmbedConfig, SftConfig
+from tunesmith.config.policy import PolicyConfig
 from tunesmith.config.run import Run
 from tunesmith.config.tuning import Writes
 from tunesmith.config.weights import known_parameters
@@ -33,7 +34,7 @@ from tunesmith.models.heads import HeadSpec, spec_of
 from tunesmith.models.load import Source, find, load_tokenizer, read_config
 from tunesmith.scoring import Task, detect_task
 from tunesmith.types import EventSink, Example, TokenRow, silent
-from tunesmith.workflow import judged
+from tunesmith.workflow import judged, own
 from tunesmith.workflow.heads import (
     TASKS,
     AnyEncoder,
@@ -81,6 +82,8 @@ class Prepared:
         """How answers are scored: as the head's, or as what these answers are (labels, JSON objects, text)."""
         if judged.is_judged(self.run.method):
             return "judged"
+        if isinstance(self.run.method, PolicyConfig):
+            return "rewarded"
         if isinstance(self.renderer, HeadEncoder):
             return TASKS[self.renderer.kind]
         known = [*self.splits.train[:1000], *examples]
@@ -132,7 +135,7 @@ def prepare(run: Run, folder: Path, sink: EventSink, now: datetime | None = None
     config = read_config(source)
     context = context_of(config, tokenizer, max(run.method.virtual_tokens(), source.virtual_tokens))
     run = with_format(run)
-    limit = min(run.data.max_length or context, context)
+    limit = min(run.data.max_length or context, context - own.room_for_answers(run.method, context))
     key = key_of(run, tokenizer, [context, limit, config.is_encoder_decoder], now)
     kept = take(key, folder, sink) if key is not None else None
     splits = _read(run, folder) if kept is None else kept.splits
@@ -149,7 +152,7 @@ def prepare(run: Run, folder: Path, sink: EventSink, now: datetime | None = None
         apply_choice(tokenizer, choice)
         renderer = Renderer(tokenizer, choice, now)
     run, why = _with_outputs(run, splits) if kept is None else _with_kept(run, kept)
-    if choice is None and not isinstance(run.method, SftConfig):
+    if choice is None and not isinstance(run.method, Writes):
         spec = spec_of(run.method)
         assert spec is not None
         renderer = encoder_of(spec, tokenizer)
@@ -177,7 +180,7 @@ def _with_outputs(run: Run, splits: Splits) -> tuple[Run, dict[str, str]]:
     """What the method takes from the training rows."""
     if judged.is_judged(run.method):
         return judged.with_rewards(run, splits.mapping.kind, splits.train)
-    return (run, {}) if isinstance(run.method, SftConfig) else with_outputs(run, splits.train)
+    return (run, {}) if isinstance(run.method, Writes) else with_outputs(run, splits.train)
 
 
 def _outputs(run: Run) -> dict[str, Any]:
@@ -224,6 +227,8 @@ def _rows(
     if judged.is_judged(run.method):
         rows = tokenise_trees(examples, renderer, limit, run.data.on_long_row, account)
         return with_others(rows, run.seed, limit) if isinstance(run.method, UnpairedConfig) else rows
+    if isinstance(run.method, PolicyConfig):
+        return tokenise_trees(examples, renderer, limit, run.data.on_long_row, account)
     assert isinstance(run.method, SftConfig)
     return tokenise(examples, renderer, run.method.supervise, limit, run.data.on_long_row, account)
 

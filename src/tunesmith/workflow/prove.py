@@ -51,10 +51,13 @@ from tunesmith.evaluate.stats import (
 from tunesmith.evaluate.words import describe_forgetting
 from tunesmith.scoring import Scores, Task, align, known_classes, score
 from tunesmith.scoring.judged import reference_of
+from tunesmith.scoring.rewarded import answer_in
 from tunesmith.types import EventSink, Example, RowRef, TokenRow
 from tunesmith.workflow.heads import AnyEncoder
+from tunesmith.workflow.own import Asker
 
 AnyAnswerer = Answerer | HeadAnswerer | Judge
+Answering = AnyAnswerer | Asker
 
 SUSPECT_TOKENS = 40_000
 """Training tokens scored again to find rows that are still hard: enough to rank them, cheap beside training."""
@@ -113,7 +116,7 @@ class Proof:
         self,
         name: str,
         note: str,
-        answerer: AnyAnswerer,
+        answerer: Answering,
         shots: Sequence[Example] = (),
         *,
         losses: bool = True,
@@ -127,6 +130,7 @@ class Proof:
             )
             found = self.found(name, note, said)
             if losses:
+                assert not isinstance(answerer, Asker), "answers that are sampled have rewards and no loss"
                 found.losses = self.losses(answerer)
         self.systems.append(found)
         return found
@@ -223,13 +227,14 @@ class Proof:
         settings = self.settings
         report.judgements = [j for f in (base, tuned) if (j := judgement_of(f.name, f.scores, settings))]
         report.confusions = [c for f in (base, tuned) if (c := confusion_of(f.name, f.scores))]
+        shown = answer_in if self.task == "rewarded" else str
         samples = [
             Sample(
                 where=str(e.ref),
                 prompt=asked(e),
                 reference=e.answer,
-                base=b,
-                tuned=t,
+                base=shown(b),
+                tuned=shown(t),
                 completions=judged_completions(e, b, t) if self.task == "judged" else [],
             )
             for e, b, t in zip(self.examples, base.texts, tuned.texts, strict=True)

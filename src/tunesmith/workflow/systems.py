@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tunesmith.config.judged import RewardConfig
+from tunesmith.config.policy import PolicyConfig
 from tunesmith.core.model import Model
 from tunesmith.data.encode import HeadEncoder
 from tunesmith.data.render import Renderer
@@ -17,7 +18,7 @@ from tunesmith.evaluate.retriever import Retriever
 from tunesmith.models.load import Loaded, load_model
 from tunesmith.train.build import Built, with_template, writes_after_prompt
 from tunesmith.types import EventSink, TokenRow
-from tunesmith.workflow import judged, judging, prove
+from tunesmith.workflow import judged, judging, prove, rollouts
 from tunesmith.workflow.prepare import Prepared
 
 NO_TEST_ROWS = "there are no test rows (data.test_fraction is 0 and no data.test is given)"
@@ -50,6 +51,10 @@ def measure_all(
     answers = prove.have_answers(examples)
     if judged.is_judged(run.method):
         _prove_judged(prepared, built, report, proof)
+        seconds |= proof.seconds
+        return
+    if isinstance(run.method, PolicyConfig):
+        _prove_own(prepared, built, report, proof)
         seconds |= proof.seconds
         return
     if isinstance(prepared.renderer, HeadEncoder):
@@ -147,6 +152,29 @@ def _prove_judged(prepared: Prepared, built: Built, report: Report, proof: prove
         proof.baselines(prepared.examples("train"))
     with proof.timed("statistics"):
         proof.fill_ordered(report)
+
+
+def _prove_own(prepared: Prepared, built: Built, report: Report, proof: prove.Proof) -> None:
+    """Answers of the tuned model and of the one it was to the same prompts, and what they are rewarded with."""
+    run, model = prepared.run, built.loaded.model
+    general = prove.general_rows(run, prepared.renderer, prepared.context)
+    if proof.examples:
+        rollouts.measure(proof, prepared, model, "tuned")
+    after = _answerer(prepared, model).losses(general) if general else None
+    report.absent["suspects"] = "the model learned from its own answers"
+    built.state.optimizer.release()
+    prove.free(model)
+    base = load_base(prepared).model
+    if after is not None:
+        report.forgetting = prove.forgetting(_answerer(prepared, base).losses(general), after, run)
+    if not proof.examples:
+        report.absent["systems"] = NO_TEST_ROWS
+        return
+    rollouts.measure(proof, prepared, base, "base")
+    prove.free(base)
+    with proof.timed("statistics"):
+        proof.fill_ordered(report)
+        rollouts.fill_wins(report, proof)
 
 
 def _probe(prepared: Prepared, proof: prove.Proof, answerer: HeadAnswerer) -> None:

@@ -7,42 +7,41 @@ import shutil
 import signal
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tunesmith.config.explain import explain
 from tunesmith.config.judged import Judged
 from tunesmith.config.load import load_run
 from tunesmith.config.machine import describe_machine
+from tunesmith.config.policy import PolicyConfig
 from tunesmith.config.run import Run
-from tunesmith.core.model import Model
 from tunesmith.data.flat import sizes
 from tunesmith.data.readers import sha256
-from tunesmith.errors import ConfigError, Interrupted, RunError
+from tunesmith.errors import Interrupted, RunError
 from tunesmith.evaluate.answers import EVALUATION_TOKENS
-from tunesmith.evaluate.heads import HeadAnswerer, mean
-from tunesmith.evaluate.judge import Judge
 from tunesmith.evaluate.report import write_report
 from tunesmith.evaluate.report_model import SeedRun
-from tunesmith.scoring import metric
 from tunesmith.train.build import Built, build
-from tunesmith.train.checkpoint import Checkpoints
-from tunesmith.train.engine import Engine, Watch
+from tunesmith.train.checkpoint import Checkpoints, Snapshot
+from tunesmith.train.engine import Engine, Source
 from tunesmith.train.folder import RunFolder
 from tunesmith.train.frozen import frozen_states
 from tunesmith.train.probe import Estimate, probe
 from tunesmith.train.profile import Profile
 from tunesmith.train.reference import FILE as REFERENCE_FILE
 from tunesmith.train.reference import with_reference
+from tunesmith.train.rollout import RolloutSource
 from tunesmith.train.source import rows_taken
 from tunesmith.train.stop import Stop
-from tunesmith.types import EventSink, silent
-from tunesmith.workflow import judged, judging, prove
+from tunesmith.types import EventSink, TokenRow, silent
 from tunesmith.workflow.finish import Result, finish, versions
+from tunesmith.workflow.own import trial_rows
 from tunesmith.workflow.prepare import Prepared, absolute, prepare
+from tunesmith.workflow.rollouts import source_of
+from tunesmith.workflow.watch import check_watch, watch_of
 
 
 def train(
@@ -166,7 +165,7 @@ def _clear(folder: RunFolder) -> None:
 def _plan_only(run: Run, folder: RunFolder, show: EventSink) -> Result:
     with tempfile.TemporaryDirectory(prefix="tunesmith-") as scratch:
         prepared = prepare(run, Path(scratch), show)
-        _check_watch(prepared)
+        check_watch(prepared)
         estimate = _estimate(prepared, show)
     plan = _plan(prepared, estimate)
     text = explain(prepared.run, prepared.reasons) + "\n" + _plan_text(plan)
@@ -180,7 +179,7 @@ def _carry_out(
     sink("start", versions=versions(), machine=describe_machine(), pid=os.getpid())
     began = datetime.fromtimestamp(folder.read_events("start")[0]["time"])
     prepared = prepare(run, folder.path, sink, began)
-    _check_watch(prepared)
+    check_watch(prepared)
     sink("data", hashes=prepared.splits.hashes)
     checkpoints = Checkpoints(folder.checkpoints, prepared.run.train.keep_checkpoints)
     latest = checkpoints.load_latest()
@@ -198,23 +197,30 @@ def _carry_out(
         built.source.rows = prepared.rows["train"]
     for note in built.notes:
         sink("note", text=note)
+    source: Source = built.source
+    if isinstance(prepared.run.method, PolicyConfig):
+        source = source_of(prepared, built, sink)
     if latest is not None:
-        step, snapshot, problems = latest
-        for problem in problems:
-            sink("warning", text=f"{problem}; the checkpoint before it is used")
-        built.state.restore(snapshot)
-        sink("note", text=f"resumed after step {step}")
+        _restore(built, latest, sink)
     limit = max_minutes if max_minutes is not None else prepared.run.train.max_minutes
     rows = [*prepared.rows["train"], *prepared.rows["validation"]]
-    passes = built.source.epoch(built.source.total_steps)
+    passes = 0.0 if isinstance(source, RolloutSource) else source.epoch(source.total_steps)
     with frozen_states(built.loaded.model, prepared.run.train, rows, passes, folder.path, sink):
-        _run_engine(prepared, built, checkpoints, sink, limit, profile)
+        _run_engine(prepared, built, source, checkpoints, sink, limit, profile)
     return finish(prepared, built, checkpoints, folder, sink, prepare_seconds)
+
+
+def _restore(built: Built, latest: tuple[int, Snapshot, list[str]], sink: EventSink) -> None:
+    step, snapshot, problems = latest
+    for problem in problems:
+        sink("warning", text=f"{problem}; the checkpoint before it is used")
+    built.state.restore(snapshot)
+    sink("note", text=f"resumed after step {step}")
 
 
 def _estimate(prepared: Prepared, sink: EventSink) -> Estimate:
     sink("phase", name="estimate", text="running the largest micro-batch in a child process")
-    estimate = probe(prepared.run, prepared.rows["train"])
+    estimate = probe(prepared.run, _trained(prepared))
     saves = estimate.activation_checkpointing and not prepared.run.train.activation_checkpointing
     if saves:
         sink(
@@ -236,9 +242,9 @@ def _estimate(prepared: Prepared, sink: EventSink) -> Estimate:
 
 def _plan(prepared: Prepared, estimate: Estimate) -> dict[str, Any]:
     """The estimated cost of the training steps; evaluations come on top."""
-    train, rows = prepared.run.train, prepared.rows["train"]
+    train, rows, method = prepared.run.train, _trained(prepared), prepared.run.method
     assert train.batch_size is not None
-    count = rows_taken(train, len(rows))
+    count = rows_taken(train, len(rows)) * (method.passes if isinstance(method, PolicyConfig) else 1)
     tokens = count * int(sizes(rows)[0].sum()) / len(rows)
     return {
         "steps": -(-count // train.batch_size),
@@ -249,6 +255,12 @@ def _plan(prepared: Prepared, estimate: Estimate) -> dict[str, Any]:
         "available_memory_bytes": estimate.available_bytes,
         "micro_batch_tokens": estimate.micro_batch_tokens,
     }
+
+
+def _trained(prepared: Prepared) -> Sequence[TokenRow]:
+    """The rows that steps are made of; of answers that are yet to be written the longest that there can be."""
+    rows, method = prepared.rows["train"], prepared.run.method
+    return trial_rows(rows, method) if isinstance(method, PolicyConfig) else rows
 
 
 def _plan_text(plan: dict[str, Any]) -> str:
@@ -262,6 +274,7 @@ def _plan_text(plan: dict[str, Any]) -> str:
 def _run_engine(
     prepared: Prepared,
     built: Built,
+    source: Source,
     checkpoints: Checkpoints,
     sink: EventSink,
     max_minutes: float | None,
@@ -270,7 +283,7 @@ def _run_engine(
     run = prepared.run
     sink(
         "plan",
-        total_steps=built.source.total_steps,
+        total_steps=source.total_steps,
         epochs=built.source.num_rows / len(built.source.rows),
         rows=len(built.source.rows),
     )
@@ -279,14 +292,14 @@ def _run_engine(
         engine = Engine(
             model=built.loaded.model,
             objective=built.objective,
-            source=built.source,
+            source=source,
             state=built.state,
             config=run.train,
             seed=run.seed,
             checkpoints=checkpoints,
             sink=sink,
-            watch=_watch(prepared, built.loaded.model),
-            stop=stop,
+            watch=watch_of(prepared, built.loaded.model),
+            stop=lambda: stop() or (source.stopping if isinstance(source, RolloutSource) else ""),
             profile=Profile(built.loaded.model) if profile else None,
         )
         engine.run()
@@ -296,79 +309,6 @@ def _run_engine(
                 f"continue with: tunesmith resume {Path(run.output) / run.name}",
                 130 if stop.signal == signal.SIGINT else 143,
             )
-
-
-def _watch(prepared: Prepared, model: Model) -> Watch | None:
-    """Evaluation on validation rows: loss, and task metrics by generation."""
-    run, rows = prepared.run, prepared.rows["validation"]
-    if not rows:
-        return None
-    proof = _validation(prepared)
-    answerer: prove.AnyAnswerer | Judge
-    if judged.is_judged(run.method):
-        answerer = judging.judge_of(run.method, model, rows)
-    else:
-        answerer = prove.make_answerer(run, model, prepared.tokenizer, prepared.renderer, prepared.context)
-
-    def evaluate(step: int) -> dict[str, float]:
-        if isinstance(answerer, Judge):
-            outputs = answerer.outputs(rows)
-            said = answerer.read(rows, outputs)
-            return {"loss": mean(answerer.losses_of(rows, outputs))} | proof.found(
-                "", "", said
-            ).scores.metrics
-        if isinstance(answerer, HeadAnswerer):  # one pass gives the loss and the answers
-            outputs = answerer.outputs(rows)
-            said = answerer.read(proof.examples, outputs)
-            return {"loss": mean(answerer.losses_of(rows, outputs))} | proof.found(
-                "", "", said
-            ).scores.metrics
-        metrics = {"loss": answerer.mean_loss(rows)}
-        if proof.examples:
-            metrics |= proof.found("", "", answerer.answer(proof.examples)).scores.metrics
-        return metrics
-
-    higher = run.train.watch != "loss" and metric(run.train.watch).higher_is_better
-    return Watch(evaluate, run.train.watch, higher)
-
-
-def _validation(prepared: Prepared) -> prove.Proof:
-    """What scores the validation rows that are answered: by a head all of them, by generation some, none of plain
-    text."""
-    run, examples = prepared.run, prepared.examples("validation")
-    head = prepared.head is not None or judged.is_judged(run.method)
-    answers = prove.have_answers(examples) and (head or run.train.eval_generate > 0)
-    limit = None if head else run.train.eval_generate
-    return prove.Proof(
-        run=run,
-        task=prepared.task(examples) if answers else "text",
-        labels=prepared.labels,
-        examples=prove.chosen_rows(examples, limit, run.seed) if answers else [],
-        rows=[],
-        sink=silent,
-    )
-
-
-def _check_watch(prepared: Prepared) -> None:
-    """Raises ConfigError where the metric that shall choose the best step will not be measured."""
-    watch, known = prepared.run.train.watch, {"loss"}
-    if watch in known:
-        return
-    proof = _validation(prepared)
-    if proof.examples:
-        answers = proof.references
-        even = None
-        if (
-            prepared.head is not None and prepared.head.method == "classify"
-        ):  # heads measure probabilities too
-            even = np.full((len(answers), len(proof.labels)), 1 / len(proof.labels))
-        known |= proof.score(answers, [False] * len(answers), even).metrics.keys()
-    if watch not in known:
-        raise ConfigError(
-            f"train.watch={watch} is not measured on these validation rows",
-            "one of " + ", ".join(sorted(known)),
-            "task metrics need validation rows with answers, and train.eval_generate above 0",
-        )
 
 
 def _report_spread(results: list[Result], seed: int) -> None:

@@ -1,0 +1,342 @@
+"""A source of rows that the model writes itself: prompts -> answers -> rewards -> advantages -> micro-batches.
+
+A rollout serves passes x minibatches optimizer steps. Which prompts, which numbers the answers are drawn with and how a
+pass is divided are functions of the seed and the step; what a resume in the middle of a rollout needs beside them, the
+rows themselves, is part of a checkpoint.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tunesmith.config.policy import PolicyConfig
+from tunesmith.core.batch import Batch
+from tunesmith.data.flat import FlatRows, flat_rows
+from tunesmith.data.pack import pack
+from tunesmith.generate.batched import evaluating
+from tunesmith.objectives import completions, policy
+from tunesmith.objectives.policy import Policy
+from tunesmith.scoring.alarms import Looks, alarms, looks
+from tunesmith.train.advantages import of_answers, of_tokens
+from tunesmith.train.source import StaticSource
+from tunesmith.train.start import StartWeights
+from tunesmith.train.writing import Floats, Group, Writer, by_answer, tree
+from tunesmith.types import EventSink, Example, TokenRow
+
+ROUNDS = 3
+"""Times as many prompts as wanted that dynamic sampling looks at, at most."""
+
+
+@dataclass
+class Memory:
+    """What is carried from rollout to rollout. start: what the first one's answers looked like."""
+
+    start: dict[str, float] = field(default_factory=dict)
+    kls: list[float] = field(default_factory=list)
+    kl_weight: float | None = None
+
+
+@dataclass
+class RolloutSource:
+    """prompts: which rows each rollout asks; examples: what each row asks in words. start: the reference."""
+
+    prompts: StaticSource
+    examples: Mapping[Any, Example]
+    writer: Writer
+    objective: Any
+    start: StartWeights
+    seed: int
+    sink: EventSink
+    memory: Memory = field(default_factory=Memory)
+    stopping: str = ""
+    """Why the run is to end, where the policy went too far."""
+    budget: int = 0
+    """Most tokens of a micro-batch: old log-probabilities are of the very batches that are trained on."""
+    _at: int = -1
+    _rows: list[TokenRow] = field(default_factory=list)
+    _left: int = 0
+    """Steps that the rollout still serves."""
+
+    @property
+    def method(self) -> PolicyConfig:
+        return self.writer.method
+
+    @property
+    def steps_each(self) -> int:
+        return self.method.passes * self.method.minibatches
+
+    @property
+    def total_steps(self) -> int:
+        return self.prompts.total_steps * self.steps_each
+
+    def epoch(self, step: int) -> float:
+        return self.prompts.epoch(step // self.steps_each)
+
+    def micro_batches(self, step: int, budget: int) -> list[Batch]:
+        self.budget = budget
+        rollout, inner = divmod(step, self.steps_each)
+        if rollout != self._at:
+            assert inner == 0, "a run that is resumed inside a rollout has its rows"
+            self._at, self._rows = rollout, self._roll(rollout)
+        self._left = self.steps_each - 1 - inner
+        rows = [self._rows[i] for i in self._share(rollout, inner)]
+        return [Batch.from_rows(part) for part in self._packed(rows)]
+
+    def _packed(self, rows: Sequence[TokenRow]) -> list[list[TokenRow]]:
+        bins = pack([r.num_tokens for r in rows], self.budget, padded=self.prompts.padded)
+        return [[rows[i] for i in bin_] for bin_ in bins]
+
+    def _share(self, rollout: int, inner: int) -> list[int]:
+        """The rows of an inner step: groups stay whole. The first pass goes in the rollout's order, so that old
+        log-probabilities are of the very batches that it trains on."""
+        number, part = divmod(inner, self.method.minibatches)
+        order = np.arange(len(self._rows))
+        if number:
+            order = np.random.default_rng((self.seed, 7, rollout, number)).permutation(order)
+        parts = np.array_split(order, min(self.method.minibatches, len(order)))
+        return [int(i) for i in parts[part % len(parts)]]
+
+    # -- one rollout ----------------------------------------------------------------------------------------
+
+    def _roll(self, rollout: int) -> list[TokenRow]:
+        started = time.monotonic()
+        groups, parts, tried = self._groups(rollout)
+        written = time.monotonic()
+        rows = self._learnable(groups)
+        if self.method.algorithm in self.method.GRADIENT:
+            rows = self._with_logps(rows)
+            kls = [self._kls(row) for row in rows]
+            rows = self._with_advantages(rows, groups, kls)
+        else:
+            every = [tree(group.prompt, group.samples, [1.0] * len(group.samples)) for group in groups]
+            kls = [self._kls(row) for row in self._with_logps(every)]
+        kl = float(np.mean([one.sum() for of_row in kls for one in of_row]))
+        self._tell(groups, parts, tried, kl, written - started, time.monotonic() - written)
+        return rows
+
+    def _groups(self, rollout: int) -> tuple[list[Group], dict[str, Floats], int]:
+        """The groups to learn from, the parts of their rewards, and how many prompts were asked."""
+        wanted = self.prompts.indices(rollout)
+        kept: list[Group] = []
+        parts: dict[str, list[Floats]] = {}
+        more = np.random.default_rng((self.seed, 8, rollout)).permutation(len(self.prompts.rows)).tolist()
+        asked, tried = wanted, 0
+        rounds = ROUNDS if self.method.dynamic_sampling else 1
+        for number in range(rounds):
+            groups, of_parts = self._ask([self.prompts.rows[i] for i in asked], rollout, tried)
+            tried += len(asked)
+            last = number == rounds - 1
+            for at, group in enumerate(groups):
+                differs = np.ptp(group.rewards) > 0
+                if (differs or not self.method.dynamic_sampling) or (last and not kept):
+                    kept.append(group)
+                    for name, values in of_parts.items():
+                        parts.setdefault(name, []).append(values[at])
+            if len(kept) >= len(wanted) or last:
+                break
+            used = set(asked)
+            asked = [i for i in more if i not in used][: len(wanted) - len(kept)] or wanted
+        return kept[: len(wanted)], {n: np.stack(v[: len(wanted)]) for n, v in parts.items()}, tried
+
+    def _ask(
+        self, prompts: Sequence[TokenRow], rollout: int, first: int
+    ) -> tuple[list[Group], dict[str, Floats]]:
+        """Groups, and the parts of their rewards (P, G)."""
+        count = self.method.samples
+        streams = [rollout * ROUNDS * self.prompts.batch_size + first + i for i in range(len(prompts))]
+        samples = self.writer.write(prompts, count, self.seed, streams)
+        texts = [self.writer.text(one) for of_prompt in samples for one in of_prompt]
+        asked = [self.examples[row.ref] for row in prompts for _ in range(count)]
+        scored = self.writer.reward(asked, texts)
+        total = scored.total.reshape(len(prompts), count)
+        parts = {name: values.reshape(len(prompts), count) for name, values in scored.parts.items()}
+        groups = [Group(*three) for three in zip(prompts, samples, total, strict=True)]
+        return groups, parts
+
+    def _learnable(self, groups: Sequence[Group]) -> list[TokenRow]:
+        """Trees of what the objective learns from."""
+        name = self.method.algorithm
+        rows = []
+        for group in groups:
+            rewards = self._penalised(group)
+            if name == "raft":
+                rows.append(tree(group.prompt, [group.samples[int(rewards.argmax())]], [1.0]))
+            elif name == "online_dpo":
+                best, worst = int(rewards.argmax()), int(rewards.argmin())
+                if rewards[best] > rewards[worst]:
+                    chosen = tree(group.prompt, [group.samples[best], group.samples[worst]], [1.0, 1.0])
+                    rows.append(replace(chosen, given={completions.SCORES: rewards[[best, worst]]}))
+            else:
+                rows.append(tree(group.prompt, group.samples, self._token_weights(group, rewards)))
+        if name == "online_dpo":
+            rows = self._with_reference_sums(rows or [self._level(groups[0])])
+        return rows
+
+    def _level(self, group: Group) -> TokenRow:
+        """A pair of one answer and itself, which teaches nothing, where no group has a best answer: no step is
+        empty."""
+        row = tree(group.prompt, [group.samples[0], group.samples[0]], [1.0, 1.0])
+        return replace(row, given={completions.SCORES: np.array([1.0, 0.0])})
+
+    def _penalised(self, group: Group) -> Floats:
+        if self.method.truncated != "penalise":
+            return group.rewards
+        cut = np.array([not one.ended for one in group.samples])
+        return group.rewards - self.method.truncation_penalty * cut
+
+    def _token_weights(self, group: Group, rewards: Floats) -> list[float]:
+        """What a token of each answer counts in the loss: 0 leaves the answer out."""
+        if self.method.algorithm == "rwr":
+            assert self.method.beta is not None
+            weights = np.exp((rewards - rewards.max()) / self.method.beta)
+            return [float(w) for w in weights / weights.mean()]
+        masked = self.method.truncated == "mask"
+        found = [0.0 if masked and not one.ended else 1.0 for one in group.samples]
+        return found if any(found) else [1.0] * len(found)
+
+    def _with_logps(self, rows: list[TokenRow]) -> list[TokenRow]:
+        """With old and reference log-probabilities; old of the very batches of the first pass."""
+        out: list[TokenRow | None] = [None] * len(rows)
+        for part in np.array_split(np.arange(len(rows)), min(self.method.minibatches, len(rows))):
+            own = [rows[i] for i in part]
+            place = {id(row): int(i) for row, i in zip(own, part, strict=True)}
+            for packed in self._packed(own):
+                batch = Batch.from_rows(packed)
+                given = {policy.OLD: self._logps(batch)}
+                with self.start.back():
+                    given[policy.REFERENCE] = self._logps(batch)
+                cuts = np.cumsum([row.num_supervised for row in packed])[:-1]
+                pieces = {name: np.split(values, cuts) for name, values in given.items()}
+                for at, row in enumerate(packed):
+                    new = {name: found[at] for name, found in pieces.items()}
+                    out[place[id(row)]] = replace(row, given={**row.given, **new})
+        return [row for row in out if row is not None]
+
+    def _logps(self, batch: Batch) -> Floats:
+        with evaluating(self.writer.model.module):
+            losses = self.writer.model.token_losses(batch, self.method.temperature)
+        return -losses.double().numpy()
+
+    def _kls(self, row: TokenRow) -> list[Floats]:
+        """Of each answer that is learned from (n,): the estimate of its tokens' KL divergence from the reference."""
+        old = row.given[policy.OLD]
+        reference = row.given[policy.REFERENCE]
+        found = policy.divergence(
+            torch.from_numpy(old), torch.from_numpy(reference), self.method.kl.estimator or "k1"
+        ).numpy()
+        return by_answer(row, found)
+
+    def _with_advantages(
+        self, rows: list[TokenRow], groups: Sequence[Group], kls: Sequence[list[Floats]]
+    ) -> list[TokenRow]:
+        weight = self.objective.kl_weight if self.method.kl.where == "reward" else 0.0
+        rewards = np.stack([self._penalised(group) for group in groups])
+        learned = [[i for i, leaf in enumerate(row.segments[1:]) if leaf.weights[0] > 0] for row in rows]
+        if self.method.algorithm == "reinforce_pp":
+            flat = [rewards[g][i] for g, of_row in enumerate(learned) for i in of_row]
+            tokens = iter(of_tokens(np.array(flat), [weight * kl for of_row in kls for kl in of_row]))
+            values = [np.concatenate([next(tokens) for _ in of_row]) for of_row in learned]
+        else:
+            for g, (of_row, of_group) in enumerate(zip(learned, kls, strict=True)):
+                for i, kl in zip(of_row, of_group, strict=True):
+                    rewards[g][i] -= weight * kl.sum()
+            worth = of_answers(rewards, self.method)
+            values = [
+                np.concatenate([np.full(len(row.segments[1 + i].ids), worth[g][i]) for i in of_row])
+                for g, (row, of_row) in enumerate(zip(rows, learned, strict=True))
+            ]
+        return [
+            replace(row, given={**row.given, policy.ADVANTAGES: value})
+            for row, value in zip(rows, values, strict=True)
+        ]
+
+    def _with_reference_sums(self, rows: list[TokenRow]) -> list[TokenRow]:
+        """Of pairs (2,): summed log-probabilities under the reference."""
+        out = []
+        with self.start.back():
+            for packed in self._packed(rows):
+                logps = self._logps(Batch.from_rows(packed))
+                cuts = np.cumsum([row.num_supervised for row in packed])[:-1]
+                for row, found in zip(packed, np.split(logps, cuts), strict=True):
+                    sums = np.array([part.sum() for part in by_answer(row, found)])
+                    out.append(replace(row, given={**row.given, completions.REFERENCE: sums}))
+        return out
+
+    # -- what is told and kept ------------------------------------------------------------------------------
+
+    def _tell(
+        self,
+        groups: Sequence[Group],
+        parts: Mapping[str, Floats],
+        tried: int,
+        kl: float,
+        writing: float,
+        preparing: float,
+    ) -> None:
+        samples = [one for group in groups for one in group.samples]
+        tokens = [len(one.ids) for one in samples]
+        now = looks([self.writer.text(one) for one in samples], tokens, [not one.ended for one in samples])
+        if not self.memory.start:
+            self.memory.start = asdict(now)
+        self.memory.kls.append(kl)
+        for text in alarms(now, Looks(**self.memory.start), self.memory.kls):  # type: ignore[arg-type]
+            self.sink("warning", text=f"rollout {self._at + 1}: {text}")
+        rewards = np.concatenate([group.rewards for group in groups])
+        numbers = {
+            "reward": float(rewards.mean()),
+            "reward_deviation": float(rewards.std()),
+            "length": now.tokens,
+            "entropy": float(np.concatenate([one.entropies for one in samples]).mean()),
+            "cut": now.at_limit,
+            "kl": kl,
+            **{f"reward.{name}": float(values.mean()) for name, values in parts.items()},
+        }
+        self._watch_kl(kl)
+        self.sink(
+            "rollout",
+            step=self._at * self.steps_each,
+            rollout=self._at,
+            prompts=len(groups),
+            asked=tried,
+            answers=len(samples),
+            tokens=sum(tokens),
+            writing_seconds=writing,
+            scoring_seconds=preparing,
+            numbers=numbers,
+        )
+
+    def _watch_kl(self, kl: float) -> None:
+        if self.method.kl.target is not None and isinstance(self.objective, Policy):
+            error = float(np.clip(kl / self.method.kl.target - 1, -0.2, 0.2))
+            self.objective.kl_weight *= 1 + 0.1 * error
+            self.memory.kl_weight = self.objective.kl_weight
+        if self.method.kl.stop_at is not None and kl > self.method.kl.stop_at:
+            self.stopping = f"the KL divergence of an answer, {kl:.3g} nats, is above method.kl.stop_at"
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The rows of a rollout that is not used up."""
+        if not self._left:
+            return {}
+        files = {file: i for i, file in enumerate(self._files())}
+        return {name: torch.from_numpy(array) for name, array in flat_rows(self._rows, files).items()}
+
+    def numbers(self) -> dict[str, Any]:
+        return {"at": self._at, "files": self._files(), "memory": asdict(self.memory)}
+
+    def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        if tensors:
+            arrays = {name: tensor.numpy().copy() for name, tensor in tensors.items()}
+            self._at, self._rows = numbers["at"], list(FlatRows(arrays, numbers["files"]))
+        self.memory = Memory(**numbers["memory"])
+        if self.memory.kl_weight is not None:
+            self.objective.kl_weight = self.memory.kl_weight
+
+    def _files(self) -> list[str]:
+        return sorted({row.ref.file for row in self._rows})

@@ -1,0 +1,84 @@
+"""Writing answers and rewarding them; what was written as rows to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunesmith.config.policy import PolicyConfig
+from tunesmith.core.model import Model
+from tunesmith.generate.sample import Sample, Sampling, sample
+from tunesmith.objectives import policy
+from tunesmith.scoring.rewards import Scored
+from tunesmith.types import Example, Segment, TokenRow
+
+Floats = NDArray[np.float64]
+SLOTS = 64
+"""Answers that are written at the same time."""
+
+
+@dataclass(frozen=True)
+class Writer:
+    """What answers are written and rewarded with. end_ids, pad_id: of the template; decode: ids -> an answer's
+    text."""
+
+    model: Model
+    method: PolicyConfig
+    end_ids: Sequence[int]
+    pad_id: int
+    decode: Callable[[Sequence[int]], str]
+    reward: Callable[[Sequence[Example], Sequence[str]], Scored]
+
+    def write(
+        self, prompts: Sequence[TokenRow], count: int, seed: int, streams: Sequence[int] | None = None
+    ) -> list[list[Sample]]:
+        """`count` answers to each prompt."""
+        found: list[dict[int, Sample]] = [{} for _ in prompts]
+        method = self.method
+        drawn = sample(
+            self.model,
+            [row.segments[0].ids.tolist() for row in prompts],
+            count=count,
+            sampling=Sampling(method.temperature, method.top_p, method.top_k),
+            seed=seed,
+            max_new_tokens=method.max_new_tokens,
+            end_ids=self.end_ids,
+            pad_id=self.pad_id,
+            num_slots=SLOTS,
+            streams=streams,
+        )
+        for prompt, number, one in drawn:
+            found[prompt][number] = one
+        return [[of_prompt[i] for i in range(count)] for of_prompt in found]
+
+    def text(self, one: Sample) -> str:
+        return self.decode(one.ids[:-1] if one.ended else one.ids)
+
+
+@dataclass
+class Group:
+    """A prompt, its answers, and their rewards (G,) as the data's parts make them, without penalties."""
+
+    prompt: TokenRow
+    samples: list[Sample]
+    rewards: Floats
+
+
+def tree(prompt: TokenRow, samples: Sequence[Sample], weights: Sequence[float]) -> TokenRow:
+    """The prompt and the very ids that were written. weights: what a token of each answer counts."""
+    leaves = [
+        Segment(np.array(one.ids, np.int64), np.full(len(one.ids), weight, np.float32), 0)
+        for one, weight in zip(samples, weights, strict=True)
+    ]
+    written = [one.logps for one, weight in zip(samples, weights, strict=True) if weight > 0]
+    given = {policy.WRITTEN: np.concatenate(written).astype(np.float64)} if written else {}
+    return TokenRow(prompt.ref, (prompt.segments[0], *leaves), given=given)
+
+
+def by_answer(row: TokenRow, values: Floats) -> list[Floats]:
+    """(n,) of the row's supervised tokens -> of each answer that is learned from."""
+    counts = [len(leaf.ids) for leaf in row.segments[1:] if leaf.weights[0] > 0]
+    return np.split(values, np.cumsum(counts)[:-1])

@@ -1,0 +1,160 @@
+"""Learning from the model's own answers: what a run asks, what rewards it, and how it is proved.
+
+The reward models of a recipe are opened once. Base and tuned model answer the same test prompts with the same random
+numbers, a few answers each, and are compared prompt by prompt.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tunesmith.config.methods import Method
+from tunesmith.config.policy import PolicyConfig
+from tunesmith.config.run import Run
+from tunesmith.core.model import Model
+from tunesmith.data.render import Renderer
+from tunesmith.errors import ConfigError
+from tunesmith.evaluate.answers import Answers
+from tunesmith.scoring.rewarded import rewarded
+from tunesmith.scoring.rewards import Scorer, build_rewards
+from tunesmith.train.writing import Writer
+from tunesmith.types import Completion, Example, Message, Segment, TokenRow
+
+FORMATS = ("asked", "prompt", "messages", "label")
+ANSWERS = 4
+"""To each test prompt, of each model."""
+
+
+def with_format(run: Run) -> Run:
+    """`data.format=auto` becomes prompts, whose completions are references where there are some."""
+    if run.data.format == "auto":
+        run = run.model_copy(deep=True)
+        run.data.format = "asked"
+    elif run.data.format not in FORMATS:
+        raise ConfigError(
+            f"data.format={run.data.format} with method.type=policy",
+            f"rows that ask: {', '.join(FORMATS)}",
+            "leave data.format out, and name the column of the prompt (data.columns.prompt)",
+        )
+    return run
+
+
+def room_for_answers(method: Method, context: int) -> int:
+    """Tokens of the context that prompts leave to answers."""
+    if not isinstance(method, PolicyConfig):
+        return 0
+    if method.max_new_tokens >= context:
+        raise ConfigError(
+            f"method.max_new_tokens={method.max_new_tokens}, and the model's context is {context}",
+            "room for the prompts",
+            "lower method.max_new_tokens",
+        )
+    return method.max_new_tokens
+
+
+def trial_rows(rows: Sequence[TokenRow], method: PolicyConfig) -> list[TokenRow]:
+    """The longest that rollouts can become: every answer as long as it may be. For the probe of memory and time."""
+    from tunesmith.objectives import completions, policy
+
+    count = {"raft": 1, "online_dpo": 2}.get(method.algorithm, method.samples)
+    size = method.max_new_tokens
+    leaf = Segment(np.full(size, 3, np.int64), np.ones(size, np.float32), 0)
+    names = (policy.ADVANTAGES, policy.OLD, policy.REFERENCE, policy.WRITTEN)
+    given = {name: np.zeros(count * size) for name in names}
+    pair = {completions.SCORES: np.arange(count, dtype=np.float64), completions.REFERENCE: np.zeros(count)}
+    return [replace(row, segments=(row.segments[0], *([leaf] * count)), given=given | pair) for row in rows]
+
+
+@dataclass(frozen=True)
+class Asker:
+    """A model that answers prompts and is rewarded. rows: of the examples that it will be asked."""
+
+    writer: Writer
+    rows: Sequence[TokenRow]
+    seed: int
+    count: int
+
+    def answer(
+        self,
+        examples: Sequence[Example],
+        shots: Sequence[Example] = (),
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Answers:
+        """`scoring.rewarded` of each. The numbers that answers are drawn with depend on the seed and the row alone."""
+        assert not shots, "prompts are asked as training asks them"
+        by_ref = {row.ref: row for row in self.rows}
+        samples = self.writer.write([by_ref[e.ref] for e in examples], self.count, self.seed)
+        texts = [[self.writer.text(one) for one in of_prompt] for of_prompt in samples]
+        asked = [example for example in examples for _ in range(self.count)]
+        scored = self.writer.reward(asked, [text for of_prompt in texts for text in of_prompt])
+        total = scored.total.reshape(len(examples), self.count)
+        lengths = [np.mean([len(one.ids) for one in of_prompt]) for of_prompt in samples]
+        progress(len(examples), len(examples))
+        said = [
+            rewarded(float(r.mean()), float(n), of_prompt[0])
+            for r, n, of_prompt in zip(total, lengths, texts, strict=True)
+        ]
+        return Answers(said, [any(not one.ended for one in of_prompt) for of_prompt in samples])
+
+
+def writer_of(run: Run, model: Model, tokenizer: Any, renderer: Renderer) -> Writer:
+    assert isinstance(run.method, PolicyConfig)
+
+    def decode(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+    def count_tokens(text: str) -> int:
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    return Writer(
+        model=model,
+        method=run.method,
+        end_ids=renderer.end_ids,
+        pad_id=int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else renderer.end_ids[0]),
+        decode=decode,
+        reward=build_rewards(run.method.rewards, open_reward, count_tokens),
+    )
+
+
+def open_reward(path: str) -> Scorer:
+    """A reward model's scores of answers. Raises ConfigError where the model has none."""
+    from tunesmith.workflow.open import load
+
+    threads = _threads()
+    opened = load(path, threads=threads)
+    if not opened.rewards:
+        raise ConfigError(f"{path} is no reward model", "a run of method.type=reward", "name another folder")
+
+    def score(examples: Sequence[Example], answers: Sequence[str]) -> list[float]:
+        asked = [
+            replace(
+                example,
+                messages=(*example.prompt, Message("assistant", text)),
+                completions=(Completion(Message("assistant", text), 0.0),),
+            )
+            for example, text in zip(examples, answers, strict=True)
+        ]
+        judge = opened.answerer(1, 1)
+        return [float(value) for said in judge.answer(asked).texts for value in _numbers(said)]
+
+    return score
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _numbers(said: str) -> list[float]:
+    import json
+
+    found: list[float] = json.loads(said)
+    assert len(found) == 1
+    assert math.isfinite(found[0])
+    return found

@@ -1,0 +1,83 @@
+"""A run on the model's own answers: the source of its rows, its evaluations, and its proof."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from tunesmith.config.policy import PolicyConfig
+from tunesmith.core.model import Model
+from tunesmith.data.render import Renderer
+from tunesmith.evaluate.report_model import Report
+from tunesmith.evaluate.wins import win_rate
+from tunesmith.train.build import Built
+from tunesmith.train.rollout import RolloutSource
+from tunesmith.train.start import StartWeights
+from tunesmith.types import EventSink
+from tunesmith.workflow.own import ANSWERS, Asker, writer_of
+from tunesmith.workflow.prepare import Prepared
+from tunesmith.workflow.prove import Found, Proof
+
+SAMPLED = f"the mean of {ANSWERS} sampled answers to each prompt"
+
+
+def source_of(prepared: Prepared, built: Built, sink: EventSink) -> RolloutSource:
+    """In place of the rows of a data set; a checkpoint holds what it was in the middle of."""
+    run = prepared.run
+    assert isinstance(run.method, PolicyConfig)
+    assert isinstance(prepared.renderer, Renderer)
+    prompts = built.source
+    whole = math.ceil(prompts.num_rows / prompts.batch_size) * prompts.batch_size
+    source = RolloutSource(
+        prompts=replace(prompts, num_rows=whole),
+        examples={e.ref: e for e in prepared.examples("train")},
+        writer=writer_of(run, built.loaded.model, prepared.tokenizer, prepared.renderer),
+        objective=built.objective,
+        start=StartWeights(built.loaded.model.module),
+        seed=run.seed,
+        sink=sink,
+    )
+    built.state.source = source
+    return source
+
+
+def asker(prepared: Prepared, model: Model, split: str, count: int) -> Asker:
+    run = prepared.run
+    assert isinstance(prepared.renderer, Renderer)
+    writer = writer_of(run, model, prepared.tokenizer, prepared.renderer)
+    return Asker(writer, prepared.rows[split], run.seed, count)
+
+
+def watching(prepared: Prepared, model: Model, proof: Proof) -> Callable[[int], dict[str, float]]:
+    """Evaluation on validation prompts, one answer each; the loss of a policy gradient says nothing, so it is minus the
+    reward."""
+    asks = asker(prepared, model, "validation", 1)
+
+    def evaluate(step: int) -> dict[str, float]:
+        metrics = proof.found("", "", asks.answer(proof.examples)).scores.metrics
+        return {"loss": -metrics["reward"]} | metrics
+
+    return evaluate
+
+
+def measure(proof: Proof, prepared: Prepared, model: Model, name: str) -> Found:
+    return proof.measure(name, SAMPLED, asker(prepared, model, "test", ANSWERS), losses=False)
+
+
+def fill_wins(report: Report, proof: Proof) -> None:
+    """How often the tuned model's answers to a prompt are rewarded more than those of the model as it was."""
+    base, tuned = proof.get("base"), proof.get("tuned")
+    if base is None or tuned is None:
+        return
+    found = win_rate(base.scores.per_row["reward"], tuned.scores.per_row["reward"], settings=proof.settings)
+    rate = found.rate
+    lengths = [float(np.mean(s.scores.per_row["answer_tokens"])) for s in (base, tuned)]
+    win, lose, tie = (f"{100 * share:.0f} %" for share in (found.win, found.lose, found.tie))
+    report.wins = (
+        f"The tuned model is rewarded more than the base in {win} of {found.num_pairs:,} prompts, less in {lose}, the "
+        f"same in {tie}: a win rate of {100 * rate.value:.1f} % ({100 * rate.low:.1f} to {100 * rate.high:.1f}). Its "
+        f"answers have {lengths[1]:.0f} tokens in the mean, those of the base {lengths[0]:.0f}."
+    )
