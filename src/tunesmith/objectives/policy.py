@@ -40,7 +40,7 @@ class Policy:
         logps = -model.token_losses(batch, self.config.temperature)
         advantages = batch.given(ADVANTAGES).to(logps.dtype)
         old = batch.given(OLD).to(logps.dtype) if OLD in batch.rows[0].given else logps.detach()
-        share = self._shares(batch).to(logps.dtype)
+        share = self._shares(batch, logps.dtype)
         if self.config.algorithm == "gspo":
             gained = _per_answer((logps - old) * share, batch)
             losses, clipped = surrogate(gained, _per_answer(advantages * share, batch), self.low, self.high)
@@ -64,14 +64,14 @@ class Policy:
             counts["kl"] = torch.tensor(float(len(batch.completions)))
         return LossOutput({TERM: total}, metrics, counts)
 
-    def _shares(self, batch: Batch) -> Tensor:
+    def _shares(self, batch: Batch, dtype: torch.dtype) -> Tensor:
         """(M,) what a token counts."""
         if self.config.average == "token":
-            return torch.ones(len(batch.targets))
+            return torch.ones(len(batch.targets), dtype=dtype)
         if self.config.average == "constant":
             one = 1.0 if self.config.algorithm == "rloo" else 1.0 / self.config.max_new_tokens
-            return torch.full((len(batch.targets),), one)
-        return (1.0 / lengths_of(batch).clamp(min=1))[batch.completion_of]
+            return torch.full((len(batch.targets),), one, dtype=dtype)
+        return (1.0 / lengths_of(batch).to(dtype).clamp(min=1))[batch.completion_of]
 
 
 def surrogate(gained: Tensor, advantages: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:

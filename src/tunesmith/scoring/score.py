@@ -60,7 +60,8 @@ def score(
         raise DataError(f"{len(hit_limit)} limit flags for {len(predictions)} predictions", "one for each")
     kind = TASKS[task]
     scores = kind.score(references, predictions, labels)
-    rows = _failures(references, predictions, hit_limit)
+    said = [answer or "" for answer in scores.answers] if task == "rewarded" else predictions
+    rows = _failures(references, said, hit_limit)
     scores.per_row.update(rows)
     scores.metrics.update({name: float(values.mean()) for name, values in rows.items()})
     if probabilities is None:

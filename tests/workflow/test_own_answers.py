@@ -1,0 +1,215 @@
+"""The main job on the model's own answers: it learns what is rewarded, and goes on where it was cut off."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tunesmith
+from tests.workflow.conftest import THINGS, settings, write_jsonl
+from tests.workflow.test_resume import Crash, assert_same, at, crash, ending
+from tunesmith.config.run import Run
+from tunesmith.errors import ConfigError, DataError
+from tunesmith.models.files import EMBEDDED
+from tunesmith.train.folder import RunFolder
+from tunesmith.train.start import StartWeights
+from tunesmith.workflow.train import resume
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+ALGORITHMS = ("grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce_pp", "online_dpo", "raft", "rwr")
+MODULE = '''
+def low_ids(prompts, answers, rows):
+    """The more early letters of the alphabet, the better: a random model writes all kinds."""
+    return [sum(c in "abcdeABCDE" for c in a) / max(1, len(a)) for a in answers]
+'''
+
+
+def prompts(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    things = [t for ts in THINGS.values() for t in ts]
+    both = [f"is a {a} here beside a {b}?" for a in things for b in things]
+    random.Random(1).shuffle(both)
+    return [{"prompt": p} for p in (both[-count:] if seed else both[:count])]
+
+
+@pytest.fixture(autouse=True)
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reward function in the folder that the command is started in."""
+    (tmp_path / "cwd").mkdir()
+    (tmp_path / "cwd" / "house_rewards.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path / "cwd")
+    monkeypatch.delitem(sys.modules, "house_rewards", raising=False)
+
+
+def recipe(base: Path | str, folder: Path, **more: Any) -> dict[str, Any]:
+    data = {
+        "train": str(write_jsonl(folder / "train.jsonl", prompts(32))),
+        "test": str(write_jsonl(folder / "test.jsonl", prompts(8, seed=1))),
+    }
+    method = {
+        "type": "policy",
+        "tuning": "full",
+        "samples": 4,
+        "max_new_tokens": 6,
+        "rewards": [{"kind": "function", "path": "house_rewards:low_ids"}],
+        **more.pop("method", {}),
+    }
+    train = {"max_steps": 4, "batch_size": 4, "eval_every": 4, "learning_rate": 3e-3, **more.pop("train", {})}
+    tree = settings(base, folder, data, train=train, **more)
+    return {**tree, "method": method}
+
+
+def run(tree: dict[str, Any], **how: Any) -> Any:
+    return tunesmith.train(Run.model_validate(tree), **how)
+
+
+def metric(result: Any, system: str, name: str = "reward") -> float:
+    return float(next(s for s in result.report.systems if s.name == system).metrics[name].value)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_it_learns_what_is_rewarded(algorithm: str, tmp_path: Path) -> None:
+    """From the embedded model: what a random one writes says nothing of what it could."""
+    train = {"max_steps": 6, "eval_every": 6, "learning_rate": 5e-4}
+    method = {"algorithm": algorithm, "samples": 8, "beta": {"rwr": 0.1}.get(algorithm)}
+    if algorithm == "rloo":
+        method["kl"] = {"weight": 0.002}  # 0.05, as published, is for rewards of several units
+    result = run(recipe(EMBEDDED, tmp_path, method=method, train=train))
+    assert metric(result, "tuned") > metric(result, "base") + 0.03
+    assert "win rate" in result.report.wins
+    rollouts = RunFolder(result.folder).curve("rollout")
+    assert len(rollouts) == 6
+    assert rollouts[-1]["numbers"]["reward"] > rollouts[0]["numbers"]["reward"]
+    assert rollouts[0]["numbers"]["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert rollouts[-1]["numbers"]["kl"] != 0.0
+    steps = RunFolder(result.folder).curve("step")
+    if algorithm in ALGORITHMS[:6]:
+        assert steps[0]["metrics"]["ratio"] == 1.0
+        assert steps[0]["metrics"]["clipped"] == 0.0
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 8])
+def test_a_run_that_died_inside_a_rollout_ends_bit_for_bit_as_one_that_did_not(
+    step: int, base: Path, tmp_path: Path
+) -> None:
+    """Two passes of three steps each: step 4 and 5 are inside the first rollout, 8 inside the second."""
+    more: dict[str, Any] = {
+        "method": {"passes": 2, "minibatches": 3, "kl": {"target": 0.05, "weight": 0.1}},
+        "train": {"max_steps": 2, "eval_every": 6, "save_every": 1},
+    }
+    (tmp_path / "rows").mkdir()
+    tree = recipe(base, tmp_path / "rows", **more)
+    whole = run(tree | {"output": str(tmp_path / "whole")})
+    with pytest.raises(Crash):
+        run(tree | {"output": str(tmp_path / "cut")}, sink=at("checkpoint", crash, step=step))
+    resume(tmp_path / "cut" / "tiny")
+    assert_same(ending(tmp_path / "cut" / "tiny"), ending(whole.folder))
+
+
+def test_a_run_that_died_while_it_wrote_answers_goes_on(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    tree = recipe(base, tmp_path / "rows", train={"max_steps": 3, "save_every": 1})
+    whole = run(tree | {"output": str(tmp_path / "whole")})
+    with pytest.raises(Crash):
+        run(tree | {"output": str(tmp_path / "cut")}, sink=at("rollout", crash, rollout=1))
+    resume(tmp_path / "cut" / "tiny")
+    assert_same(ending(tmp_path / "cut" / "tiny"), ending(whole.folder))
+
+
+def test_a_reward_model_and_a_rule_are_added_up(base: Path, tmp_path: Path) -> None:
+    from tests.workflow.test_judged import pairs
+    from tests.workflow.test_judged import recipe as judged
+
+    (tmp_path / "rm").mkdir()
+    rewarding = run(judged("reward", "preference", base, tmp_path / "rm", train={"max_steps": 4}))
+    assert pairs(1)
+    parts = [
+        {"kind": "model", "path": str(rewarding.folder)},
+        {"kind": "length", "unit": "tokens", "weight": -0.1},
+    ]
+    result = run(recipe(base, tmp_path, method={"rewards": parts}))
+    numbers = RunFolder(result.folder).curve("rollout")[0]["numbers"]
+    assert numbers["reward"] == pytest.approx(
+        numbers["reward.model"] - 0.1 * numbers["reward.length"], rel=1e-6
+    )
+
+
+def test_references_reach_the_verifier(base: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": r["prompt"], "completion": f"it is #### {i}"} for i, r in enumerate(prompts(24))]
+    tree = recipe(base, tmp_path, method={"rewards": [{"kind": "verifier", "check": "number"}]})
+    tree["data"] = {"train": str(write_jsonl(tmp_path / "asked.jsonl", rows))}
+    assert metric(run(tree), "base") >= 0.0
+
+
+def test_equal_rewards_teach_nothing_and_are_replaced_where_that_is_asked(base: Path, tmp_path: Path) -> None:
+    never = [{"kind": "regex", "pattern": "this is never written"}]
+    result = run(recipe(base, tmp_path, method={"rewards": never, "kl": {"weight": 0.0}}))
+    first = RunFolder(result.folder).curve("step")[0]
+    assert first["loss"] == 0.0
+    assert first["grad_norm"] == 0.0
+    result = run(recipe(base, tmp_path, name="dapo", method={"algorithm": "dapo", "rewards": never}))
+    rollout = RunFolder(result.folder).curve("rollout")[0]
+    assert rollout["asked"] == 12  # three times as many as wanted
+    assert rollout["prompts"] == 1  # a step is never empty
+
+
+def test_cut_answers_are_masked_or_penalised(tmp_path: Path) -> None:
+    found = {}
+    for truncated in ("learn", "mask", "penalise"):
+        more = {"truncated": truncated, "max_new_tokens": 16}
+        result = run(recipe(EMBEDDED, tmp_path, name=truncated, method=more, train={"max_steps": 1}))
+        found[truncated] = RunFolder(result.folder).curve("step")[0]["grad_norm"]
+    assert 0 < RunFolder(result.folder).curve("rollout")[0]["numbers"]["cut"] < 1
+    assert len(set(found.values())) == 3
+
+
+def test_the_run_ends_where_the_policy_went_too_far(base: Path, tmp_path: Path) -> None:
+    more = {"kl": {"stop_at": 0.05, "weight": 0.0}}
+    train = {"max_steps": 30, "learning_rate": 3e-2}
+    result = run(recipe(base, tmp_path, method=more, train=train))
+    events = [e["text"] for e in RunFolder(result.folder).read_events("note")]
+    assert any("stop_at" in text for text in events)
+    assert len(RunFolder(result.folder).curve("step")) < 30
+
+
+def test_start_weights_come_back_and_go_again() -> None:
+    module = torch.nn.Linear(3, 2)
+    module.bias.requires_grad_(False)
+    start = StartWeights(module)
+    before, data = module.weight.detach().clone(), module.weight.data
+    with torch.no_grad():
+        module.weight += 1
+    moved = module.weight.detach().clone()
+    with start.back():
+        assert torch.equal(module.weight, before)
+    assert torch.equal(module.weight, moved)
+    assert (
+        module.weight.data.data_ptr() == data.data_ptr()
+    )  # what the optimizer steps is still what the model has
+    assert start.num_bytes == before.nbytes
+
+
+@pytest.mark.parametrize(
+    "data, said",
+    [
+        ({"format": "preference"}, "rows that ask"),
+        ({"columns": {"prompt": "nothing"}}, "no column 'nothing'"),
+    ],
+)
+def test_rows_that_ask_nothing_are_refused(
+    data: dict[str, Any], said: str, base: Path, tmp_path: Path
+) -> None:
+    tree = recipe(base, tmp_path)
+    tree["data"] |= data
+    with pytest.raises((ConfigError, DataError), match=said):
+        run(tree)
+
+
+def test_answers_that_leave_no_room_for_prompts_are_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="max_new_tokens=500"):
+        run(recipe(base, tmp_path, method={"max_new_tokens": 500}))
