@@ -74,9 +74,10 @@ def test_overrides(override: str, path: tuple[str, str], value: object) -> None:
 @pytest.mark.parametrize("key", sorted(k for k, v in keys().items() if not v.sections))
 def test_every_key_refuses_what_it_can_not_be_and_says_what_it_can(key: str) -> None:
     *sections, name = key.split(".")
-    text = "".join("  " * depth + f"{s}:\n" for depth, s in enumerate(sections))
+    lines = ["  " * depth + f"{s}:\n" for depth, s in enumerate(sections)]
     if kinds := keys()[key].types:
-        text += f"  type: {kinds[0]}\n"
+        lines.insert(1, f"  type: {kinds[0]}\n")
+    text = "".join(lines)
     text += "  " * len(sections) + f"{name}: {{a: {{b: c}}}}\n"
     message = refused(text)
     if name == "type":

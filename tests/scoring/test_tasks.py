@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tunesmith.scoring import METRICS, PRIMARY, TASKS, Scores, Task, flips, goodness, metric, score, whole
+from tunesmith.scoring.rewarded import rewarded
 
 ROWS: dict[Task, tuple[list[str], list[str]]] = {
     "label": (["a", "b", "a"], ["A", "a", "don't know"]),
@@ -21,8 +22,15 @@ ROWS: dict[Task, tuple[list[str], list[str]]] = {
         ["[[1, 9], [0, 5]]", "[[0, 7], [1, 7], [2, 3]]", "[[3, 4], [3, 6], [1, 1]]"],
         ["[2, 1]", "[0, 1, -1]", "the first"],
     ),
+    "rewarded": (
+        ["", "4", ""],
+        [rewarded(0.5, 3.0, "a b"), rewarded(-1.0, 9.5, "four"), rewarded(0.0, 1.0, "")],
+    ),
 }
-PERFECT = {"judged": ["[9, -9]", "[0, 9, 18]", "[18, 18, 0]"]}
+PERFECT = {
+    "judged": ["[9, -9]", "[0, 9, 18]", "[18, 18, 0]"],
+    "rewarded": [rewarded(1.0, 3.0, "a b"), rewarded(1.0, 9.5, "four"), rewarded(1.0, 1.0, "a")],
+}
 """Of the tasks whose references are no answers."""
 NEITHER = {"hamming_loss", "prefers_longer", "people_prefer_longer", "length_correlation"}
 

@@ -56,8 +56,8 @@ def _walk(sections: tuple[type[Section], ...], prefix: str) -> Iterator[Key]:
         elif len(having) < len(sections):
             key = replace(key, types=tuple(_tag(section) for section in having))
         yield key
-        if key.sections:
-            yield from _walk(key.sections, f"{prefix}{name}.")
+        for inner in _walk(key.sections, f"{prefix}{name}.") if key.sections else ():
+            yield replace(inner, types=inner.types or key.types)
 
 
 def _own(section: type[Section], prefix: str) -> Iterator[Key]:

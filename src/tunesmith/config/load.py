@@ -165,7 +165,7 @@ def _checked_tree(tree: dict[str, Any], section: str, draft: Draft) -> dict[str,
         key = known.get(name)
         if key is None:
             draft.problems.append(_unknown(name, (*path, name), known, draft))
-        elif key.types and kind not in key.types:
+        elif type_key and key.types and kind not in key.types:
             draft.problems.append(_other_type(key, kind, (*path, name), draft))
         elif not key.sections:
             if isinstance(value, bool) and "boolean" not in _kinds(key.node):

@@ -76,7 +76,13 @@ def check_watch(prepared: Prepared) -> None:
     if watch in known:
         return
     proof = _validation(prepared)
-    if proof.examples and isinstance(prepared.run.method, PolicyConfig):
+    if isinstance(prepared.run.method, PolicyConfig):
+        if not proof.examples and prepared.rows["validation"]:
+            raise ConfigError(
+                "train.eval_generate=0 with method.type=policy",
+                "validation prompts to answer",
+                "set data.validation_fraction=0 for a run without validation",
+            )
         known |= {"reward", "answer_tokens"}
     elif proof.examples:
         answers = proof.references
