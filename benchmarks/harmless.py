@@ -8,10 +8,11 @@ other FOLDER a sentence encoder such as all-MiniLM-L6-v2.
 Five folds; conversations that begin with the same question (case and white space aside) are one group and stand in one
 fold, so every pair is held out once, from a model that saw nothing of its group. Settings were chosen on the training
 part of fold 0 (docs/log.md). `pairs`: a reward model on all held-in pairs or a share of them, beside the longer and the
-shorter answer and a bag of words of the same pairs. `ratings` and `rankings`: the reward model's scores of the held-in
-answers, cut into five grades of as many each, teach another model from nothing: as single ratings by regression and by
-proportional odds, and, joined by their prompts, as rankings (of two answers: the set has no more to a prompt; answers
-of one grade are a tie and drop out). Held against the reward model's own preference on the held-out pairs.
+shorter answer and a bag of words of the same pairs. `ratings` and `rankings`: the reward model's scores of the answers
+of half of the held-in pairs, cut into five grades of as many each, teach another model from nothing: as single ratings
+by regression and by proportional odds, and, joined by their prompts, as rankings (of two answers: the set has no more
+to a prompt; answers of one grade are a tie and drop out). Held against the reward model's own preference on the
+held-out pairs.
 
 Writes harmless.json, one row a fold and variant; runs that it has are not repeated. A row keeps right and all pairs of
 its groups as [right, pairs, how many such groups], which is what intervals are drawn from: groups are resampled.
@@ -61,7 +62,7 @@ SETTINGS: dict[str, Any] = {
 SHARES = {"pairs": 1.0, "pairs-half": 0.5, "pairs-quarter": 0.25, "pairs-eighth": 0.125}
 LEARNED = {"ratings-regression": "regression", "ratings-ordinal": "ordinal", "rankings": "plackett_luce"}
 TEACHER = "pairs"
-GRADES = 5
+GRADED, GRADES = 0.5, 5
 MODEL = "reward model"
 Groups = list[list[float]]
 """[right, pairs, how many such groups]."""
@@ -129,7 +130,7 @@ def group_of(example: Example) -> str:
 
 def from_people(variant: str, fold: Fold, args: argparse.Namespace) -> dict[str, Any]:
     """A reward model on (a share of) the held-in pairs, beside what needs no model."""
-    held_in = fold.train[: round(len(fold.train) * SHARES[variant])]
+    held_in = some_of(fold.train, SHARES[variant])
     folder = scratch(args, variant, fold)
     report = trained(folder, list(map(pair_row, held_in)), {}, fold.number, args)
     scored = scores_of(folder, fold.test)
@@ -156,7 +157,7 @@ def from_model(variant: str, fold: Fold, args: argparse.Namespace) -> dict[str, 
     """A model on grades that a reward model gave: does it agree with that model, and with people?"""
     by_model, teacher = taught(fold, args)
     folder = scratch(args, variant, fold)
-    rows = list(graded(fold.train, by_model))
+    rows = list(graded(some_of(fold.train, GRADED), by_model))
     report = trained(folder, rows, {"loss": LEARNED[variant]}, fold.number, args)
     said = [json.dumps(scores) for scores in scores_of(folder, fold.test)]
     shutil.rmtree(folder)
@@ -175,7 +176,7 @@ def taught(fold: Fold, args: argparse.Namespace) -> tuple[list[list[float]], lis
     if not outside.exists():
         from_people(TEACHER, fold, args)
     if not inside.exists():
-        write(inside, scores_of(args.scratch / f"{TEACHER}-{fold.number}", fold.train))
+        write(inside, scores_of(args.scratch / f"{TEACHER}-{fold.number}", some_of(fold.train, GRADED)))
     return read(inside), read(outside)
 
 
@@ -218,6 +219,11 @@ def graded(examples: Sequence[Example], by_model: Sequence[Sequence[float]]) -> 
         for completion, score in zip(example.completions, scores, strict=True):
             answer = {"role": "assistant", "content": completion.message.content}
             yield {"messages": [*turns(example), answer], "rating": 1 + int(np.searchsorted(edges, score))}
+
+
+def some_of(examples: list[Example], share: float) -> list[Example]:
+    """The first of them, so that a smaller share is part of a larger one."""
+    return examples[: round(share * len(examples))]
 
 
 def pair_row(example: Example) -> dict[str, Any]:
