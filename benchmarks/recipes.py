@@ -22,7 +22,7 @@ from tunesmith.config.machine import describe_machine
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = (
     *("intent", "sentiment", "rating", "entities", "similarity", "search"),
-    *("qa", "extraction", "summaries", "translation", "tickets"),
+    *("qa", "extraction", "summaries", "translation", "tickets", "replies"),
 )
 FOR_ENCODERS = ("intent", "sentiment", "rating", "entities", "similarity", "search")
 EMBEDDED, ENCODER = "tunesmith/base-8m (8 M)", "all-MiniLM-L6-v2 (22 M)"

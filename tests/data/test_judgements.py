@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -315,3 +316,20 @@ def test_the_sample_pairs_are_in_the_house_voice_and_the_rejected_are_not() -> N
         assert chosen.endswith(" - Mara, support")
         assert name not in chosen
         assert "Mara" not in rejected
+
+
+GUIDE = Path(__file__).parents[2] / "docs" / "preferences.md"
+
+
+def test_the_rows_of_the_guide_are_read_as_it_says(tmp_path: Path) -> None:
+    before, *blocks = re.split(r"```json\n", GUIDE.read_text())
+    kinds = []
+    for block in blocks:
+        kinds.append(re.findall(r"\(`(\w+)`\)", before)[-1])
+        rows, before = block.split("```", 1)
+        for line in rows.splitlines():
+            (example,), mapping, account = read(jsonl(tmp_path, [json.loads(line)]))
+            assert mapping.kind == kinds[-1]
+            assert "card?" in example.prompt[-1].content
+            assert not account.summary()["dropped"]
+    assert kinds == ["preference", "unpaired", "rating", "ranking"]

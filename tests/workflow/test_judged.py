@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -265,6 +266,20 @@ def test_supervised_learning_names_the_methods_for_judged_rows(base: Path, tmp_p
     tree["data"]["format"] = "preference"
     with pytest.raises(ConfigError, match=r"method\.type=preference"):
         run(tree)
+
+
+@pytest.mark.parametrize("rows", ["preference", "unpaired", "ranking"])
+def test_what_a_refusal_of_judged_rows_says_to_write_can_be_run(rows: str, base: Path, tmp_path: Path) -> None:
+    tree = recipe("sft", rows, base, tmp_path)
+    with pytest.raises(DataError) as caught:
+        run(tree)
+    (kind,) = re.findall(r"method\.type=(\w+)", str(caught.value))
+    assert kind == rows
+    run(tree | {"method": {"type": kind}}, dry_run=True)
+    columns = dict(re.findall(r"data\.columns\.(\w+)=(\w+)", str(caught.value)))
+    assert columns == ({"completion": "chosen"} if rows == "preference" else {})
+    if columns:
+        run(tree | {"data": tree["data"] | {"columns": columns}}, dry_run=True)
 
 
 def test_a_model_without_a_reward_says_so(base: Path, tmp_path: Path) -> None:
