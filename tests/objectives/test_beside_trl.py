@@ -20,6 +20,7 @@ from tunesmith.core.heads import Head
 from tunesmith.core.model import Model
 from tunesmith.embedded import base_model_path
 from tunesmith.generate.batched import completion_sums
+from tunesmith.objectives.policy import Policy
 from tunesmith.objectives.preference import Preference
 from tunesmith.objectives.reward import Reward
 from tunesmith.objectives.unpaired import Unpaired
@@ -239,3 +240,50 @@ def test_rewards_with_margins_and_centring(tmp_path):
         with torch.no_grad():
             got = objective.loss(model, Batch.from_rows(rows)).terms["reward"].item() / len(rows)
         assert got == pytest.approx(expected, rel=1e-5), path
+
+
+@pytest.mark.parametrize("name", ["grpo", "dr_grpo", "dapo", "bnpo", "sequence"])
+def test_policy_gradients(name):
+    """Its GRPO trainer's loss on the same log-probabilities, padded as it has them."""
+    from collections import defaultdict
+    from unittest.mock import MagicMock
+
+    from trl import GRPOTrainer
+
+    from tests.objectives import test_policy
+
+    rows = test_policy.rolled(count=3, group=4)
+    batch = Batch.from_rows(rows)
+    losses = random_losses(batch).detach()
+    found = [torch.stack(parts) for parts in test_policy.answers(rows, losses)]  # (5, n) of each answer
+    width = max(part.shape[1] for part in found)
+    padded = torch.stack([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in found])
+    mask = torch.stack([(torch.arange(width) < part.shape[1]).long() for part in found])
+    logps, old, reference, _, worth = padded.unbind(1)
+    their = MagicMock()
+    their.loss_type = "grpo" if name == "sequence" else name
+    their.importance_sampling_level = "sequence" if name == "sequence" else "token"
+    their.beta, their.epsilon_low, their.epsilon_high, their.max_completion_length = 0.04, 0.2, 0.28, 10
+    their.args.delta, their.args.use_bias_correction_kl = None, False
+    their.top_entropy_quantile, their.off_policy_mask_threshold = 1.0, None
+    their.use_vllm = their._entropy_bonus_enabled = their.aux_loss_enabled = their.model.training = False
+    their.accelerator.gather, their.accelerator.num_processes = (lambda x: x), 1
+    their._metrics = defaultdict(lambda: defaultdict(list))
+    their._get_per_token_logps_and_entropies.return_value = (logps, torch.zeros_like(logps), None)
+    inputs = {
+        "prompt_ids": torch.zeros(len(mask), 1).long(),
+        "prompt_mask": torch.ones(len(mask), 1).long(),
+        "completion_ids": torch.zeros_like(mask),
+        "completion_mask": mask,
+        "advantages": worth[:, 0],
+        "old_per_token_logps": old,
+        "ref_per_token_logps": reference,
+        "num_items_in_batch": mask.sum(),
+    }
+    theirs = GRPOTrainer._compute_loss(their, None, inputs).item()
+    algorithm = {"bnpo": "dapo", "sequence": "gspo"}.get(name, name)
+    kl = {"weight": 0.04, "where": "loss", "estimator": "k3"}
+    method = test_policy.resolved(algorithm, clip=0.2, clip_high=0.28, max_new_tokens=10, kl=kl)
+    objective = Policy(method)
+    term = objective.of(-losses, batch).terms["policy"] / objective.weights(batch)["policy"]
+    assert term.item() == pytest.approx(theirs, rel=1e-5)

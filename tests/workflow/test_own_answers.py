@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import tunesmith
 from tests.workflow.conftest import THINGS, settings, write_jsonl
@@ -16,13 +17,14 @@ from tests.workflow.test_resume import Crash, assert_same, at, crash, ending
 from tunesmith.config.run import Run
 from tunesmith.errors import ConfigError, DataError
 from tunesmith.models.files import EMBEDDED
+from tunesmith.models.value import FILE
 from tunesmith.train.folder import RunFolder
 from tunesmith.train.start import StartWeights
 from tunesmith.workflow.train import resume
 
 pytestmark = pytest.mark.usefixtures("quick")
 
-ALGORITHMS = ("grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce_pp", "online_dpo", "raft", "rwr")
+ALGORITHMS = ("ppo", "grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce_pp", "online_dpo", "raft", "rwr")
 MODULE = '''
 def low_ids(prompts, answers, rows):
     """The more early letters of the alphabet, the better: a random model writes all kinds."""
@@ -77,7 +79,7 @@ def test_it_learns_what_is_rewarded(algorithm: str, tmp_path: Path) -> None:
     """From the embedded model: what a random one writes says nothing of what it could."""
     train = {"max_steps": 8, "eval_every": 8, "learning_rate": 5e-4}
     method = {"algorithm": algorithm, "samples": 8, "beta": {"rwr": 0.1}.get(algorithm)}
-    if algorithm in ("grpo", "rloo"):
+    if algorithm in ("ppo", "grpo", "rloo"):
         method["kl"] = {"weight": 0.002}  # what is published is for rewards of several units
     tree = recipe(EMBEDDED, tmp_path, method=method, train=train)
     tree["data"]["validation_fraction"] = 0.0  # four prompts would choose the best step by chance
@@ -90,7 +92,7 @@ def test_it_learns_what_is_rewarded(algorithm: str, tmp_path: Path) -> None:
     assert rollouts[0]["numbers"]["kl"] == pytest.approx(0.0, abs=1e-6)
     assert rollouts[-1]["numbers"]["kl"] != 0.0
     steps = RunFolder(result.folder).curve("step")
-    if algorithm in ALGORITHMS[:6]:
+    if algorithm in ALGORITHMS[:7]:
         assert steps[0]["metrics"]["ratio"] == 1.0
         assert steps[0]["metrics"]["clipped"] == 0.0
 
@@ -121,6 +123,33 @@ def test_a_run_that_died_while_it_wrote_answers_goes_on(base: Path, tmp_path: Pa
         run(tree | {"output": str(tmp_path / "cut")}, sink=at("rollout", crash, rollout=1))
     resume(tmp_path / "cut" / "tiny")
     assert_same(ending(tmp_path / "cut" / "tiny"), ending(whole.folder))
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_ppo_goes_on_inside_a_pass_and_keeps_its_value_head(tuning: str, base: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    more: dict[str, Any] = {
+        "method": {"algorithm": "ppo", "passes": 2, "minibatches": 2, "tuning": tuning},
+        "train": {"max_steps": 2, "eval_every": 4, "save_every": 1},
+    }
+    tree = recipe(base, tmp_path / "rows", **more)
+    tree["data"]["validation_fraction"] = 0.0
+    whole = run(tree | {"output": str(tmp_path / "whole")})
+    with pytest.raises(Crash):
+        run(tree | {"output": str(tmp_path / "cut")}, sink=at("checkpoint", crash, step=3))
+    resume(tmp_path / "cut" / "tiny")
+    assert_same(ending(tmp_path / "cut" / "tiny"), ending(whole.folder))
+    saved = load_file(whole.folder / "model" / FILE)
+    assert saved["weight"].abs().max() > 0
+    # It stands beside the weights: the model is a plain one, and PPO on top of it goes on with the head.
+    names = set(load_file(next((whole.folder / "model").glob("*model.safetensors"))))
+    assert not any("value_head" in name for name in names)
+    (tmp_path / "more").mkdir()
+    tree = recipe(whole.folder, tmp_path / "more", **more)
+    tree["train"] |= {"max_steps": 1, "learning_rate": 1e-12}
+    tree["data"]["validation_fraction"] = 0.0
+    again = load_file(run(tree).folder / "model" / FILE)
+    assert torch.allclose(again["weight"], saved["weight"], atol=1e-6)
 
 
 def test_a_reward_model_and_a_rule_are_added_up(base: Path, tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ class KlConfig(Section):
     """How the policy is held near the model that the run starts with."""
 
     weight: NotNegative | None = None
-    """Weight of the KL divergence. Null: as the algorithm is published (grpo 0.04, rloo 0.05, reinforce_pp 0.01), else
-    0."""
+    """Weight of the KL divergence. Null: as the algorithm is published (grpo 0.04, rloo and ppo 0.05, reinforce_pp
+    0.01), else 0."""
 
     where: Literal["loss", "reward"] | None = None
-    """`loss`: a term beside the policy's; `reward`: taken from the reward, of reinforce_pp from that of each token.
-    Null: grpo, dr_grpo, dapo and gspo in the loss, the others in the reward."""
+    """`loss`: a term beside the policy's; `reward`: taken from the reward, of reinforce_pp and ppo from that of each
+    token. Null: grpo, dr_grpo, dapo and gspo in the loss, the others in the reward."""
 
     estimator: Literal["k1", "k2", "k3"] | None = None
     """Of a token, with d = log policy - log reference: k1 d, k2 d^2 / 2, k3 e^-d - 1 + d
@@ -45,12 +45,12 @@ class PolicyConfig(Writes):
     """The training method."""
 
     algorithm: Literal[
-        "grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce_pp", "online_dpo", "raft", "rwr"
+        "ppo", "grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce_pp", "online_dpo", "raft", "rwr"
     ] = "grpo"
-    """`grpo` (arXiv:2402.03300), `dr_grpo` (arXiv:2503.20783), `dapo` (arXiv:2503.14476), `gspo` (arXiv:2507.18071),
-    `rloo` (arXiv:2402.14740), `reinforce_pp` REINFORCE++ (arXiv:2501.03262), `online_dpo` the best against the worst
-    answer (arXiv:2402.04792), `raft` supervised learning of the best answer (best of n, arXiv:2304.06767), `rwr`
-    supervised learning weighted by e^(reward / beta)."""
+    """`ppo` with a value head (arXiv:1707.06347, 1909.08593), `grpo` (arXiv:2402.03300), `dr_grpo` (arXiv:2503.20783),
+    `dapo` (arXiv:2503.14476), `gspo` (arXiv:2507.18071), `rloo` (arXiv:2402.14740), `reinforce_pp` REINFORCE++
+    (arXiv:2501.03262), `online_dpo` the best against the worst answer (arXiv:2402.04792), `raft` supervised learning of
+    the best answer (best of n, arXiv:2304.06767), `rwr` supervised learning weighted by e^(reward / beta)."""
 
     rewards: list[RewardPart] = []
     """What makes the reward of an answer: a list of parts, whose weighted sum it is. Each has a `kind`: `function`,
@@ -73,8 +73,8 @@ class PolicyConfig(Writes):
     top_k: Positive | None = None
     """Sample from this many likeliest tokens. Null: from all."""
 
-    passes: Positive = 1
-    """Times that each rollout is learned from."""
+    passes: Positive | None = None
+    """Times that each rollout is learned from. Null: of ppo 4, else 1."""
 
     minibatches: Positive = 1
     """Optimizer steps of each pass, each on its share of the prompts."""
@@ -91,11 +91,11 @@ class PolicyConfig(Writes):
 
     scale: Literal["group", "batch", "none"] | None = None
     """What advantages are divided by: the deviation of the group's rewards, of the whole rollout's, or nothing.
-    Null: grpo, dapo and gspo by the group's, reinforce_pp by the rollout's, the others by nothing."""
+    Null: grpo, dapo and gspo by the group's, reinforce_pp and ppo by the rollout's, the others by nothing."""
 
     average: Literal["sequence", "token", "constant"] | None = None
     """Over what the loss is averaged: answers, each the mean of its tokens (grpo, gspo); all tokens of a step alike
-    (dapo, reinforce_pp); or answers, each the sum of its tokens divided by max_new_tokens (dr_grpo) or not (rloo:
+    (dapo, reinforce_pp, ppo); or answers, each the sum of its tokens divided by max_new_tokens (dr_grpo) or not (rloo:
     constant with max_new_tokens 1). Null: as the algorithm is published; rloo constant."""
 
     truncated: Literal["learn", "mask", "penalise"] | None = None
@@ -113,18 +113,36 @@ class PolicyConfig(Writes):
     """Each token's loss is weighted by the probability under which it is trained over that under which it was written,
     at most by this: a correction for an engine that rounds otherwise (arXiv:2505.24034). Null: none."""
 
+    discount: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of ppo: how much the next token's reward counts."""
+
+    gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """Of ppo: lambda of generalised advantage estimation (arXiv:1506.02438, 16)."""
+
+    value_weight: Scale = 0.1
+    """Of ppo: weight of the value head's squared error, which trains the layers below it too."""
+
+    value_clip: Scale = 0.2
+    """Of ppo: values count as no farther than this from what they were when the answer was written, where that makes
+    their error larger."""
+
     beta: Scale | None = None
     """Of online_dpo that of its loss, of rwr the temperature of its weights. Null: online_dpo 0.1, rwr 1."""
 
-    GRADIENT: ClassVar[tuple[str, ...]] = ("grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce_pp")
+    GRADIENT: ClassVar[tuple[str, ...]] = ("ppo", "grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce_pp")
     """Algorithms that follow the policy gradient."""
 
     def choices(self) -> Choices:
         """What the fields that are null become."""
         name, of = self.algorithm, f"of {self.algorithm}"
-        average = {"grpo": "sequence", "gspo": "sequence", "dapo": "token", "reinforce_pp": "token"}
-        scale = {"grpo": "group", "dapo": "group", "gspo": "group", "reinforce_pp": "batch"}
+        average = dict.fromkeys(("grpo", "gspo"), "sequence") | dict.fromkeys(
+            ("dapo", "reinforce_pp", "ppo"), "token"
+        )
+        scale = dict.fromkeys(("grpo", "dapo", "gspo"), "group") | dict.fromkeys(
+            ("reinforce_pp", "ppo"), "batch"
+        )
         chosen: dict[str, Any] = {
+            "passes": 4 if name == "ppo" else 1,
             "truncated": "mask" if name == "dapo" else "learn",
             "dynamic_sampling": name == "dapo",
         }
@@ -143,7 +161,7 @@ class PolicyConfig(Writes):
         name, of = self.algorithm, f"of {self.algorithm}"
         if name not in self.GRADIENT:
             return {}
-        weights = {"grpo": 0.04, "rloo": 0.05, "reinforce_pp": 0.01}
+        weights = {"grpo": 0.04, "rloo": 0.05, "reinforce_pp": 0.01, "ppo": 0.05}
         where = self.kl.where or ("loss" if name in ("grpo", "dr_grpo", "dapo", "gspo") else "reward")
         chosen: dict[str, Any] = {
             "weight": weights.get(name, 0.0),
@@ -160,7 +178,7 @@ class PolicyConfig(Writes):
         name, times = Counter(called(part) for part in self.rewards).most_common(1)[0]
         if times > 1:
             raise ValueError(f"{times} rewards are called '{name}'; give each a name of its own")
-        if self.samples == 1 and self.algorithm != "reinforce_pp":
+        if self.samples == 1 and self.algorithm not in ("reinforce_pp", "ppo"):
             raise ValueError(
                 f"samples 1 leaves {self.algorithm} nothing to compare; write samples: 2 or more"
             )
@@ -174,6 +192,13 @@ class PolicyConfig(Writes):
                 raise ValueError(f"{found} has no meaning with algorithm {self.algorithm}; leave it out")
         if self.beta is not None and self.algorithm not in ("online_dpo", "rwr"):
             raise ValueError(f"beta has no meaning with algorithm {self.algorithm}; leave it out")
+        if self.algorithm == "ppo" and (
+            self.average not in (None, "token") or self.importance_cap is not None
+        ):
+            raise ValueError("ppo weighs all tokens alike; leave average and importance_cap out")
+        for name in ("discount", "gae_lambda", "value_weight", "value_clip"):
+            if self.algorithm != "ppo" and dict(self)[name] != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no meaning with algorithm {self.algorithm}; leave it out")
         if self.algorithm == "gspo" and self.average not in (None, "sequence"):
             raise ValueError("gspo weighs whole answers; leave average out")
         if self.truncated != "penalise" and self.truncation_penalty != 1.0:

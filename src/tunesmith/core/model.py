@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from tunesmith.core.batch import Batch, PaddedBatch
 from tunesmith.core.frozen import FrozenStates
@@ -45,6 +45,8 @@ class Model:
     """On the token embeddings; only inside `noisy`."""
     frozen: FrozenStates | None = field(default=None, init=False)
     """What the lowest layers say of known rows, where it is kept; see `tunesmith.core.frozen`."""
+    value: nn.Linear | None = field(default=None, init=False)
+    """What a state is worth, in PPO; a part of the module, which trains it."""
     fast_head: bool = field(default=False, init=False)
     """The family's logits are one product of the last states, `lm_head(model(...))`; see `tunesmith.models.fast`."""
     virtual_tokens: int = field(default=0, init=False)
@@ -60,11 +62,26 @@ class Model:
             kept = _filled(batch.predict_from)
             return self._flat(self.module, batch, logits_to_keep=kept).logits[0, : len(batch.predict_from)]  # type: ignore[no-any-return]
         padded = PaddedBatch.of(batch)
-        columns, column_of = padded.column.unique(return_inverse=True)
-        kept = columns + self.virtual_columns
-        output = self._padded(self.module, batch, padded, logits_to_keep=kept)
-        flat = padded.row * len(columns) + column_of
+        columns, flat = _columns(padded)
+        output = self._padded(self.module, batch, padded, logits_to_keep=columns + self.virtual_columns)
         return output.logits.flatten(0, 1).index_select(0, flat)  # type: ignore[no-any-return]
+
+    def losses_and_states(self, batch: Batch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """`token_losses`, and (M, H) the states that they were read from."""
+        plain = self._plain_head() if self.fast_head and self.path == "layout" else None
+        if plain is not None:
+            backbone, weight = plain
+            states = self._flat(backbone, batch).last_hidden_state[0].index_select(0, batch.predict_from)
+            scaled = states if temperature == 1 else states / temperature
+            return linear_losses(scaled, weight, batch.targets), states
+        with _read_by(self.module.get_output_embeddings()) as seen:
+            logits = self.logits(batch)
+        (read,) = seen
+        if self.path == "layout":
+            states = read[0, : len(batch.predict_from)]
+        else:
+            states = read.flatten(0, 1).index_select(0, _columns(PaddedBatch.of(batch))[1])
+        return cross_entropy(logits if temperature == 1 else logits / temperature, batch.targets)[0], states
 
     def token_losses(self, batch: Batch, temperature: float = 1.0) -> Tensor:
         """(M,) the negative log-probability of each of the batch's targets under softmax(logits / temperature), in
@@ -215,6 +232,23 @@ class Model:
             return nullcontext()
         module = self.module if self.head is None else self.head.backbone
         return self.noise.on(module.get_input_embeddings(), batch, places)
+
+
+@contextmanager
+def _read_by(head: Any) -> Iterator[list[Tensor]]:
+    """What the head is given inside."""
+    seen: list[Tensor] = []
+    handle = head.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def _columns(padded: PaddedBatch) -> tuple[Tensor, Tensor]:
+    """The columns that hold any loss position, and where each position stands among rows x columns."""
+    columns, column_of = padded.column.unique(return_inverse=True)
+    return columns, padded.row * len(columns) + column_of
 
 
 def _filled(x: Tensor, step: int = ROUND_TO) -> Tensor:

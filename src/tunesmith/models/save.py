@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
 
 from tunesmith.core.heads import Head, PooledHead
 from tunesmith.errors import ModelError
@@ -15,11 +19,17 @@ from tunesmith.models.tune import merged
 
 
 def save_model(
-    module: Any, tokenizer: Any, manifest: Manifest, folder: Path, head: Head | None = None
+    module: Any,
+    tokenizer: Any,
+    manifest: Manifest,
+    folder: Path,
+    head: Head | None = None,
+    beside: Mapping[str, dict[str, Tensor]] | None = None,
 ) -> None:
     """Write module, tokenizer, template and manifest to `folder`, whole or not at all.
 
-    A PEFT module writes its adapter only; a full one all weights in the dtype it computes in.
+    A PEFT module writes its adapter only; a full one all weights in the dtype it computes in. beside: files of tensors
+    that are no part of the model.
     """
     aside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
@@ -40,6 +50,8 @@ def save_model(
         save_as_plain(worn, aside)
         (aside / "README.md").unlink(missing_ok=True)  # PEFT's empty card; ours is written with the report
     tokenizer.save_pretrained(aside)
+    for name, tensors in (beside or {}).items():
+        save_file(tensors, aside / name)
     manifest.write(aside)
     if folder.exists():
         shutil.rmtree(folder)

@@ -37,7 +37,10 @@ class Policy:
         return {TERM: torch.tensor(float(len(batch.completions)))}
 
     def loss(self, model: Model, batch: Batch) -> LossOutput:
-        logps = -model.token_losses(batch, self.config.temperature)
+        return self.of(-model.token_losses(batch, self.config.temperature), batch)
+
+    def of(self, logps: Tensor, batch: Batch) -> LossOutput:
+        """logps (M,): of the batch's targets, as the policy has them now."""
         advantages = batch.given(ADVANTAGES).to(logps.dtype)
         old = batch.given(OLD).to(logps.dtype) if OLD in batch.rows[0].given else logps.detach()
         share = self._shares(batch, logps.dtype)

@@ -5,6 +5,7 @@
 | grpo, dapo, gspo | (r - mean of the group) / standard deviation of the group |
 | dr_grpo | r - mean of the group |
 | rloo | r - mean of the others of the group |
+| ppo | each token by generalised advantage estimation of r and the KL penalties, scaled as reinforce_pp's |
 | reinforce_pp | r, less the KL of each token from there on; all tokens of the rollout to mean 0 and deviation 1 |
 
 Statistics are of whole groups and rollouts, before a step is split. A group of equal rewards is worth nothing.
@@ -43,9 +44,28 @@ def _scaled(found: Floats, rewards: Floats, config: PolicyConfig) -> Floats:
 def of_tokens(rewards: Floats, penalties: list[Floats]) -> list[Floats]:
     """REINFORCE++ (arXiv:2501.03262): of each answer (n,) its reward less the penalties of the tokens from each on, all
     tokens of the rollout scaled together to mean 0 and deviation 1."""
-    found = [reward - np.cumsum(each[::-1])[::-1] for reward, each in zip(rewards, penalties, strict=True)]
-    every = np.concatenate(found)
+    return whitened(
+        [reward - np.cumsum(each[::-1])[::-1] for reward, each in zip(rewards, penalties, strict=True)]
+    )
+
+
+def generalised(rewards: Floats, values: Floats, config: PolicyConfig) -> tuple[Floats, Floats]:
+    """Of one answer (n,): advantages and returns. rewards: of each token; values: of the state each was drawn from. The
+    answer ends with its last token, cut off or not: what was written is all that the reward has seen (arXiv:1506.02438,
+    16, with a value of 0 after the end)."""
+    advantages, running = np.zeros_like(rewards), 0.0
+    after = 0.0
+    for t in range(len(rewards) - 1, -1, -1):
+        delta = rewards[t] + config.discount * after - values[t]
+        running = delta + config.discount * config.gae_lambda * running
+        advantages[t], after = running, values[t]
+    return advantages, advantages + values
+
+
+def whitened(values: list[Floats]) -> list[Floats]:
+    """All tokens of a rollout to mean 0 and deviation 1."""
+    every = np.concatenate(values)
     spread = every.std()
     if spread <= 1e-7 * np.abs(every).max(initial=1.0):
-        return [np.zeros_like(each) for each in found]
-    return [(each - every.mean()) / (spread + EPSILON) for each in found]
+        return [np.zeros_like(each) for each in values]
+    return [(each - every.mean()) / (spread + EPSILON) for each in values]

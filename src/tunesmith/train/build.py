@@ -26,9 +26,11 @@ from tunesmith.evaluate.linear_probe import fit_probe
 from tunesmith.models.heads import spec_of
 from tunesmith.models.load import Loaded, load_model
 from tunesmith.models.tune import grow_embeddings, lr_factors, prepare
+from tunesmith.models.value import add_value
 from tunesmith.objectives.classify import Classify
 from tunesmith.objectives.embed import Embed
 from tunesmith.objectives.policy import Policy
+from tunesmith.objectives.ppo import Ppo
 from tunesmith.objectives.preference import Preference
 from tunesmith.objectives.ranking import Ranking
 from tunesmith.objectives.regress import Regress
@@ -59,7 +61,7 @@ OBJECTIVES.register("ranking")(Ranking)
 def of_own_answers(method: PolicyConfig) -> Objective:
     """What answers that the model wrote itself are learned by."""
     if method.algorithm in method.GRADIENT:
-        return Policy(method)
+        return Ppo(method) if method.algorithm == "ppo" else Policy(method)
     if method.algorithm == "online_dpo":
         said = PreferenceConfig(beta=method.beta)
         return Preference(
@@ -108,6 +110,8 @@ def build(run: Run, rows: Sequence[TokenRow], data_hashes: dict[str, str]) -> Bu
     loaded = load_model(run.model, head=head, train=True, prompted=prompted, still=still)
     new_ids = with_template(loaded, run.model.template) if writes_after_prompt(loaded) else []
     notes = loaded.notes + start_head(run, loaded, rows) + prepare(loaded, run.method, new_ids)
+    if isinstance(run.method, PolicyConfig) and run.method.algorithm == "ppo":
+        notes.append(add_value(loaded))
     train = run.train
     if train.activation_checkpointing:
         _run_again(run, loaded)

@@ -21,10 +21,11 @@ from tunesmith.core.batch import Batch
 from tunesmith.data.flat import FlatRows, flat_rows
 from tunesmith.data.pack import pack
 from tunesmith.generate.batched import evaluating
-from tunesmith.objectives import completions, policy
+from tunesmith.objectives import completions, policy, ppo
 from tunesmith.objectives.policy import Policy
+from tunesmith.objectives.ppo import values_and_losses
 from tunesmith.scoring.alarms import Looks, alarms, looks
-from tunesmith.train.advantages import of_answers, of_tokens
+from tunesmith.train.advantages import generalised, of_answers, of_tokens, whitened
 from tunesmith.train.source import StaticSource
 from tunesmith.train.start import StartWeights
 from tunesmith.train.writing import Floats, Group, Writer, by_answer, tree
@@ -70,6 +71,7 @@ class RolloutSource:
 
     @property
     def steps_each(self) -> int:
+        assert self.method.passes is not None, "defaults are resolved before a run"
         return self.method.passes * self.method.minibatches
 
     @property
@@ -209,7 +211,7 @@ class RolloutSource:
             place = {id(row): int(i) for row, i in zip(own, part, strict=True)}
             for packed in self._packed(own):
                 batch = Batch.from_rows(packed)
-                given = {policy.OLD: self._logps(batch)}
+                given = self._known(batch)
                 with self.start.back():
                     given[policy.REFERENCE] = self._logps(batch)
                 cuts = np.cumsum([row.num_supervised for row in packed])[:-1]
@@ -218,6 +220,14 @@ class RolloutSource:
                     new = {name: found[at] for name, found in pieces.items()}
                     out[place[id(row)]] = replace(row, given={**row.given, **new})
         return [row for row in out if row is not None]
+
+    def _known(self, batch: Batch) -> dict[str, Floats]:
+        """What the policy says of its own tokens, and with a value head what it expects of them."""
+        if self.writer.model.value is None:
+            return {policy.OLD: self._logps(batch)}
+        with evaluating(self.writer.model.module):
+            losses, values = values_and_losses(self.writer.model, batch, self.method.temperature)
+        return {policy.OLD: -losses.double().numpy(), ppo.VALUES: values.double().numpy()}
 
     def _logps(self, batch: Batch) -> Floats:
         with evaluating(self.writer.model.module):
@@ -239,6 +249,8 @@ class RolloutSource:
         weight = self.objective.kl_weight if self.method.kl.where == "reward" else 0.0
         rewards = np.stack([self._penalised(group) for group in groups])
         learned = [[i for i, leaf in enumerate(row.segments[1:]) if leaf.weights[0] > 0] for row in rows]
+        if self.method.algorithm == "ppo":
+            return self._estimated(rows, learned, rewards, [[weight * kl for kl in of_row] for of_row in kls])
         if self.method.algorithm == "reinforce_pp":
             flat = [rewards[g][i] for g, of_row in enumerate(learned) for i in of_row]
             tokens = iter(of_tokens(np.array(flat), [weight * kl for of_row in kls for kl in of_row]))
@@ -255,6 +267,36 @@ class RolloutSource:
         return [
             replace(row, given={**row.given, policy.ADVANTAGES: value})
             for row, value in zip(rows, values, strict=True)
+        ]
+
+    def _estimated(
+        self,
+        rows: Sequence[TokenRow],
+        learned: Sequence[list[int]],
+        rewards: Floats,
+        penalties: Sequence[list[Floats]],
+    ) -> list[TokenRow]:
+        """PPO's advantages and returns: each token pays its KL penalty, the last one gets the reward."""
+        advantages, returns = [], []
+        for g, (row, of_row) in enumerate(zip(rows, learned, strict=True)):
+            values = by_answer(row, np.asarray(row.given[ppo.VALUES], np.float64))
+            for i, value, penalty in zip(of_row, values, penalties[g], strict=True):
+                tokens = -penalty
+                tokens[-1] += rewards[g][i]
+                found = generalised(tokens, value, self.method)
+                advantages.append(found[0])
+                returns.append(found[1])
+        whole, each = iter(whitened(advantages)), iter(returns)
+        return [
+            replace(
+                row,
+                given={
+                    **row.given,
+                    policy.ADVANTAGES: np.concatenate([next(whole) for _ in of_row]),
+                    ppo.RETURNS: np.concatenate([next(each) for _ in of_row]),
+                },
+            )
+            for row, of_row in zip(rows, learned, strict=True)
         ]
 
     def _with_reference_sums(self, rows: list[TokenRow]) -> list[TokenRow]:

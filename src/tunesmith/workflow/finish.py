@@ -34,6 +34,7 @@ from tunesmith.models.adapters import kind_of
 from tunesmith.models.files import Manifest, licence_of
 from tunesmith.models.load import Loaded
 from tunesmith.models.save import save_model
+from tunesmith.models.value import take_value
 from tunesmith.scoring import PRIMARY, metric, show
 from tunesmith.train.build import Built
 from tunesmith.train.checkpoint import Checkpoints
@@ -91,9 +92,9 @@ def finish(
             sink("note", text=f"the weights of the best step, {best}, are kept")
     sink("phase", name="save", text=str(folder.model))
     manifest = _manifest(prepared, built.loaded)
-    save_model(
-        built.loaded.model.module, built.loaded.tokenizer, manifest, folder.model, built.loaded.model.head
-    )
+    beside = take_value(built.loaded)
+    loaded = built.loaded
+    save_model(loaded.model.module, loaded.tokenizer, manifest, folder.model, loaded.model.head, beside)
     report = _new_report(prepared, built, folder)
     seconds = {
         "prepare": prepare_seconds,

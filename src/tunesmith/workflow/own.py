@@ -59,12 +59,12 @@ def room_for_answers(method: Method, context: int) -> int:
 
 def trial_rows(rows: Sequence[TokenRow], method: PolicyConfig) -> list[TokenRow]:
     """The longest that rollouts can become: every answer as long as it may be. For the probe of memory and time."""
-    from tunesmith.objectives import completions, policy
+    from tunesmith.objectives import completions, policy, ppo
 
     count = {"raft": 1, "online_dpo": 2}.get(method.algorithm, method.samples)
     size = method.max_new_tokens
     leaf = Segment(np.full(size, 3, np.int64), np.ones(size, np.float32), 0)
-    names = (policy.ADVANTAGES, policy.OLD, policy.REFERENCE, policy.WRITTEN)
+    names = (policy.ADVANTAGES, policy.OLD, policy.REFERENCE, policy.WRITTEN, ppo.RETURNS, ppo.VALUES)
     given = {name: np.zeros(count * size) for name in names}
     pair = {completions.SCORES: np.arange(count, dtype=np.float64), completions.REFERENCE: np.zeros(count)}
     return [replace(row, segments=(row.segments[0], *([leaf] * count)), given=given | pair) for row in rows]

@@ -244,7 +244,7 @@ def _plan(prepared: Prepared, estimate: Estimate) -> dict[str, Any]:
     """The estimated cost of the training steps; evaluations come on top."""
     train, rows, method = prepared.run.train, _trained(prepared), prepared.run.method
     assert train.batch_size is not None
-    count = rows_taken(train, len(rows)) * (method.passes if isinstance(method, PolicyConfig) else 1)
+    count = rows_taken(train, len(rows)) * ((method.passes or 1) if isinstance(method, PolicyConfig) else 1)
     tokens = count * int(sizes(rows)[0].sum()) / len(rows)
     return {
         "steps": -(-count // train.batch_size),
