@@ -204,3 +204,13 @@ class PolicyConfig(Writes):
         if self.truncated != "penalise" and self.truncation_penalty != 1.0:
             raise ValueError("truncation_penalty is of truncated: penalise; write that, or leave it out")
         return self
+
+    @model_validator(mode="after")
+    def _what_is_said_is_used(self) -> Self:
+        if self.algorithm in ("reinforce_pp", "ppo") and self.scale not in (None, "batch"):
+            raise ValueError(f"{self.algorithm} scales all tokens of a rollout together; leave scale out")
+        if self.algorithm == "gspo" and self.importance_cap is not None:
+            raise ValueError("importance_cap is of tokens, and gspo weighs whole answers; leave it out")
+        if self.truncated == "mask" and self.algorithm not in self.GRADIENT:
+            raise ValueError(f"truncated mask has no meaning with algorithm {self.algorithm}; leave it out")
+        return self
