@@ -15,8 +15,9 @@ answer's number (so that what is learned of one answer is learned of its neighbo
 with the distance from the best answer, which lies far from those of the reference (`far`) or among them (`near`).
 Expected rewards are exact.
 
-language: tunesmith/base-8m, through the main job; the reward is how near an answer comes to 24 words, the
-most that fit into its 32 tokens, and the model writes 12. Rewards are of held-out prompts.
+language: tunesmith/base-8m, through the main job; the reward is how near an answer comes to 24 words, the most that fit
+into its 32 tokens; the model writes 12. Rewards are of held-out prompts. An answer that was cut has no end when its own
+model learns from it, and one when it is a row of data.
 
 Each method has the learning rate of a grid that did best on seeds that are not reported. Intervals: bootstrap over
 seeds. Writes suboptimal.json and docs/images/suboptimal.png; what is in the file is not run again.
@@ -68,6 +69,11 @@ BETA, RWR_BETA = 0.1, 0.2
 ARMS, SPREAD, START = 100, 8.0, 30
 BEST = {"far": 80, "near": 36}
 SETTINGS = {"bandit": tuple(BEST), "language": ("length",)}
+TITLES = {
+    "far": "bandit, best answer far from the data",
+    "near": "bandit, best answer among the data",
+    "length": "8 M language model, answers of 24 words",
+}
 BANDIT_STEPS, BANDIT_PAIRS, EVERY = 300, 16, 20
 BANDIT_RATES, BANDIT_TRIALS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0), 3
 COSINES = 12
@@ -78,15 +84,9 @@ RATES = (3e-4, 1e-3)
 TARGET = 24
 THINGS = "plum,harbour,violin,glacier,lantern,sparrow,compass,orchard,kettle,tunnel,marble,beaver".split(",")
 ASKED = (
-    "What is a {}?",
-    "Tell me about a {}.",
-    "Where can I find a {}?",
-    "Why do people like a {}?",
-    "How big is a {}?",
-    "Can I buy a {} here?",
-    "What does a {} look like?",
-    "When did you last see a {}?",
-)
+    "What is a {}?|Tell me about a {}.|Where can I find a {}?|Why do people like a {}?|How big is a {}?|"
+    "Can I buy a {} here?|What does a {} look like?|When did you last see a {}?"
+).split("|")
 
 
 def main() -> None:
@@ -332,22 +332,22 @@ def mean(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rewards at the end, a column for each setting."""
+    settings = [name for names in SETTINGS.values() for name in names if reported(rows, name, METHODS[0])]
+    starts = [reported(rows, name, METHODS[0])[0]["rewards"][0] for name in settings]
+    head = " | ".join(TITLES[name] for name in settings)
     lines = [
-        "| setting | method | answers | learning rate | reward at the start | at the end (95 % interval) | seeds |"
+        f"| method | answers | {head} |",
+        "|---|---|" + "---|" * len(settings),
+        f"| at the start | | {' | '.join(f'{start:.3f}' for start in starts)} |",
     ]
-    lines.append("|---|---|---|---|---|---|---|")
-    for setting in dict.fromkeys(row["setting"] for row in rows):
-        for method in METHODS:
-            mine = reported(rows, setting, method)
-            if not mine:
-                continue
-            value, low, high = mean([row["rewards"][-1] for row in mine])
-            start = np.mean([row["rewards"][0] for row in mine])
-            source = "of the start" if method in OFFLINE else "its own"
-            lines.append(
-                f"| {setting} | {method} | {source} | {mine[0]['rate']:g} | {start:.3f} "
-                f"| {value:.3f} ({low:.3f} to {high:.3f}) | {len(mine)} |"
-            )
+    for method in METHODS:
+        cells = []
+        for setting in settings:
+            value, low, high = mean([row["rewards"][-1] for row in reported(rows, setting, method)])
+            cells.append(f"{value:.3f} ({low:.3f} to {high:.3f})")
+        source = "of the start" if method in OFFLINE else "its own"
+        lines.append(f"| `{method}` | {source} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -376,7 +376,7 @@ def draw(rows: Sequence[dict[str, Any]]) -> None:
             style = "--" if method in OFFLINE else "-"
             axis.plot(steps, bands[:, 0], style, color=colours[method], label=method)
             axis.fill_between(steps, bands[:, 1], bands[:, 2], color=colours[method], alpha=0.2, linewidth=0)
-        axis.set(title=f"bandit, best answer {setting}", xlabel="step", ylabel="expected reward")
+        axis.set(title=TITLES[setting], xlabel="step", ylabel="expected reward")
     axes[0].legend(fontsize=8, frameon=False, title="dashed: offline", title_fontsize=8)
     for place, method in enumerate(METHODS[::-1]):
         mine = [row["rewards"] for row in reported(rows, "length", method)]
@@ -386,7 +386,7 @@ def draw(rows: Sequence[dict[str, Any]]) -> None:
             axes[2].plot([low, high], [place, place], color="black", linewidth=1.2)
             axes[2].axvline(mine[0][0], color="black", linewidth=0.8, linestyle=":")
     axes[2].set_yticks(range(len(METHODS)), METHODS[::-1])
-    axes[2].set(title="8 M language model, answers of 24 words", xlabel="reward (dotted: at the start)")
+    axes[2].set(title=TITLES["length"], xlabel="reward (dotted: at the start)")
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
