@@ -269,7 +269,9 @@ def test_supervised_learning_names_the_methods_for_judged_rows(base: Path, tmp_p
 
 
 @pytest.mark.parametrize("rows", ["preference", "unpaired", "ranking"])
-def test_what_a_refusal_of_judged_rows_says_to_write_can_be_run(rows: str, base: Path, tmp_path: Path) -> None:
+def test_what_a_refusal_of_judged_rows_says_to_write_can_be_run(
+    rows: str, base: Path, tmp_path: Path
+) -> None:
     tree = recipe("sft", rows, base, tmp_path)
     with pytest.raises(DataError) as caught:
         run(tree)
