@@ -64,7 +64,7 @@ bench-all: $(BENCH)/.bench
 	$(BENCH)/bin/python benchmarks/data.py
 	$(BENCH)/bin/python benchmarks/speed_page.py
 
-# Reward models on human pairs, five folds; DATA holds hh_harmless/pairs.jsonl.gz. About an hour and a half of one core.
+# Reward models on human pairs, five folds; DATA holds hh_harmless/pairs.jsonl.gz. About an hour and a half of an idle core.
 harmless: $(BENCH)/.bench
 	$(BENCH)/bin/python benchmarks/harmless.py --data $(DATA) --scratch /tmp/harmless --encoder $(MINILM)
 
