@@ -44,7 +44,8 @@ from tunesmith.types import TokenRow
 
 COSINE, LOSS, FIRST_LOSS = 0.998, 5e-3, 2e-2
 """Least cosine of the first step's gradients; most that its loss a pair may differ from float32's; and a peer's from
-ours. Sums over a hundred tokens in bfloat16 differ by more than a token's loss."""
+ours. Wider than those of single tokens (speed_gate.py): a pair's loss is of differences of sums over a hundred tokens,
+or of two rewards, and what was common to both cancels, what bfloat16 rounded does not."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,8 @@ def freeze(rows: Sequence[TokenRow], head: torch.Tensor | None, target: Path) ->
 
 
 def gate(run: Run, rows: Sequence[TokenRow]) -> tuple[dict[str, float], torch.Tensor | None]:
-    """cosine of the whole gradients, loss: difference a pair, chosen: log-probability a token, or reward; and the
-    head's first weights. Raises SystemExit beyond the bounds."""
+    """cosine: of the whole gradients; loss: difference a pair; and the head's first weights. Raises SystemExit beyond
+    the bounds."""
     exact_loss, exact, rows, head = first_step(run, rows, dtype="float32", path="padded")
     loss, gradient, _, _ = first_step(run, rows, dtype="bfloat16", path="layout")
     found = {
