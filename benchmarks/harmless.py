@@ -45,7 +45,6 @@ from tunesmith.evaluate.judged import bag_of_words, by_length
 from tunesmith.evaluate.stats import bootstrap
 from tunesmith.scoring.judged import reference_of, score_judged
 from tunesmith.types import Example
-from tunesmith.workflow.predict import predict
 
 LENGTH = 128
 SETTINGS: dict[str, Any] = {
@@ -133,7 +132,7 @@ def from_people(variant: str, fold: Fold, args: argparse.Namespace) -> dict[str,
     held_in = some_of(fold.train, SHARES[variant])
     folder = scratch(args, variant, fold)
     report = trained(folder, list(map(pair_row, held_in)), {}, fold.number, args)
-    scored = scores_of(folder, fold.test)
+    scored = scores_of(folder, fold.test, args)
     said = {
         MODEL: [json.dumps(scores) for scores in scored],
         "longer answer": by_length(fold.test, 1),
@@ -159,7 +158,7 @@ def from_model(variant: str, fold: Fold, args: argparse.Namespace) -> dict[str, 
     folder = scratch(args, variant, fold)
     rows = list(graded(some_of(fold.train, GRADED), by_model))
     report = trained(folder, rows, {"loss": LEARNED[variant]}, fold.number, args)
-    said = [json.dumps(scores) for scores in scores_of(folder, fold.test)]
+    said = [json.dumps(scores) for scores in scores_of(folder, fold.test, args)]
     shutil.rmtree(folder)
     return report | {
         "systems": {
@@ -176,7 +175,8 @@ def taught(fold: Fold, args: argparse.Namespace) -> tuple[list[list[float]], lis
     if not outside.exists():
         from_people(TEACHER, fold, args)
     if not inside.exists():
-        write(inside, scores_of(args.scratch / f"{TEACHER}-{fold.number}", some_of(fold.train, GRADED)))
+        teacher = args.scratch / f"{TEACHER}-{fold.number}"
+        write(inside, scores_of(teacher, some_of(fold.train, GRADED), args))
     return read(inside), read(outside)
 
 
@@ -204,12 +204,10 @@ def trained(
     }
 
 
-def scores_of(folder: Path, examples: Sequence[Example]) -> list[list[float]]:
-    """What the run's model says of each pair, chosen and rejected."""
-    asked, answered = folder / "asked.jsonl", folder / "answered.jsonl"
-    write(asked, map(pair_row, examples))
-    predict(str(folder / "run"), asked, answered, sink=lambda *args, **more: None)
-    return [row["scores"] for row in read(answered)]
+def scores_of(folder: Path, examples: Sequence[Example], args: argparse.Namespace) -> list[list[float]]:
+    """What the run's model says of each pair, chosen and rejected, as `tunesmith predict` would."""
+    judge = tunesmith.load(folder / "run", threads=args.threads).answerer(1, 1)
+    return [json.loads(text) for text in judge.answer(list(examples)).texts]
 
 
 def graded(examples: Sequence[Example], by_model: Sequence[Sequence[float]]) -> Iterator[dict[str, Any]]:

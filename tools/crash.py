@@ -1,6 +1,6 @@
 """The crash campaign: random kills, every crash point of the checkpoint writes, random corruptions.
 
-python tools/crash.py --kills 25 --corruptions 500 [--record benchmarks/results]
+python tools/crash.py [--method preference] --kills 25 --corruptions 500 [--record benchmarks/results]
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tunesmith.config.machine import describe_machine
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--method", choices=harness.METHODS, default="sft")
     parser.add_argument("--kills", type=int, default=25, help="runs that are killed at random")
     parser.add_argument("--corruptions", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
@@ -32,18 +33,22 @@ def main() -> None:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tunesmith-crash-") as name:
         folder = Path(name)
-        expected, seconds = harness.reference(folder / "reference")
-        print(f"reference: {seconds:.1f} s")
-        results = {"random kills": harness.random_kills(folder, expected, seconds, given.kills, given.seed)}
-        print(results)
-        results["crash points"] = harness.crash_points(folder, expected)
-        results["corruptions"] = harness.corruptions(folder / "reference", given.corruptions, given.seed)
-    facts = {"date": date.today().isoformat(), "machine": describe_machine(), "seed": given.seed}
+        expected, seconds = harness.whole(folder / "whole", given.method)
+        print(f"uninterrupted: {seconds:.1f} s")
+        kills = harness.random_kills(folder, given.method, expected, seconds, given.kills, given.seed)
+        results = {"random kills": kills}
+        print(results, flush=True)
+        results["crash points"] = harness.crash_points(folder, given.method, expected)
+        results["corruptions"] = harness.corruptions(folder / "whole", given.corruptions, given.seed)
+    facts = {"date": date.today().isoformat(), "machine": describe_machine(), "method": given.method}
+    facts |= {"seed": given.seed}
     facts |= {"seconds": round(time.monotonic() - started, 1), **results}
     print(json.dumps(facts, indent=1))
     if given.record:
         given.record.mkdir(parents=True, exist_ok=True)
-        (given.record / f"crash-{facts['date']}.json").write_text(json.dumps(facts, indent=1) + "\n")
+        (given.record / f"crash-{given.method}-{facts['date']}.json").write_text(
+            json.dumps(facts, indent=1) + "\n"
+        )
     assert results["corruptions"]["detected"] == given.corruptions
 
 

@@ -129,3 +129,15 @@ def test_many_metrics_stay_on_a_line() -> None:
 
 def test_durations() -> None:
     assert [duration(s) for s in (0, 59.6, 61, 3600, -1)] == ["0:00", "1:00", "1:01", "1:00:00", "0:00"]
+
+
+def test_rollouts_are_told_at_most_every_ten_seconds() -> None:
+    now = [0.0]
+    out = io.StringIO()
+    plain = Plain(out, lambda: now[0])
+    for number in range(30):
+        plain("rollout", rollout=number, answers=32, numbers={"reward": 0.25 + number, "kl": 0.0123})
+        now[0] += 1.0
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "rollout 1: 32 answers, reward 0.25, kl 0.0123"
+    assert len(lines) == 3

@@ -132,6 +132,21 @@ def test_a_head_that_reads_more_than_one_state_is_not_taken_apart(config, poolin
     assert notes == [f"a new linear layer on the {pooling} of the states: 3 outputs"]
 
 
+@pytest.mark.parametrize("path", ["layout", "padded"])
+@pytest.mark.parametrize("family", DECODERS)
+def test_a_reward_is_what_stock_transformers_says_of_prompt_and_completion_alone(family, path):
+    rows = fakes.judged_rows(5)
+    model = fakes.headed(family, HeadSpec("reward", ("reward",)), path=path)
+    said = outputs(model, rows)
+    model.head.backbone.set_attn_implementation("sdpa")
+    paths = [[*row.segments[0].ids, *leaf.ids] for row in rows for leaf in row.segments[1:]]
+    with torch.no_grad():
+        alone = torch.cat([model.head.carrier(input_ids=torch.tensor([ids])).logits for ids in paths])
+    assert alone.std() > 0.05
+    assert said.shape == alone.shape
+    assert (said - alone).abs().max() <= TOLERANCE
+
+
 def test_rows_longer_than_the_written_out_attention_are_right_too():
     lengths = (attention.SHORT + 30, 3, attention.SHORT + 9, 40)
     rng = np.random.default_rng(0)

@@ -1,7 +1,8 @@
 """Kill a real training process and look at what is left.
 
 A fork server: this process has imported torch but computed nothing, so that a child starts in milliseconds. A
-child trains a tiny bfloat16 model with dropout, evaluations, best step and checkpoints, through the real engine.
+child trains a tiny bfloat16 model with evaluations, best step and checkpoints, through the real engine, by one of
+`METHODS`.
 """
 
 from __future__ import annotations
@@ -13,35 +14,84 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tests import fakes
+from tunesmith.config.judged import PreferenceConfig
 from tunesmith.config.methods import SftConfig
 from tunesmith.config.run import EarlyStopping, TrainConfig
 from tunesmith.core.model import Model
+from tunesmith.core.objective import Objective
 from tunesmith.errors import CheckpointError
 from tunesmith.generate.batched import nll
+from tunesmith.objectives.preference import Preference
 from tunesmith.objectives.sft import Sft
+from tunesmith.train import reference as kept_reference
 from tunesmith.train import storage
 from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.engine import Engine, Watch
 from tunesmith.train.optim import Optimizer
 from tunesmith.train.source import StaticSource
 from tunesmith.train.state import Progress, TrainState
+from tunesmith.types import TokenRow, silent
+from tunesmith.workflow.judging import judge_of
 
 STEPS = 12
 CRASHED = 77
+BUDGET = 40
+"""Tokens at once."""
 
 
-def train(folder: Path) -> None:
+@dataclass(frozen=True)
+class Work:
+    """loss: of held-out rows."""
+
+    model: Model
+    objective: Objective
+    rows: Sequence[TokenRow]
+    loss: Callable[[], float]
+
+
+def sft(folder: Path) -> Work:
+    """With dropout, whose state must come back too."""
+    model, held_out = _model(attention_dropout=0.2), fakes.rows(4, seed=2)
+
+    def loss() -> float:
+        totals, weights = nll(model, held_out, 200)
+        return float(totals.sum() / weights.sum())
+
+    return Work(model, Sft(SftConfig()), fakes.rows(STEPS * 2, seed=1), loss)
+
+
+def preference(folder: Path) -> Work:
+    """DPO on trees of two or three completions; the reference is computed at the start and kept in the folder."""
+    model, config = _model(), PreferenceConfig()
+    config = config.model_copy(update={name: value for name, (value, _) in config.choices().items()})
+    rows = {"train": fakes.judged_rows(STEPS * 2, 1, most=3), "test": fakes.judged_rows(4, 2, most=3)}
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = kept_reference.with_reference(rows, model, folder, BUDGET, silent)
+    judge = judge_of(config, model, rows["test"])
+    return Work(model, Preference(config), rows["train"], lambda: judge.mean_loss(rows["test"]))
+
+
+METHODS: dict[str, Callable[[Path], Work]] = {"sft": sft, "preference": preference}
+"""Each gives the model as the run starts, and what it trains on."""
+
+
+def _model(**more: Any) -> Model:
+    return Model(fakes.module("llama", dtype=torch.bfloat16, **more), "layout", 2)
+
+
+def train(folder: Path, method: str) -> None:
     """Start or resume the run in `folder`, to its end."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    module = fakes.module("llama", dtype=torch.bfloat16, attention_dropout=0.2)
+    work = METHODS[method](folder)
     config = TrainConfig(
         learning_rate=1e-2,
         warmup_fraction=0.1,
@@ -52,34 +102,28 @@ def train(folder: Path) -> None:
         early_stopping=EarlyStopping(patience=50),
         threads=1,
     )
-    rows, held_out = fakes.rows(STEPS * 2, seed=1), fakes.rows(4, seed=2)
-    model = Model(module, "layout", 2)
-    state = TrainState(Progress(micro_batch_tokens=40, threads=1), Optimizer(module, config), "fixed")
+    progress = Progress(micro_batch_tokens=BUDGET, threads=1)
+    state = TrainState(progress, Optimizer(work.model.module, config), "fixed")
     checkpoints = Checkpoints(folder / "checkpoints", keep=2)
     latest = checkpoints.load_latest()
     if latest is not None:
         state.restore(latest[1])
-
-    def evaluate(step: int) -> dict[str, float]:
-        totals, weights = nll(model, held_out, 200)
-        return {"loss": float(totals.sum() / weights.sum())}
-
     Engine(
-        model=model,
-        objective=Sft(SftConfig()),
-        source=StaticSource(rows, 4, 2 * len(rows), seed=7, padded=False),
+        model=work.model,
+        objective=work.objective,
+        source=StaticSource(work.rows, 4, 2 * len(work.rows), seed=7, padded=False),
         state=state,
         config=config,
         seed=7,
         checkpoints=checkpoints,
         sink=lambda kind, **fields: None,
-        watch=Watch(evaluate, "loss", higher=False),
+        watch=Watch(lambda step: {"loss": work.loss()}, "loss", higher=False),
         stop=lambda: "",
     ).run()
 
 
 def fingerprint(folder: Path) -> str:
-    """Hash of everything the newest checkpoint holds, bit for bit, but the seconds it took."""
+    """Hash of everything the newest checkpoint holds, bit for bit, but the seconds it took; and of the reference."""
     latest = Checkpoints(folder / "checkpoints", keep=2).load_latest()
     assert latest is not None
     step, snapshot, problems = latest
@@ -87,6 +131,8 @@ def fingerprint(folder: Path) -> str:
     assert not problems
     snapshot.state["progress"].pop("elapsed")
     digest = hashlib.sha256(json.dumps(snapshot.state, sort_keys=True).encode())
+    if (file := folder / kept_reference.FILE).exists():
+        digest.update(file.read_bytes())
     for group in sorted(snapshot.groups):
         for name in sorted(snapshot.groups[group]):
             digest.update(f"{group}/{name}".encode())
@@ -110,22 +156,26 @@ def in_child(work: Callable[[], None], kill_after: float | None = None) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def reference(folder: Path) -> tuple[str, float]:
+def whole(folder: Path, method: str) -> tuple[str, float]:
     """(fingerprint, seconds) of an uninterrupted run."""
     started = time.monotonic()
-    assert in_child(lambda: train(folder)) == 0
+    assert in_child(lambda: train(folder, method)) == 0
     return fingerprint(folder), time.monotonic() - started
 
 
-def random_kills(folder: Path, expected: str, seconds: float, runs: int, seed: int) -> dict[str, int]:
+def random_kills(
+    folder: Path, method: str, expected: str, seconds: float, runs: int, seed: int
+) -> dict[str, int]:
     """Runs that are killed one to three times at random moments and then finished; all must end as `expected`."""
     rng = random.Random(seed)
     kills = 0
     for run in range(runs):
         home = folder / f"kill-{run}"
         for _ in range(rng.randint(1, 3)):
-            kills += in_child(lambda home=home: train(home), rng.uniform(0, seconds)) == -signal.SIGKILL
-        assert in_child(lambda home=home: train(home)) == 0
+            kills += (
+                in_child(lambda home=home: train(home, method), rng.uniform(0, seconds)) == -signal.SIGKILL
+            )
+        assert in_child(lambda home=home: train(home, method)) == 0
         assert fingerprint(home) == expected, f"run {run} of seed {seed} ended otherwise"
         shutil.rmtree(home)
     return {"runs": runs, "kills": kills, "identical": runs}
@@ -165,7 +215,7 @@ class Die:
         return operation
 
 
-def crash_points(folder: Path, expected: str, last: int | None = None) -> dict[str, int]:
+def crash_points(folder: Path, method: str, expected: str, last: int | None = None) -> dict[str, int]:
     """Die at every storage operation of a run (or the first `last`); each must finish as `expected` afterwards."""
     total = at = 0
     while last is None or at < last:
@@ -175,13 +225,13 @@ def crash_points(folder: Path, expected: str, last: int | None = None) -> dict[s
 
             def doomed(home: Path = home, at: int = at, when: str = when) -> None:
                 Die(at, when).install()
-                train(home)
+                train(home, method)
 
             status = in_child(doomed)
             if status == 0:  # the run has fewer operations
                 return {"points": total, "identical": total}
             assert status == CRASHED
-            assert in_child(lambda home=home: train(home)) == 0
+            assert in_child(lambda home=home: train(home, method)) == 0
             assert fingerprint(home) == expected, f"died {when} operation {at}: ended otherwise"
             shutil.rmtree(home)
             total += 1

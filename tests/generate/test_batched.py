@@ -11,7 +11,7 @@ from tunesmith.config.methods import SftConfig
 from tunesmith.config.run import TrainConfig
 from tunesmith.core.batch import Batch
 from tunesmith.core.model import ROUND_TO, Model, token_logps
-from tunesmith.generate.batched import Generated, generate, label_logps, nll
+from tunesmith.generate.batched import Generated, completion_sums, generate, label_logps, nll
 from tunesmith.objectives.sft import Sft
 from tunesmith.train.optim import Optimizer
 
@@ -247,3 +247,23 @@ def test_nll_is_the_weighted_sum_of_each_row(path, budget):
         expected = -(alone(model, ids, 1) * own[1:]).sum()
         assert total == pytest.approx(expected, abs=1e-4)
         assert weight == pytest.approx(own.sum())
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_sums_of_completions_are_those_of_each_alone_in_the_order_of_the_rows(path):
+    """Also while the model trains, under dropout."""
+    rows = fakes.judged_rows(7)
+    module = fakes.module("llama", dtype=torch.float32, attention_dropout=0.3)
+    model = fakes.model("llama", path, module)
+    module.train()
+    found = completion_sums(model, rows, 60)
+    assert module.training
+    module.set_attn_implementation("sdpa")
+    for row, sums in zip(rows, found, strict=True):
+        root, *leaves = (segment.ids for segment in row.segments)
+        for leaf, got in zip(leaves, sums, strict=True):
+            ids = torch.tensor([*root, *leaf])
+            with torch.no_grad():
+                logps = module.eval()(input_ids=ids[None]).logits[0, :-1].double().log_softmax(-1)
+            alone = logps.gather(1, ids[1:, None])[len(root) - 1 :].sum().item()
+            assert got == pytest.approx(alone, abs=1e-4)

@@ -201,6 +201,8 @@ def test_metrics_say_which_way_the_pairs_went():
     assert out.metrics["reward_margin"].item() == pytest.approx(0.75)
     assert out.metrics["chosen_logp"].item() == -1.0
     assert out.metrics["rejected_logp"].item() == pytest.approx(-1.25)
+    level = Preference(resolved(beta=1.0)).loss(Known(torch.tensor([1.0, 1.0, 0.5])), batch)
+    assert level.metrics["accuracy"].item() == 0.75  # rewards 1, 1, 0.5: a level pair is half right
 
 
 @pytest.mark.parametrize(

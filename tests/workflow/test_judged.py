@@ -205,6 +205,19 @@ def test_a_resumed_run_is_bit_identical(method: str, base: Path, tmp_path: Path)
     assert_same(a, b)
 
 
+def test_a_resumed_run_whose_reference_is_gone_computes_it_of_the_model_as_it_started(
+    base: Path, tmp_path: Path
+) -> None:
+    more = {"train": {"max_steps": 8, "eval_every": 4, "save_every": 3}}
+    with pytest.raises(Crash):
+        run(recipe("preference", "preference", base, tmp_path, **more), sink=at("step", crash, step=8))
+    kept = tmp_path / "tiny" / "reference.npz"
+    before = kept.read_bytes()
+    kept.unlink()
+    resume(tmp_path / "tiny")
+    assert kept.read_bytes() == before
+
+
 def test_the_reference_is_the_model_that_the_run_starts_with(base: Path, tmp_path: Path) -> None:
     """On top of an adapter the loss starts at ln 2 again: it is held against that adapter, not against its base."""
     (tmp_path / "one").mkdir()

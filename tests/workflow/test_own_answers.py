@@ -86,6 +86,8 @@ def test_it_learns_what_is_rewarded(algorithm: str, tmp_path: Path) -> None:
     result = run(tree)
     assert metric(result, "tuned") > metric(result, "base") + 0.03
     assert "win rate" in result.report.wins
+    assert result.report.wins in (result.folder / "report" / "report.md").read_text()
+    assert result.report.wins in (result.folder / "report" / "report.html").read_text()
     rollouts = RunFolder(result.folder).curve("rollout")
     assert len(rollouts) == 8
     assert rollouts[-1]["numbers"]["reward"] > rollouts[0]["numbers"]["reward"]

@@ -81,6 +81,9 @@ def line_text(kind: str, fields: Mapping[str, Any]) -> str | None:
         case "evaluation":
             best = " (best so far)" if fields.get("best") else ""
             return f"step {fields['step']:,}: validation {metrics_text(fields['metrics'])}{best}"
+        case "rollout":
+            numbers = ", ".join(f"{name} {value:.3g}" for name, value in fields["numbers"].items())
+            return f"rollout {fields['rollout'] + 1:,}: {fields['answers']:,} answers, {numbers}"
         case "checkpoint":
             return f"step {fields['step']:,}: saved {fields['path']} in {fields['seconds']:.1f} s"
     return None
@@ -101,7 +104,7 @@ def headline(metrics: Mapping[str, Any]) -> str:
 
 
 class Plain:
-    """One line for each event; `step` and `progress` at most every ten seconds, and a run's last step."""
+    """One line for each event; `step`, `rollout` and `progress` at most every ten seconds, and a run's last step."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._clock = stream, clock
@@ -121,7 +124,8 @@ class Plain:
         elif (line := line_text(kind, fields)) is not None:
             if kind == "evaluation":
                 self._validation = headline(fields["metrics"])
-            self._print(line)
+            if kind != "rollout" or fields["rollout"] == 0 or self._due("rollout"):
+                self._print(line)
 
     def _due(self, name: str) -> bool:
         """Whether ten seconds have passed since the last line of that name, or since it was first heard of."""

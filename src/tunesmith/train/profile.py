@@ -35,6 +35,7 @@ PARTS = {
     "aten::softmax": "attention",
     "SoftmaxBackward0": "attention",
     "_LinearCrossEntropy": "head and loss",
+    "_LinearLosses": "head and loss",
     "_CrossEntropy": "head and loss",
     "_LoraLinears": "linear layers",
     "aten::linear": "linear layers",

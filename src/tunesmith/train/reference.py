@@ -38,11 +38,12 @@ def with_reference(
         started = time.monotonic()
         found = {name: _sums(name, split, model, budget, sink) for name, split in rows.items()}
         _write(path, found)
-        count = sum(len(sums) for sums in found.values())
+        count, seconds = sum(len(sums) for sums in found.values()), time.monotonic() - started
+        sink("reference", answers=count, seconds=seconds)
         sink(
             "note",
             text=f"the reference: log-probabilities of {count:,} answers under the model as it starts "
-            f"({time.monotonic() - started:.0f} s)",
+            f"({seconds:.0f} s)",
         )
     return {
         name: _given(split, sums, path)

@@ -6,12 +6,13 @@ numbers, a few answers each, and are compared prompt by prompt.
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from tunesmith.config.methods import Method
 from tunesmith.config.policy import PolicyConfig
@@ -20,8 +21,9 @@ from tunesmith.core.model import Model
 from tunesmith.data.render import Renderer
 from tunesmith.errors import ConfigError
 from tunesmith.evaluate.answers import Answers
+from tunesmith.objectives import completions, policy, ppo
 from tunesmith.scoring.rewarded import rewarded
-from tunesmith.scoring.rewards import Scorer, build_rewards
+from tunesmith.scoring.rewards import Rewards, Scorer, build_rewards
 from tunesmith.train.writing import Writer
 from tunesmith.types import Completion, Example, Message, Segment, TokenRow
 
@@ -59,8 +61,6 @@ def room_for_answers(method: Method, context: int) -> int:
 
 def trial_rows(rows: Sequence[TokenRow], method: PolicyConfig) -> list[TokenRow]:
     """The longest that rollouts can become: every answer as long as it may be. For the probe of memory and time."""
-    from tunesmith.objectives import completions, policy, ppo
-
     count = {"raft": 1, "online_dpo": 2}.get(method.algorithm, method.samples)
     size = method.max_new_tokens
     leaf = Segment(np.full(size, 3, np.int64), np.ones(size, np.float32), 0)
@@ -102,14 +102,20 @@ class Asker:
         return Answers(said, [any(not one.ended for one in of_prompt) for of_prompt in samples])
 
 
-def writer_of(run: Run, model: Model, tokenizer: Any, renderer: Renderer) -> Writer:
+def rewards_of(method: PolicyConfig, tokenizer: Any) -> Rewards:
+    """What a recipe lists; reward models are opened here."""
+
+    def count_tokens(text: str) -> int:
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    return build_rewards(method.rewards, open_reward, count_tokens)
+
+
+def writer_of(run: Run, model: Model, tokenizer: Any, renderer: Renderer, rewards: Rewards) -> Writer:
     assert isinstance(run.method, PolicyConfig)
 
     def decode(ids: Sequence[int]) -> str:
         return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
-
-    def count_tokens(text: str) -> int:
-        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     return Writer(
         model=model,
@@ -117,44 +123,28 @@ def writer_of(run: Run, model: Model, tokenizer: Any, renderer: Renderer) -> Wri
         end_ids=renderer.end_ids,
         pad_id=int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else renderer.end_ids[0]),
         decode=decode,
-        reward=build_rewards(run.method.rewards, open_reward, count_tokens),
+        reward=rewards,
     )
 
 
 def open_reward(path: str) -> Scorer:
     """A reward model's scores of answers. Raises ConfigError where the model has none."""
-    from tunesmith.workflow.open import load
+    from tunesmith.workflow.open import load  # it imports what imports this file
 
-    threads = _threads()
-    opened = load(path, threads=threads)
+    opened = load(path, threads=torch.get_num_threads())
     if not opened.rewards:
         raise ConfigError(f"{path} is no reward model", "a run of method.type=reward", "name another folder")
 
     def score(examples: Sequence[Example], answers: Sequence[str]) -> list[float]:
-        asked = [
-            replace(
-                example,
-                messages=(*example.prompt, Message("assistant", text)),
-                completions=(Completion(Message("assistant", text), 0.0),),
-            )
-            for example, text in zip(examples, answers, strict=True)
-        ]
-        judge = opened.answerer(1, 1)
-        return [float(value) for said in judge.answer(asked).texts for value in _numbers(said)]
+        asked = [_answered(example, text) for example, text in zip(examples, answers, strict=True)]
+        said = [json.loads(text) for text in opened.answerer(1, 1).answer(asked).texts]
+        return [float(value) for (value,) in said]
 
     return score
 
 
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()
-
-
-def _numbers(said: str) -> list[float]:
-    import json
-
-    found: list[float] = json.loads(said)
-    assert len(found) == 1
-    assert math.isfinite(found[0])
-    return found
+def _answered(example: Example, text: str) -> Example:
+    message = Message("assistant", text)
+    return replace(
+        example, messages=(*example.prompt, message), completions=(Completion(message, 0.0),), margin=None
+    )

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from tunesmith.models.files import EMBEDDED, locate
 from tunesmith.models.heads import HeadSpec, spec_of
 from tunesmith.models.load import Source, find, load_tokenizer, read_config
 from tunesmith.scoring import Task, detect_task
+from tunesmith.scoring.rewards import Rewards
 from tunesmith.types import EventSink, Example, TokenRow, silent
 from tunesmith.workflow import judged, own
 from tunesmith.workflow.heads import (
@@ -64,6 +66,12 @@ class Prepared:
     splits: Splits
     rows: Mapping[str, Sequence[TokenRow]]
     context: int
+
+    @cached_property
+    def rewards(self) -> Rewards:
+        """Of own answers. Reward models are opened once for the whole run."""
+        assert isinstance(self.run.method, PolicyConfig)
+        return own.rewards_of(self.run.method, self.tokenizer)
 
     @property
     def head(self) -> HeadSpec | None:

@@ -16,6 +16,7 @@ from tunesmith.evaluate.wins import win_rate
 from tunesmith.train.build import Built
 from tunesmith.train.rollout import RolloutSource
 from tunesmith.train.start import StartWeights
+from tunesmith.train.writing import Writer
 from tunesmith.types import EventSink
 from tunesmith.workflow.own import ANSWERS, Asker, writer_of
 from tunesmith.workflow.prepare import Prepared
@@ -34,7 +35,7 @@ def source_of(prepared: Prepared, built: Built, sink: EventSink) -> RolloutSourc
     source = RolloutSource(
         prompts=replace(prompts, num_rows=whole),
         examples={e.ref: e for e in prepared.examples("train")},
-        writer=writer_of(run, built.loaded.model, prepared.tokenizer, prepared.renderer),
+        writer=_writer(prepared, built.loaded.model),
         objective=built.objective,
         start=StartWeights(built.loaded.model.module),
         seed=run.seed,
@@ -45,10 +46,12 @@ def source_of(prepared: Prepared, built: Built, sink: EventSink) -> RolloutSourc
 
 
 def asker(prepared: Prepared, model: Model, split: str, count: int) -> Asker:
-    run = prepared.run
+    return Asker(_writer(prepared, model), prepared.rows[split], prepared.run.seed, count)
+
+
+def _writer(prepared: Prepared, model: Model) -> Writer:
     assert isinstance(prepared.renderer, Renderer)
-    writer = writer_of(run, model, prepared.tokenizer, prepared.renderer)
-    return Asker(writer, prepared.rows[split], run.seed, count)
+    return writer_of(prepared.run, model, prepared.tokenizer, prepared.renderer, prepared.rewards)
 
 
 def watching(prepared: Prepared, model: Model, proof: Proof) -> Callable[[int], dict[str, float]]:

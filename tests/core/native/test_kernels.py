@@ -216,6 +216,20 @@ def test_each_loss_of_the_head_has_a_gradient_of_its_own(
 
 
 @needs_library
+@pytest.mark.parametrize("chunk, passes", [(4, 3 + 2), (11, 1), (1000, 1)])
+def test_the_logits_of_the_last_chunk_are_computed_once(
+    chunk: int, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    cross_entropy = heads._cross_entropy
+    monkeypatch.setattr(heads, "_cross_entropy", lambda *a: (calls.append(1), cross_entropy(*a)))
+    monkeypatch.setattr(heads, "CHUNK", chunk)
+    states, weight = torch.randn(11, 16), torch.randn(37, 16, requires_grad=True)
+    linear_losses(states, weight, torch.randint(37, (11,))).square().sum().backward()
+    assert len(calls) == passes
+
+
+@needs_library
 def test_the_head_makes_no_gradient_where_none_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A weight that is trained says so outside training too: its gradient would take two thirds of the time."""
     products: list[int] = []

@@ -77,20 +77,22 @@ def linear_cross_entropy(
 
 class _LinearLosses(torch.autograd.Function):
     """Of each row by itself, for losses whose weights are known only after all of them. The states' gradient is made
-    in the forward pass and scaled in the backward; the weight's is no sum of known parts: it computes logits again."""
+    in the forward pass and scaled in the backward. The weight's is no sum of known parts: for it the gradient by the
+    last chunk's logits, which are there anyway, is kept, and that by the logits before is computed again."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         for_states, for_weight = ctx.needs_input_grad[:2]
         losses, best = torch.empty(len(targets)), torch.empty_like(targets)
         of_states = torch.empty_like(states) if for_states else None
+        logits: Tensor | None = None
         for start in range(0, len(targets), CHUNK):
             rows = slice(start, start + CHUNK)
             logits = states[rows] @ weight.t()
-            _cross_entropy(logits, targets[rows], losses[rows], best[rows], for_states)
+            _cross_entropy(logits, targets[rows], losses[rows], best[rows], for_states or for_weight)
             if of_states is not None:
                 torch.mm(logits, weight, out=of_states[rows])
-        ctx.save_for_backward(of_states, *((states, weight, targets) if for_weight else ()))
+        ctx.save_for_backward(of_states, *((states, weight, targets, logits) if for_weight else ()))
         return losses
 
     @staticmethod
@@ -100,15 +102,20 @@ class _LinearLosses(torch.autograd.Function):
         scaled = None if of_states is None else of_states * grad[:, None].to(of_states.dtype)
         if not kept:
             return scaled, None, None
-        states, weight, targets = kept
-        of_weight = torch.zeros(weight.shape, dtype=torch.float32)
-        losses, best = torch.empty(len(targets)), torch.empty_like(targets)
+        states, weight, targets, last = kept
+        of_weight: Tensor | None = None
         for start in range(0, len(targets), CHUNK):
-            rows = slice(start, start + CHUNK)
-            logits = states[rows] @ weight.t()
-            _cross_entropy(logits, targets[rows], losses[rows], best[rows], True)
-            of_weight += logits.t() @ (states[rows] * grad[rows, None].to(states.dtype))
-        return scaled, of_weight.to(weight.dtype), None
+            rows, logits = slice(start, start + CHUNK), last
+            if start + CHUNK < len(targets):
+                logits = states[rows] @ weight.t()
+                losses, best = torch.empty(CHUNK), torch.empty_like(targets[rows])
+                _cross_entropy(logits, targets[rows], losses, best, True)
+            part = logits.t() @ (states[rows] * grad[rows, None].to(states.dtype))
+            if of_weight is None:
+                of_weight = part if len(targets) <= CHUNK else part.float()
+            else:
+                of_weight += part
+        return scaled, torch.zeros_like(weight) if of_weight is None else of_weight.to(weight.dtype), None
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor, losses: Tensor, best: Tensor, gradient: bool) -> None:
