@@ -179,7 +179,18 @@ def test_every_task_has_its_baselines_and_they_answer_as_a_model_would() -> None
         "number": [str(len(label)) for label in LABELS],
         "spans": ['[[0, 2, "start"]]'] * len(LABELS),
     }
-    assert BASELINES.keys() == TASKS.keys() == SHOWN.keys() == {*answers, "text", "ranking", "judged"}
+    assert (
+        BASELINES.keys()
+        == TASKS.keys()
+        == SHOWN.keys()
+        == {
+            *answers,
+            "text",
+            "ranking",
+            "judged",
+            "rewarded",
+        }
+    )
     assert BASELINES["text"] == ()
     for task, given in answers.items():
         for baseline in BASELINES[task]:

@@ -196,6 +196,7 @@ BASELINES: dict[Task, tuple[Baseline, ...]] = {
         ),
         Baseline("bag of words", "bag of words", judged.WORDS_NOTE, judged.bag_of_words),
     ),
+    "rewarded": (),  # what writes no answers gets no rewards
 }
 
 TITLES = {b.name: b.title for baselines in BASELINES.values() for b in baselines}
