@@ -86,6 +86,14 @@ def test_every_key_refuses_what_it_can_not_be_and_says_what_it_can(key: str) -> 
     assert f"expected: {allowed(keys()[key].node)}" in message
 
 
+def test_a_key_of_several_methods_is_refused_as_the_one_that_was_chosen_means_it() -> None:
+    """`scale` is a pair of numbers of a reward, a list of pairs of a regression, and a word of a policy."""
+    policy = refused("method:\n  type: policy\n  scale: 5\n  rewards: [{kind: length}]\n")
+    assert "one of 'group', 'batch', 'none'" in policy
+    regress = refused("method:\n  type: regress\n  scale: 5\n")
+    assert "'group'" not in regress
+
+
 # -- what was meant -----------------------------------------------------------------------------------
 
 

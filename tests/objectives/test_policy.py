@@ -220,6 +220,7 @@ def test_temperature_divides_the_logits():
         ({"algorithm": "gspo", "importance_cap": 2.0}, "gspo weighs whole answers"),
         ({"algorithm": "raft", "truncated": "mask"}, "truncated mask has no meaning"),
         ({"samples": 1}, "nothing to compare"),
+        ({"algorithm": "dapo", "kl": {"target": 0.1}}, "kl.target moves kl.weight"),
         ({"algorithm": "gspo", "average": "token"}, "leave average out"),
         ({"truncation_penalty": 0.5}, "truncated: penalise"),
         ({"rewards": [{"kind": "length"}, {"kind": "length"}]}, "2 rewards are called"),

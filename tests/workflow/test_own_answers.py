@@ -243,6 +243,11 @@ def test_rows_that_ask_nothing_are_refused(
         run(tree)
 
 
+def test_frozen_states_cannot_be_kept_of_rows_that_are_new(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="new in every rollout"):
+        run(recipe(base, tmp_path, train={"keep_frozen": True}))
+
+
 def test_answers_that_leave_no_room_for_prompts_are_refused(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="max_new_tokens=500"):
         run(recipe(base, tmp_path, method={"max_new_tokens": 500}))

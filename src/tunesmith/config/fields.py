@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -18,7 +18,8 @@ class Key:
 
     path: dotted, as written in an override. sections: its classes when the key holds further keys, more than one
     where `type` chooses. types: which of these choices have the key; empty: it does not depend on a choice.
-    nullable: null means something other than "an empty section". node: its JSON-schema node.
+    nullable: null means something other than "an empty section". node: its JSON-schema node. of: choice -> its own key,
+    where the choices mean different things by it.
     """
 
     path: str
@@ -29,6 +30,11 @@ class Key:
     free_form: bool
     node: dict[str, Any]
     types: tuple[str, ...] = ()
+    of: Mapping[str, Key] = field(default_factory=dict)
+
+    def under(self, kind: object) -> Key:
+        """The key as this `type` means it."""
+        return self.of.get(str(kind), self)
 
     @property
     def name(self) -> str:
@@ -55,6 +61,8 @@ def _walk(sections: tuple[type[Section], ...], prefix: str) -> Iterator[Key]:
             key = replace(key, node={"enum": [_tag(section) for section in sections], "type": "string"})
         elif len(having) < len(sections):
             key = replace(key, types=tuple(_tag(section) for section in having))
+        if name != "type" and len({repr(own) for own in having.values()}) > 1:
+            key = replace(key, of={_tag(section): own for section, own in having.items()})
         yield key
         for inner in _walk(key.sections, f"{prefix}{name}.") if key.sections else ():
             yield replace(inner, types=inner.types or key.types)

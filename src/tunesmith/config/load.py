@@ -168,8 +168,8 @@ def _checked_tree(tree: dict[str, Any], section: str, draft: Draft) -> dict[str,
         elif type_key and key.types and kind not in key.types:
             draft.problems.append(_other_type(key, kind, (*path, name), draft))
         elif not key.sections:
-            if isinstance(value, bool) and "boolean" not in _kinds(key.node):
-                draft.problems.append(_wrong(key, value, (*path, name), draft))
+            if isinstance(value, bool) and "boolean" not in _kinds(key.under(kind).node):
+                draft.problems.append(_wrong(key.under(kind), value, (*path, name), draft))
             else:
                 kept[name] = value
         elif isinstance(value, dict):
@@ -241,7 +241,8 @@ def _problem(error: ErrorDetails, draft: Draft) -> Problem | None:
     for end in range(len(path), 0, -1):
         key = keys().get(".".join(path[:end]))
         if key:
-            return _wrong(key, value, path, draft)
+            kind = error["loc"][1] if len(error["loc"]) > 1 else ""
+            return _wrong(key.under(kind), value, path, draft)
     return Problem(draft.where(path), error["msg"])
 
 

@@ -172,6 +172,15 @@ class PolicyConfig(Writes):
         return {field: (value, of) for field, value in chosen.items() if said[field] is None}
 
     @model_validator(mode="after")
+    def _the_weight_can_move(self) -> Self:
+        weight = self.kl_choices().get("weight", (0.0, ""))[0] if self.kl.weight is None else self.kl.weight
+        if self.kl.target is not None and self.algorithm in self.GRADIENT and weight == 0:
+            raise ValueError(
+                "kl.target moves kl.weight, which is 0 here; write a kl.weight above 0, or leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _parts_go_together(self) -> Self:
         if not self.rewards:
             raise ValueError("rewards is empty; name at least one, such as {kind: verifier, check: number}")

@@ -61,11 +61,28 @@ def _section(path: str) -> Iterator[str]:
     for name, key in inside(path).items():
         if key.sections:
             link = key.path.replace(".", "")
-            default, value = "", f"[section](#{link})" + (" or null" if key.nullable else "")
+            value = f"[section](#{link})" + (" or null" if key.nullable else "")
+            yield _row(name, "", value, key.types, key.description)
+            continue
+        for types, meant in _meanings(key):
+            yield _row(name, f"`{scalar(meant.default)}`", allowed(meant.node), types, meant.description)
+
+
+def _meanings(key: Key) -> list[tuple[tuple[str, ...], Key]]:
+    """The key once for each thing that it means, with the types that mean that by it."""
+    found: list[tuple[tuple[str, ...], Key]] = []
+    for kind, own in key.of.items():
+        same = next((i for i, (_, other) in enumerate(found) if other == own), None)
+        if same is None:
+            found.append(((kind,), own))
         else:
-            default, value = f"`{scalar(key.default)}`", allowed(key.node)
-        only = f"({', '.join(key.types)}) " if key.types else ""
-        yield f"| `{name}` | {default} | {_cell(value)} | {only}{_cell(key.description)} |"
+            found[same] = ((*found[same][0], kind), own)
+    return found or [(key.types, key)]
+
+
+def _row(name: str, default: str, value: str, types: tuple[str, ...], description: str) -> str:
+    only = f"({', '.join(types)}) " if types else ""
+    return f"| `{name}` | {default} | {_cell(value)} | {only}{_cell(description)} |"
 
 
 def _about(section: type[Section], key: Key) -> str:

@@ -13,31 +13,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tunesmith.config.judged import Judged
 from tunesmith.core.batch import Batch
 from tunesmith.core.model import Model
-from tunesmith.data.pack import pack
 from tunesmith.evaluate.answers import EVALUATION_TOKENS, Answers
 from tunesmith.evaluate.heads import mean
 from tunesmith.evaluate.report import Losses
-from tunesmith.generate.batched import completion_sums, evaluating
+from tunesmith.generate.batched import Numbers, Told, completion_sums, of_completions, untold
 from tunesmith.objectives.completions import SCORES, Comparing, Scored, compare, margins_of, rows_of
 from tunesmith.objectives.reward import Reward
 from tunesmith.types import Example, TokenRow
 
-Numbers = NDArray[np.float64]
-"""(K,) of one row."""
-Progress = Callable[[int, int], None]
 DIGITS = 7
 """Of the numbers, as written."""
 ROWS_AT_ONCE = 64
 """Rows whose losses are computed at once: pairs of answers are looked for among all of them."""
-
-
-def _quietly(done: int, total: int) -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -48,7 +39,7 @@ class Judge(ABC):
     rows_of: Callable[[Sequence[Example]], Sequence[TokenRow]]
 
     def answer(
-        self, examples: Sequence[Example], shots: Sequence[Example] = (), progress: Progress = _quietly
+        self, examples: Sequence[Example], shots: Sequence[Example] = (), progress: Told = untold
     ) -> Answers:
         """JSON lists of numbers, in the order of the examples."""
         assert not shots, "a judge reads no worked examples"
@@ -65,7 +56,7 @@ class Judge(ABC):
         return mean(self.losses(rows))
 
     @abstractmethod
-    def outputs(self, rows: Sequence[TokenRow], progress: Progress = _quietly) -> list[Numbers]:
+    def outputs(self, rows: Sequence[TokenRow], progress: Told = untold) -> list[Numbers]:
         """What the model says of each row's answers, in their order."""
 
     @abstractmethod
@@ -92,28 +83,14 @@ class RewardJudge(Judge):
     objective: Reward | None = None
     scale: tuple[float, float] = (0.0, 1.0)
 
-    def outputs(self, rows: Sequence[TokenRow], progress: Progress = _quietly) -> list[Numbers]:
-        return self._over(rows, lambda batch: self.model.outputs(batch)[:, 0], progress)
+    def outputs(self, rows: Sequence[TokenRow], progress: Told = untold) -> list[Numbers]:
+        return of_completions(
+            self.model, rows, lambda batch: self.model.outputs(batch)[:, 0], EVALUATION_TOKENS, progress
+        )
 
     def features(self, rows: Sequence[TokenRow]) -> list[Numbers]:
         """(K, H) the states that the head reads."""
-        return self._over(rows, self.model.features, _quietly)
-
-    def _over(
-        self, rows: Sequence[TokenRow], compute: Callable[[Batch], torch.Tensor], progress: Progress
-    ) -> list[Numbers]:
-        found: list[Numbers] = [np.zeros(0)] * len(rows)
-        done = 0
-        for bin_ in pack([r.num_tokens for r in rows], EVALUATION_TOKENS, padded=self.model.path == "padded"):
-            batch = Batch.from_rows([rows[i] for i in bin_])
-            with evaluating(self.model.module):
-                values = compute(batch).double().numpy()
-            pieces = np.split(values, np.cumsum(batch.completions_of_rows)[:-1])
-            for i, piece in zip(bin_, pieces, strict=True):
-                found[i] = piece
-            done += len(bin_)
-            progress(done, len(rows))
-        return found
+        return of_completions(self.model, rows, self.model.features, EVALUATION_TOKENS)
 
     def said(self, rows: Sequence[TokenRow], outputs: Sequence[Numbers]) -> list[Numbers]:
         offset, unit = self.scale
@@ -138,7 +115,7 @@ class PolicyJudge(Judge):
     method: Judged | None = None
     by: str = "likelihood"
 
-    def outputs(self, rows: Sequence[TokenRow], progress: Progress = _quietly) -> list[Numbers]:
+    def outputs(self, rows: Sequence[TokenRow], progress: Told = untold) -> list[Numbers]:
         """Summed log-probabilities."""
         return completion_sums(self.model, rows, EVALUATION_TOKENS, progress)
 

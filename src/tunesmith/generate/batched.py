@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from transformers import GenerationConfig
 
 from tunesmith.core.batch import Batch
@@ -197,23 +198,44 @@ def nll(model: Model, rows: Sequence[TokenRow], budget: int) -> tuple[np.ndarray
     return totals, weights
 
 
-def completion_sums(
+Numbers = NDArray[np.float64]
+"""(K,) or (K, H): of a row's completions."""
+Told = Callable[[int, int], None]
+
+
+def untold(done: int, total: int) -> None:
+    """For work that nobody watches."""
+
+
+def of_completions(
     model: Model,
     rows: Sequence[TokenRow],
+    compute: Callable[[Batch], Tensor],
     budget: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[NDArray[np.float64]]:
-    """Of each row (K,): the summed log-probability of each of its completions, in nats."""
-    found: list[NDArray[np.float64]] = [np.zeros(0)] * len(rows)
+    progress: Told = untold,
+) -> list[Numbers]:
+    """compute(batch) -> (C, ...), row by row, without gradient or dropout."""
+    found: list[Numbers] = [np.zeros(0)] * len(rows)
     done = 0
     for bin_ in pack([r.num_tokens for r in rows], budget, padded=model.path == "padded"):
         batch = Batch.from_rows([rows[i] for i in bin_])
         with evaluating(model.module):
-            losses = model.token_losses(batch).double()
-        sums = losses.new_zeros(len(batch.completions)).index_add(0, batch.completion_of, -losses).numpy()
-        pieces = np.split(sums, np.cumsum(batch.completions_of_rows)[:-1])
+            values = compute(batch).double().numpy()
+        pieces = np.split(values, np.cumsum(batch.completions_of_rows)[:-1])
         for i, piece in zip(bin_, pieces, strict=True):
             found[i] = piece
         done += len(bin_)
         progress(done, len(rows))
     return found
+
+
+def completion_sums(
+    model: Model, rows: Sequence[TokenRow], budget: int, progress: Told = untold
+) -> list[Numbers]:
+    """Of each row (K,): the summed log-probability of each of its completions, in nats."""
+
+    def sums(batch: Batch) -> Tensor:
+        losses = model.token_losses(batch).double()
+        return losses.new_zeros(len(batch.completions)).index_add(0, batch.completion_of, -losses)
+
+    return of_completions(model, rows, sums, budget, progress)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -84,6 +84,7 @@ class Compared(Scored):
         return -self.sums[self.best].sum()
 
 
+@runtime_checkable
 class Comparing(Protocol):
     """An objective on completions' log-probabilities, beside what the loop asks of it."""
 

@@ -7,16 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.config.judged import Judged, PreferenceConfig, RankingConfig, RewardConfig, UnpairedConfig
+from tunesmith.config.judged import Judged, RewardConfig
 from tunesmith.config.methods import Method
 from tunesmith.core.model import Model
 from tunesmith.evaluate.judge import Judge, PolicyJudge, RewardJudge, as_json
 from tunesmith.objectives.completions import SCORES, Comparing
-from tunesmith.objectives.preference import Preference
-from tunesmith.objectives.ranking import Ranking
 from tunesmith.objectives.reward import Reward
-from tunesmith.objectives.unpaired import Unpaired
-from tunesmith.types import TokenRow
+from tunesmith.train.build import make_objective
+from tunesmith.types import Example, TokenRow
 from tunesmith.workflow.prove import Proof
 
 LIKELIHOOD = "prefers the answer of higher mean log-probability a token"
@@ -32,22 +30,16 @@ def judge_of(method: Method, model: Model, rows: Sequence[TokenRow], by: str = "
     """For examples whose token rows are among `rows`."""
     by_ref = {row.ref: row for row in rows}
 
-    def rows_of(examples: Sequence[object]) -> list[TokenRow]:
-        return [by_ref[example.ref] for example in examples]  # type: ignore[attr-defined]
+    def rows_of(examples: Sequence[Example]) -> list[TokenRow]:
+        return [by_ref[example.ref] for example in examples]
 
+    objective = make_objective(method)
     if isinstance(method, RewardConfig):
-        return RewardJudge(model, rows_of, Reward(method), method.scale or (0.0, 1.0))
+        assert isinstance(objective, Reward)
+        return RewardJudge(model, rows_of, objective, method.scale or (0.0, 1.0))
     assert isinstance(method, Judged)
-    return PolicyJudge(model, rows_of, _objective(method), method, by)
-
-
-def _objective(method: Judged) -> Comparing:
-    if isinstance(method, PreferenceConfig):
-        return Preference(method)
-    if isinstance(method, UnpairedConfig):
-        return Unpaired(method)
-    assert isinstance(method, RankingConfig)
-    return Ranking(method)
+    assert isinstance(objective, Comparing)
+    return PolicyJudge(model, rows_of, objective, method, by)
 
 
 def measure(proof: Proof, method: Method, model: Model, name: str) -> None:

@@ -34,6 +34,12 @@ ANSWERS = 4
 
 def with_format(run: Run) -> Run:
     """`data.format=auto` becomes prompts, whose completions are references where there are some."""
+    if run.train.keep_frozen:
+        raise ConfigError(
+            "train.keep_frozen=true with method.type=policy, whose rows are new in every rollout",
+            "rows that are seen more than once",
+            "leave it out",
+        )
     if run.data.format == "auto":
         run = run.model_copy(deep=True)
         run.data.format = "asked"
