@@ -309,7 +309,8 @@ def test_a_reward_model_that_is_asked_to_answer_says_so(base: Path, tmp_path: Pa
 
 
 def test_every_method_of_judged_rows_is_documented_where_it_is_refused() -> None:
-    from tunesmith.workflow.judged import TAKES, methods_for
+    from tunesmith.config.methods import TAKES
+    from tunesmith.workflow.judged import methods_for
 
     for kind in ("preference", "unpaired", "rating", "ranking"):
         assert all(

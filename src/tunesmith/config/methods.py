@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from tunesmith.config.judged import PreferenceConfig, RankingConfig, RewardConfig, UnpairedConfig
+from tunesmith.config.judged import (
+    Judged,
+    PreferenceConfig,
+    RankingConfig,
+    RewardConfig,
+    ScoresAnswers,
+    UnpairedConfig,
+)
 from tunesmith.config.policy import PolicyConfig
 from tunesmith.config.section import Fraction
-from tunesmith.config.tuning import PROMPTED, Pooled, Writes
+from tunesmith.config.tuning import PROMPTED, Pooled, Tuning, Writes
 
 
 class SftConfig(Writes):
@@ -168,4 +175,14 @@ Method = Annotated[
 ]
 """`method.type` says which; left out it is `sft`."""
 
-HeadMethod = ClassifyConfig | RegressConfig | TagConfig | EmbedConfig | RewardConfig
+HeadMethod = ClassifyConfig | RegressConfig | TagConfig | EmbedConfig
+
+METHODS: dict[str, type[Tuning]] = {
+    tag.tag: get_args(member)[0] for member in get_args(get_args(Method)[0]) for tag in member.__metadata__
+}
+"""`method.type` -> its class."""
+
+TAKES: dict[str, tuple[str, ...]] = {
+    name: method.takes for name, method in METHODS.items() if issubclass(method, Judged | ScoresAnswers)
+}
+"""Methods that learn from what people said -> the kinds of rows that they take."""
