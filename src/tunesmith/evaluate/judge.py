@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.special import expit
 
 from tunesmith.config.judged import Judged
@@ -106,15 +105,10 @@ class RewardJudge(Judge):
 
     def losses_of(self, rows: Sequence[TokenRow], outputs: Sequence[Numbers]) -> Losses:
         assert self.objective is not None, "a judge that is trained or proved"
-        found = [
-            self.objective.row_losses(scored(rewards, batch)).numpy()
-            for batch, rewards in _in_parts(rows, outputs)
-        ]
-        return Losses(np.concatenate(found), self.counts(rows))
-
-    def counts(self, rows: Sequence[TokenRow]) -> NDArray[np.int64]:
-        """(R,) what each row's loss is a sum over."""
-        return np.ones(len(rows), np.int64)
+        parts = [scored(rewards, batch) for batch, rewards in _in_parts(rows, outputs)]
+        losses = [self.objective.row_losses(part).numpy() for part in parts]
+        counts = [self.objective.row_counts(part).numpy() for part in parts]
+        return Losses(np.concatenate(losses), np.concatenate(counts).astype(np.int64))
 
 
 @dataclass(frozen=True)
@@ -131,9 +125,6 @@ class StepJudge(RewardJudge):
             known = [float(f"{x:.{DIGITS}g}") for x in numbers]
             texts.append(json.dumps(known + [None] * int(row.given[LEFT_OUT][0])))
         return Answers(texts, [False] * len(texts))
-
-    def counts(self, rows: Sequence[TokenRow]) -> NDArray[np.int64]:
-        return np.array([np.isfinite(row.given[SCORES]).sum() for row in rows], np.int64)
 
 
 def score_judge(

@@ -99,6 +99,10 @@ class Scoring(Protocol):
         """(R,)"""
         ...
 
+    def row_counts(self, found: Scored) -> Tensor:
+        """(R,) what each row's loss is a sum over."""
+        ...
+
 
 @runtime_checkable
 class Comparing(Protocol):

@@ -59,6 +59,10 @@ class Reward:
             losses = losses + self.config.centre * (2 * found.by_row(found.rewards, found.row) / count) ** 2
         return losses
 
+    def row_counts(self, found: Scored) -> Tensor:
+        """(R,) rows are counted."""
+        return torch.ones(found.num_rows)
+
     def _bradley_terry(self, found: Scored) -> Tensor:
         better, worse, share = found.pairs()
         row, e = found.row[better], self.config.label_smoothing
