@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from tunesmith.config.judged import (
     Judged,
+    OfSteps,
     PreferenceConfig,
     RankingConfig,
     RewardConfig,
@@ -156,6 +157,27 @@ class EmbedConfig(Pooled):
         return self
 
 
+class StepwiseConfig(ScoresAnswers):
+    """A process reward model: how likely each step of an answer is right, by a head at the step's last token (decoders)
+    or on prompt and answer up to there as a pair of texts (encoders). Binary cross-entropy (arXiv:2305.20050); labels
+    may be numbers between 0 and 1."""
+
+    takes = ("stepwise",)
+
+    type: Literal["stepwise"] = "stepwise"
+    """The training method."""
+
+    until_first_wrong: bool = False
+    """Steps of a row after its first wrong one count no more, as they were labelled in arXiv:2305.20050."""
+
+    answer: OfSteps = "min"
+    """What `predict` takes for an answer: its least likely step (arXiv:2312.08935), the `product` of all
+    (arXiv:2305.20050), or the `last`."""
+
+    def of_steps(self) -> OfSteps:
+        return self.answer
+
+
 def _type_of(value: Any) -> str:
     return str(value.get("type", "sft")) if isinstance(value, dict) else str(value.type)
 
@@ -167,6 +189,7 @@ Method = Annotated[
     | Annotated[TagConfig, Tag("tag")]
     | Annotated[EmbedConfig, Tag("embed")]
     | Annotated[RewardConfig, Tag("reward")]
+    | Annotated[StepwiseConfig, Tag("stepwise")]
     | Annotated[PreferenceConfig, Tag("preference")]
     | Annotated[UnpairedConfig, Tag("unpaired")]
     | Annotated[RankingConfig, Tag("ranking")]
