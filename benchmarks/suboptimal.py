@@ -47,7 +47,7 @@ from tunesmith.config.policy import PolicyConfig
 from tunesmith.config.rewards import LengthReward
 from tunesmith.config.run import Run
 from tunesmith.evaluate.stats import bootstrap, ratio_of_sums
-from tunesmith.generate.sample import Sampling, sample
+from tunesmith.generate.sample import Sample, Sampling, sample
 from tunesmith.objectives.policy import surrogate
 from tunesmith.objectives.preference import LOSSES, Pairs
 from tunesmith.scoring.rewards import build_rewards
@@ -226,11 +226,11 @@ def asked_rows() -> list[dict[str, Any]]:
     return [{"prompt": prompt} for prompt in prompts("train")]
 
 
-def rewarded(opened: Opened, asked: Sequence[str], count: int, seed: int) -> tuple[list[list[str]], Floats]:
-    """`count` sampled answers to each prompt, and their rewards (P, count)."""
-    tokenizer, renderer = opened.loaded.tokenizer, opened.renderer
-    answers = [[""] * count for _ in asked]
-    drawn = sample(
+def drawn(opened: Opened, asked: Sequence[str], count: int, seed: int) -> list[list[Sample]]:
+    """`count` sampled answers to each prompt."""
+    renderer = opened.renderer
+    found: dict[tuple[int, int], Sample] = {}
+    for prompt, number, one in sample(
         opened.loaded.model,
         [renderer.prompt_ids([Message("user", text)]) for text in asked],
         count=count,
@@ -238,15 +238,29 @@ def rewarded(opened: Opened, asked: Sequence[str], count: int, seed: int) -> tup
         seed=seed,
         max_new_tokens=NEW,
         end_ids=renderer.end_ids,
-        pad_id=tokenizer.pad_token_id,
+        pad_id=opened.loaded.tokenizer.pad_token_id,
         num_slots=64,
-    )
-    for prompt, number, one in drawn:
-        answers[prompt][number] = tokenizer.decode(one.ids, skip_special_tokens=True).strip()
+    ):
+        found[prompt, number] = one
+    return [[found[prompt, number] for number in range(count)] for prompt in range(len(asked))]
+
+
+def rewarded(opened: Opened, asked: Sequence[str], count: int, seed: int) -> tuple[list[list[str]], Floats]:
+    """`count` sampled answers to each prompt, and their rewards (P, count)."""
+    tokenizer = opened.loaded.tokenizer
+    answers = [
+        [tokenizer.decode(one.ids, skip_special_tokens=True).strip() for one in of_prompt]
+        for of_prompt in drawn(opened, asked, count, seed)
+    ]
+    return answers, nearness(answers)
+
+
+def nearness(answers: Sequence[Sequence[str]]) -> Floats:
+    """(P, count) how near each comes to the length."""
     flat = [text for of_prompt in answers for text in of_prompt]
     examples = [Example(RowRef("asked", 1), (Message("user", ""), Message("assistant", "")))] * len(flat)
     scored = build_rewards([LengthReward(target=TARGET)], open_reward)(examples, flat)
-    return answers, scored.total.reshape(len(asked), count)
+    return scored.total.reshape(len(answers), -1)
 
 
 def offline_rows(method: str, seed: int) -> list[dict[str, Any]]:
