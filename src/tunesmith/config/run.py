@@ -21,8 +21,8 @@ def _listed(value: object) -> object:
 Files = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
 
 
-class DataConfig(Section):
-    """Where the rows come from and how they are read and split."""
+class Reading(Section):
+    """Where rows come from, and what their columns mean."""
 
     train: Files = []
     """Training rows, relative to the folder the command is started in; one may be given without a list. Each is a
@@ -96,6 +96,10 @@ class DataConfig(Section):
     json_fields: list[str] = []
     """Columns that together are the answer of `prompt` rows, as one JSON object in this order; in place of a
     completion column. A column that a row lacks or leaves empty is left out of its object."""
+
+
+class DataConfig(Reading):
+    """Where the rows come from and how they are read and split."""
 
     instruction: str | None = None
     """Text put before every input of `prompt`, `label`, `labels` and `number` rows, in training and in prediction

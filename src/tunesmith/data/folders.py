@@ -4,6 +4,7 @@
 |---|---|
 | `rows.jsonl` | a file; see `readers` |
 | `folder`, `folder#split` | its files of rows; of files that are named for a split, those of the split |
+| the same, a data set of the desk | its current version |
 | the same, saved by Hugging Face `datasets` | the .arrow files that its state.json lists; of a dictionary, a split's |
 | `dataset_info.json#name`, `folder#name` | a data set that LLaMA-Factory's description names; see `dataset_info` |
 | `hub:owner/name@revision/folder#split` | files of rows of a hub data set, downloaded, then read as a folder |
@@ -26,6 +27,8 @@ from tunesmith.data.strict_json import parse_object
 from tunesmith.errors import DataError, RowError, near_miss
 
 HUB = "hub:"
+CURRENT, VERSIONS = "current", "versions"
+"""What the folder of a data set of the desk holds (`tunesmith.desk.versions`)."""
 _HUB = re.compile(r"hub:([\w.-]+/[\w.-]+)(?:@([^/#]+))?((?:/[^/#]+)*)(?:#(.+))?")
 SPLITS = {
     "train": ("train", "training"),
@@ -112,13 +115,26 @@ def _found(address: str, name: str | None, part: str) -> list[Source]:
     """The files of a hub data set, a folder, or a file; descriptions are not looked for."""
     if address.startswith(HUB):
         return _files_of(*_from_hub(address), part)
-    path = Path(address)
+    path = current_version(Path(address))
     if path.is_dir():
         return _files_of(path, name, part)
     if not path.exists():
         with open_regular(path):  # says so, with the names that come near
             pass
     return [Source(address)]
+
+
+def current_version(folder: Path) -> Path:
+    """Of a data set of the desk the folder of the version that it names as current; any other folder itself."""
+    current, versions = folder / CURRENT, folder / VERSIONS
+    if not (current.is_file() and versions.is_dir()):
+        return folder
+    name = current.read_text(encoding="utf-8", errors="replace").strip()
+    if not name.isdigit() or not (versions / name).is_dir():
+        raise DataError(
+            f"{current}: no version '{name[:40]}'", "the name of a folder in versions", "tunesmith data use"
+        )
+    return versions / name
 
 
 def _files_of(folder: Path, name: str | None, part: str) -> list[Source]:
