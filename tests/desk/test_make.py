@@ -3,13 +3,15 @@ whole or not there."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,34 +134,62 @@ def test_a_fault_leaves_no_version(tmp_path: Path) -> None:
     assert list((tmp_path / "out" / "versions").iterdir()) == []
 
 
-KILLED = """
-import sys
-from pathlib import Path
-from tunesmith.config.desk import Desk
-from tunesmith.desk.make import make
-print("ready", flush=True)
-make(Desk.model_validate_json(sys.argv[1]), lambda kind, /, **fields: None)
-"""
+def child(desk: Desk, before: Callable[[], None]) -> int:
+    """A process that makes a version; its number."""
+    process = os.fork()
+    if process == 0:
+        try:
+            os.setsid()
+            before()
+            make(desk, quiet, sharing=Sharing(2))
+        finally:
+            os._exit(0)
+    return process
 
 
-def test_a_kill_at_any_moment_leaves_whole_versions_alone(tmp_path: Path) -> None:
+def whole_versions(folder: Path) -> int:
+    """Checks that the current version and all others are whole; the current one's number."""
+    data_set = DataSet(folder)
+    for version in data_set.versions():
+        version.check()
+    return data_set.version().number
+
+
+def test_a_death_at_any_storage_operation_leaves_whole_versions_alone(tmp_path: Path) -> None:
+    desk = desk_of(tmp_path, TICKETS, clean={}, dedup={})
+    make(desk, quiet)
+    ended, at, numbers = False, 0, set()
+    while not ended:
+        at += 1
+
+        def die(last: int = at) -> None:
+            left, parent = itertools.count(1), os.getpid()
+
+            def hook(event: str, arguments: tuple[Any, ...]) -> None:
+                storage = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir") or (
+                    event == "open" and isinstance(arguments[1], str) and arguments[1][0] in "wax"
+                )
+                if storage and os.getpid() == parent and next(left) == last:
+                    os._exit(1)
+
+            sys.addaudithook(hook)
+
+        _, status = os.waitpid(child(desk, die), 0)
+        ended = os.waitstatus_to_exitcode(status) == 0
+        numbers.add(whole_versions(tmp_path / "out"))
+    assert at > 15
+    # Two deaths are after the rename that makes a version and before it is the current one.
+    assert numbers == {1, 4}
+
+
+def test_a_kill_at_any_time_leaves_whole_versions_alone(tmp_path: Path) -> None:
     desk = desk_of(tmp_path, TICKETS * 40, **ALL)
     first = make(desk, quiet)
     generator = random.Random(0)
-    seen = {1}
-    for _ in range(4):
-        with subprocess.Popen(
-            [sys.executable, "-c", KILLED, desk.model_dump_json()],
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        ) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            time.sleep(generator.uniform(0, first.seconds * 1.2))
-            os.killpg(process.pid, signal.SIGKILL)
-        data_set = DataSet(tmp_path / "out")
-        for version in data_set.versions():
-            version.check()
-        seen.add(data_set.version().number)
-    assert seen <= set(range(1, 6))
+    for _ in range(5):
+        process = child(desk, lambda: None)
+        time.sleep(generator.uniform(0, first.seconds * 1.2))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        assert whole_versions(tmp_path / "out") >= 1

@@ -108,6 +108,8 @@ class Shape:
     def _part(self, turn: dict[str, Any], key: str, role: str | None, part: Part) -> Part:
         if part in ("other", "fixed"):
             return part
+        if role is None and "type" in turn:  # a part of a content: {"type": "text", "text": …}
+            return part if key == "text" else "other"
         if role is None:
             return "answer" if key == "assistant" and part == "prompt" else part
         content = self.meaning.turns.keys.get("content")
