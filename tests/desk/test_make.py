@@ -74,7 +74,7 @@ def test_every_row_is_accounted_for_and_can_be_had_back(tmp_path: Path) -> None:
     counts = {step.name: step for step in made.steps}
     assert counts["clean"].dropped == {"empty_text": 1}
     assert counts["clean"].changed == {"html": 1}
-    assert counts["dedup: exact"].dropped == {"exact": 1}
+    assert counts["dedup"].dropped["exact"] == 1
     for before, after in zip(made.steps, made.steps[1:], strict=False):
         assert before.rows_out == after.rows_in
     assert sum(made.rows.values()) == made.steps[-1].rows_out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from tunesmith.config.desk import Clean
 from tunesmith.data.formats import to_example
@@ -31,24 +32,26 @@ class Cleaning:
     name: str = "clean"
 
     def apply(self, row: Row) -> Outcome | None:
-        texts = row.texts()
-        changed, rules = self._mended(texts)
-        values = with_texts(row.values, changed) if changed else row.values
-        mended = Row(row.number, row.split, row.ref, values, row.shape)
-        fault = self._fault(mended, texts if not changed else mended.texts())
+        changed, rules = self._mended(row.texts)
+        mended = row.but(with_texts(row.values, changed)) if changed else row
+        fault = self._fault(mended)
         if fault is not None:
             return Outcome(None, (*rules, fault[0]), fault[1])
-        return Outcome(values, tuple(rules)) if changed else None
+        return Outcome(mended.values, tuple(rules)) if changed else None
+
+    @cached_property
+    def _on(self) -> list[tuple[str, Callable[[str], str]]]:
+        said = dict(self.config)
+        return [(name, mend) for name, mend in MENDING.items() if said[name]]
 
     def _mended(self, texts: list[Text]) -> tuple[dict[Path, str], list[str]]:
         changed: dict[Path, str] = {}
         acted: dict[str, None] = {}
-        on = [(name, mend) for name, mend in MENDING.items() if dict(self.config)[name]]
         for text in texts:
             if text.part not in CONTENT:
                 continue
             now = text.text
-            for name, mend in on:
+            for name, mend in self._on:
                 before, now = now, mend(now)
                 if now != before:
                     acted[name] = None
@@ -56,7 +59,7 @@ class Cleaning:
                 changed[text.path] = now
         return changed, [name for name in MENDING if name in acted]
 
-    def _fault(self, row: Row, texts: list[Text]) -> tuple[str, str] | None:
+    def _fault(self, row: Row) -> tuple[str, str] | None:
         """The first rule by which the row is dropped, and what was found."""
         config = self.config
         if config.usable:
@@ -64,14 +67,14 @@ class Cleaning:
                 to_example(row.shape.meaning, row.values, row.ref)
             except RowError as error:
                 return error.reason, error.got.removeprefix(f"{row.ref}: ")
-        content = [text for text in texts if text.part in ("prompt", "answer")]
+        content = [text for text in row.texts if text.part in ("prompt", "answer")]
         words = sum(len(text.text.split()) for text in content)
         if words < config.min_words:
             return "too_short", f"{words} words"
         if config.max_words is not None and words > config.max_words:
             return "too_long", f"{words} words"
         for text in content:
-            if config.repetition < 1 and (share := repeated_share(text.text)) > config.repetition:
+            if (share := repeated_share(text.text, config.repetition)) > config.repetition:
                 return "repetition", f"{share:.0%} of it repeats: {excerpt([text.text])}"
             if config.placeholders and is_placeholder(text.text):
                 return "placeholder", excerpt([text.text])

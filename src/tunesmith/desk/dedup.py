@@ -7,7 +7,7 @@ row is dropped only for one that stays and that it is itself alike to, never by 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +26,8 @@ FIRST = ("test", "validation", "train")
 def said(row: Row, by: str) -> list[str]:
     """The texts by which a row is compared: prompt and answer, or the prompt alone."""
     parts = ("prompt",) if by == "prompt" else CONTENT
-    texts = row.texts()
-    chosen = [text.text for text in texts if text.part in parts]
-    return chosen or [text.text for text in texts if text.part == "fixed"]
+    chosen = [text.text for text in row.texts if text.part in parts]
+    return chosen or [text.text for text in row.texts if text.part == "fixed"]
 
 
 def labelled(row: Row, by: str) -> list[str]:
@@ -36,82 +35,75 @@ def labelled(row: Row, by: str) -> list[str]:
     if by == "prompt":
         return []
     judged = [str(row.values.get(column)) for column in row.shape.meaning.columns.values()]
-    labels = [text.text for text in row.texts() if text.part == "label"]
+    labels = [text.text for text in row.texts if text.part == "label"]
     return labels or [value for value in judged if len(value) < 20]
 
 
 @dataclass(frozen=True)
-class Exact:
+class Repeats:
+    """Looks at each row's key and sketch; drops those that repeat one that stays. sketches: None: only exact ones."""
+
+    exact: bool
+    sketches: Sketches | None
     by: str = "row"
-    name: str = "dedup: exact"
+    name: str = "dedup"
 
     def look(self, rows: Sequence[Row]) -> NDArray[Any]:
-        keys = [key_of([*said(row, self.by), "\x1e", *labelled(row, self.by)]) for row in rows]
-        return np.frombuffer(b"".join(keys), np.uint8).reshape(len(rows), 16)
+        """16 bytes of what must be equal, 8 of labels, and the sketch."""
+        texts = [said(row, self.by) for row in rows]
+        labels = [labelled(row, self.by) for row in rows]
+        both = zip(texts, labels, strict=True)
+        keys = b"".join(key_of([*text, "\x1e", *label]) + key_of(label)[:8] for text, label in both)
+        parts = [np.frombuffer(keys, np.uint8).reshape(len(rows), 24)]
+        if self.sketches is not None:
+            parts.append(self.sketches.of(["\n".join(text) for text in texts]))
+        return np.concatenate(parts, 1)
 
     def decide(self, seen: Seen) -> Dropping:
-        keys = np.ascontiguousarray(seen.looks).view("<u8").reshape(len(seen.looks), 2)
-        order = np.lexsort((seen.numbers, _rank(seen), keys[:, 1], keys[:, 0]))
-        same = (keys[order][1:] == keys[order][:-1]).all(1)
+        rank = np.array([FIRST.index(split) for split in SPLITS])[seen.splits]
+        keys = np.ascontiguousarray(seen.looks[:, :24]).view("<u8")
+        gone = self._equal(seen, rank, keys) if self.exact else {}
+        found = {int(seen.numbers[a]): _repeats(seen, "exact", a, b) for a, b in gone.items()}
+        if self.sketches is not None:
+            for place, (other, share) in self._alike(seen, rank, keys[:, 2], gone).items():
+                found[int(seen.numbers[place])] = _repeats(seen, "near", place, other, share)
+        return Dropping(self.name, found)
+
+    def _equal(self, seen: Seen, rank: NDArray[np.int64], keys: NDArray[np.uint64]) -> dict[int, int]:
+        """place -> place of the row that it repeats."""
+        order = np.lexsort((seen.numbers, rank, keys[:, 1], keys[:, 0]))
+        same = (keys[order][1:, :2] == keys[order][:-1, :2]).all(1)
         stays = np.maximum.accumulate(np.where(np.concatenate([[True], ~same]), np.arange(len(order)), 0))
-        gone = np.flatnonzero(np.concatenate([[False], same]))
-        pairs = ((order[at], order[stays[at]]) for at in gone)
-        return Dropping(self.name, {a: _repeats(seen, "exact", a, b) for a, b in _numbered(seen, pairs)})
+        again = np.flatnonzero(np.concatenate([[False], same]))
+        return dict(zip(order[again].tolist(), order[stays[again]].tolist(), strict=True))
 
-
-@dataclass(frozen=True)
-class Near:
-    threshold: float
-    permutations: int
-    by: str = "row"
-    name: str = "dedup: near"
-
-    @property
-    def sketches(self) -> Sketches:
-        return Sketches(self.threshold, self.permutations)
-
-    def look(self, rows: Sequence[Row]) -> NDArray[Any]:
-        sketches = self.sketches.of(["\n".join(said(row, self.by)) for row in rows])
-        labels = b"".join(key_of(labelled(row, self.by))[:8] for row in rows)
-        return np.concatenate([sketches, np.frombuffer(labels, np.uint8).reshape(len(rows), 8)], 1)
-
-    def decide(self, seen: Seen) -> Dropping:
-        labels = np.ascontiguousarray(seen.looks[:, -8:]).view("<u8")[:, 0]
+    def _alike(
+        self, seen: Seen, rank: NDArray[np.int64], labels: NDArray[np.uint64], gone: Container[int]
+    ) -> dict[int, tuple[int, float]]:
+        """place -> place of the row that it is like, and how much; of rows that are not `gone`."""
+        assert self.sketches is not None
         neighbours: dict[int, dict[int, float]] = defaultdict(dict)
-        for pairs, alike in self.sketches.pairs(seen.looks[:, :-8]):
+        for pairs, alike in self.sketches.pairs(seen.looks[:, 24:]):
             agree = labels[pairs[:, 0]] == labels[pairs[:, 1]]
             for (a, b), share in zip(pairs[agree].tolist(), alike[agree].tolist(), strict=True):
-                neighbours[a][b] = neighbours[b][a] = share
-        rank = _rank(seen)
-        gone: dict[int, int] = {}
+                if a not in gone and b not in gone:
+                    neighbours[a][b] = neighbours[b][a] = share
+        found: dict[int, tuple[int, float]] = {}
+        stays: set[int] = set()
         for place in sorted(neighbours, key=lambda i: (rank[i], seen.numbers[i])):
-            staying = [n for n in neighbours[place] if n not in gone and _before(n, place, rank, seen)]
-            if staying:
-                gone[place] = max(staying, key=lambda n: (neighbours[place][n], -seen.numbers[n]))
-        rows = {
-            number: _repeats(seen, "near", number, other, neighbours[place][gone[place]])
-            for (number, other), place in zip(_numbered(seen, gone.items()), gone, strict=True)
-        }
-        return Dropping(self.name, rows)
+            near = [(share, -other) for other, share in neighbours[place].items() if other in stays]
+            if near:
+                share, other = max(near)
+                found[place] = (-other, share)
+            else:
+                stays.add(place)
+        return found
 
 
-def _rank(seen: Seen) -> NDArray[np.int64]:
-    return np.array([FIRST.index(split) for split in SPLITS])[seen.splits]
-
-
-def _before(one: int, other: int, rank: NDArray[np.int64], seen: Seen) -> bool:
-    return bool((rank[one], seen.numbers[one]) < (rank[other], seen.numbers[other]))
-
-
-def _numbered(seen: Seen, pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    return [(int(seen.numbers[a]), int(seen.numbers[b])) for a, b in pairs]
-
-
-def _repeats(seen: Seen, rule: str, number: int, other: int, share: float = 1.0) -> tuple[str, str]:
+def _repeats(seen: Seen, rule: str, place: int, other: int, share: float = 1.0) -> tuple[str, str]:
     how = "is" if rule == "exact" else f"is {share:.0%} like"
-    splits = seen.split_of(number), seen.split_of(other)
-    across = "" if splits[0] == splits[1] else f"_in_{splits[1]}"
-    return rule + across, f"{how} {seen.place(other)}"
+    one, two = (SPLITS[int(seen.splits[at])] for at in (place, other))
+    return rule + ("" if one == two else f"_in_{two}"), f"{how} {seen.place(other)}"
 
 
 # Contamination -------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ class Relabelling:
     def apply(self, row: Row) -> Outcome | None:
         if not self.table:
             return None
-        texts = [text for text in row.texts() if text.part == "label" and text.text in self.table]
+        texts = [text for text in row.texts if text.part == "label" and text.text in self.table]
         if not texts:
             return None
         changed = {text.path: self.table[text.text] for text in texts}
@@ -51,7 +51,7 @@ class Relabelling:
 
 
 def _label(row: Row) -> str:
-    return next((text.text for text in row.texts() if text.part == "label"), "")
+    return next((text.text for text in row.texts if text.part == "label"), "")
 
 
 def mistyped(counts: Mapping[str, int]) -> dict[str, str]:

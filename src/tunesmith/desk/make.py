@@ -6,21 +6,21 @@ import json
 import os
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from tunesmith.config.desk import Desk
 from tunesmith.data.folders import sources_of
 from tunesmith.data.load import few_collections
 from tunesmith.data.shares import Sharing
 from tunesmith.desk import card
+from tunesmith.desk.alike import Sketches
 from tunesmith.desk.clean import Cleaning
-from tunesmith.desk.dedup import Exact, Near, contamination, said
+from tunesmith.desk.dedup import Repeats, contamination, said
 from tunesmith.desk.labels import Labels
 from tunesmith.desk.passes import Counted, Passes
 from tunesmith.desk.reading import FileRead, Read, read
@@ -81,9 +81,9 @@ def _made(desk: Desk, folder: Path, sink: EventSink, sharing: Sharing, started: 
     work.mkdir()
     found = read(desk.data, work / "read", folder / REFUSED, sink)
     passes = Passes(found, work, Sharing(sharing.processes, least=2, part=1), sink)
-    chunks = passes.run(steps_of(desk))
+    pieces = passes.run(steps_of(desk, found))
     sink("phase", name="writing", text=str(desk.output))
-    rows = _written(desk, found, chunks, folder)
+    rows = _written(desk, pieces, folder)
     _joined(passes.ledgers, folder / CHANGES)
     shutil.rmtree(work)
     seconds = (datetime.now(UTC) - started).total_seconds()
@@ -92,18 +92,17 @@ def _made(desk: Desk, folder: Path, sink: EventSink, sharing: Sharing, started: 
     return made
 
 
-def steps_of(desk: Desk) -> list[Step]:
-    """The steps that the recipe names, in their order."""
+def steps_of(desk: Desk, found: Read) -> list[Step]:
+    """The steps that the recipe names, in their order, without those of which such rows have nothing."""
     steps: list[Step] = []
     if desk.clean is not None:
         steps.append(Cleaning(desk.clean))
-        if desk.clean.labels:
+        if desk.clean.labels and any("label" in shape.parts.values() for shape in found.shapes):
             steps.append(Labels())
     if desk.dedup is not None:
-        if desk.dedup.exact:
-            steps.append(Exact(desk.dedup.by))
-        if desk.dedup.near is not None:
-            steps.append(Near(desk.dedup.near, desk.dedup.permutations, desk.dedup.by))
+        near = desk.dedup.near
+        sketches = None if near is None else Sketches(near, desk.dedup.permutations)
+        steps.append(Repeats(desk.dedup.exact, sketches, desk.dedup.by))
         if desk.dedup.against:
             steps.append(contamination(_benchmarks(desk), desk.dedup.ngram))
     if desk.split is not None:
@@ -127,27 +126,17 @@ def _benchmarks(desk: Desk) -> dict[str, list[list[str]]]:
 # What is written -----------------------------------------------------------------------------------------
 
 
-def _written(desk: Desk, found: Read, chunks: Sequence[Path], folder: Path) -> dict[str, int]:
+def _written(desk: Desk, pieces: Path, folder: Path) -> dict[str, int]:
     """The rows of each split, and where they are from; how many there are of each."""
-    rows: Counter[str] = Counter()
-    out: dict[str, TextIO] = {}
-    try:
-        with (folder / ORIGINS).open("w", encoding="utf-8") as origins:
-            for chunk in chunks:
-                for row in found.rows(chunk):
-                    if row.split not in out:
-                        out[row.split] = (folder / f"{row.split}.jsonl").open("w", encoding="utf-8")
-                    out[row.split].write(json.dumps(row.values, ensure_ascii=False) + "\n")
-                    rows[row.split] += 1
-                    at = [row.number, row.split, rows[row.split], row.ref.file, row.ref.line]
-                    origins.write(json.dumps(at, ensure_ascii=False) + "\n")
-    finally:
-        for file in out.values():
-            file.close()
-    if desk.format == "parquet":
-        for split in rows:
-            as_parquet(folder / f"{split}.jsonl")
-    return {split: rows[split] for split in SPLITS if rows[split]}
+    rows: dict[str, int] = {}
+    for split in SPLITS:
+        parts = sorted(pieces.glob(f"*.{split}"))
+        if parts:
+            rows[split] = _joined(parts, folder / f"{split}.jsonl")
+            if desk.format == "parquet":
+                as_parquet(folder / f"{split}.jsonl")
+    _joined(sorted(pieces.glob("*.origins")), folder / ORIGINS)
+    return rows
 
 
 def as_parquet(path: Path) -> None:
@@ -170,11 +159,15 @@ def as_parquet(path: Path) -> None:
     path.unlink()
 
 
-def _joined(parts: Sequence[Path], target: Path) -> None:
+def _joined(parts: Sequence[Path], target: Path) -> int:
+    """One file of several; how many lines it has."""
+    count = 0
     with target.open("wb") as out:
         for part in parts:
-            with part.open("rb") as file:
-                shutil.copyfileobj(file, out)
+            content = part.read_bytes()
+            count += content.count(b"\n")
+            out.write(content)
+    return count
 
 
 def _described(made: Made, folder: Path, started: datetime) -> None:

@@ -156,17 +156,29 @@ _BOILERPLATE = regex.compile(
 
 def boilerplate(text: str) -> str:
     """Without such lines, unless nothing else would be left."""
-    if not _HINTS.search(text) or not _BOILERPLATE.search(text):
+    lower = text.lower()
+    if not any(hint in lower for hint in _HINTS) or not _BOILERPLATE.search(text):
         return text
     kept = [line for line in text.split("\n") if not _BOILERPLATE.fullmatch(line)]
     return "\n".join(kept) if any(line.strip() for line in kept) else text
 
 
-_HINTS = regex.compile(
-    r"sent\s+from|unsubscribe|in\s+(?:your|a)\s+browser|rights\s+reserved|copyright|©|\(c\)|confidential|privileged"
-    r"|the\s+environment|cookies|terms\s+of|privacy\s+policy",
-    regex.IGNORECASE,
+_HINTS = (
+    "sent",
+    "unsubscribe",
+    "browser",
+    "rights",
+    "copyright",
+    "©",
+    "(c)",
+    "confidential",
+    "privileged",
+    "the environment",
+    "cookies",
+    "terms of",
+    "privacy policy",
 )
+"""Every such line has one of these in it."""
 
 _BLANKS = regex.compile(r"(?<=\S)[ \t\u00a0\u2000-\u200a\u202f\u205f\u3000]{2,}(?=\S)")
 _ODD_BLANK = regex.compile("[\u00a0\u2000-\u200a\u202f\u205f\u3000]")

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,9 +90,12 @@ class Passes:
     sink: EventSink
     counts: list[Counted] = field(default_factory=list)
     ledgers: list[Path] = field(default_factory=list)
+    _folder: Path = Path()
+    """Of the last pass."""
 
-    def run(self, steps: Sequence[Step]) -> list[Path]:
-        """The chunks that are left after all steps."""
+    def run(self, steps: Sequence[Step]) -> Path:
+        """The folder with what is left after all steps, in pieces: NNNNNN.train and its kin hold rows as they are to be
+        written, NNNNNN.origins where each is from."""
         chunks = self.read.chunks
         waiting: list[RowStep] = []
         for step in steps:
@@ -102,17 +105,17 @@ class Passes:
             chunks, seen = self._passed(chunks, waiting, step)  # type: ignore[arg-type]
             assert seen is not None
             waiting = [step.decide(seen)]  # type: ignore[union-attr]
-        chunks, _ = self._passed(chunks, waiting, None)
+        self._passed(chunks, waiting, None)
         for counted in self.counts:
             counted.check()
-        return chunks
+        return self._folder
 
     def _passed(
         self, chunks: list[Path], steps: Sequence[RowStep], survey: Survey | None
     ) -> tuple[list[Path], Seen | None]:
-        number = len(list(self.folder.glob("pass-*")))
-        work = _Pass(self.read, chunks, steps, survey, self.folder / f"pass-{number}")
-        work.target.mkdir()
+        self._folder = self.folder / f"pass-{len(list(self.folder.glob('pass-*')))}"
+        self._folder.mkdir()
+        work = _Pass(self.read, chunks, steps, survey, self._folder)
         name = " + ".join([step.name for step in steps] + ([f"{survey.name}: looking"] if survey else []))
         self.sink("phase", name=name or "rows", text=f"{len(chunks):,} chunks")
         alone = self.sharing.processes == 1 or len(chunks) == 1
@@ -124,8 +127,8 @@ class Passes:
         self.counts += counts
         for chunk in chunks:
             chunk.unlink()
-        self.ledgers += sorted(work.target.glob("*.ledger"))
-        out = sorted(work.target.glob("*.jsonl"))
+        self.ledgers += sorted(self._folder.glob("*.ledger"))
+        out = sorted(self._folder.glob("*.jsonl"))
         return out, self._seen([arrays for arrays, _ in made]) if survey else None
 
     def _seen(self, made: Sequence[Any]) -> Seen:
@@ -156,18 +159,33 @@ class _Pass:
     def _chunk(self, index: int, said: list[dict[str, Any]], seen: dict[str, list[Any]]) -> None:
         files = {one.file: place for place, one in enumerate(self.read.files)}
         source = self.chunks[index]
-        target, ledger = (self.target / f"{index:06d}.{ending}" for ending in ("jsonl", "ledger"))
-        with ledger.open("w", encoding="utf-8") as kept:
+        with self._piece(index, "ledger") as kept:
             found = (self._row(row, said, kept) for row in self.read.rows(source))
             rows = [row for row in found if row is not None]
-        with target.open("w", encoding="utf-8") as out:
+        if self.survey is None:
+            self._write(index, rows)
+            return
+        with self._piece(index, "jsonl") as out:
             out.writelines(packed(row, files[row.ref.file]) for row in rows)
-        if self.survey is not None:
-            seen["numbers"] += [row.number for row in rows]
-            seen["splits"] += [SPLITS.index(row.split) for row in rows]
-            seen["files"] += [files[row.ref.file] for row in rows]
-            seen["lines"] += [row.ref.line for row in rows]
-            seen["looks"].append(self.survey.look(rows))
+        seen["numbers"] += [row.number for row in rows]
+        seen["splits"] += [SPLITS.index(row.split) for row in rows]
+        seen["files"] += [files[row.ref.file] for row in rows]
+        seen["lines"] += [row.ref.line for row in rows]
+        seen["looks"].append(self.survey.look(rows))
+
+    def _write(self, index: int, rows: Sequence[Row]) -> None:
+        for split in SPLITS:
+            lines = [json.dumps(row.values, ensure_ascii=False) + "\n" for row in rows if row.split == split]
+            if lines:
+                with self._piece(index, split) as out:
+                    out.writelines(lines)
+        with self._piece(index, "origins") as out:
+            for row in rows:
+                origin = [row.number, row.split, row.ref.file, row.ref.line]
+                out.write(json.dumps(origin, ensure_ascii=False) + "\n")
+
+    def _piece(self, index: int, ending: str) -> TextIO:
+        return (self.target / f"{index:06d}.{ending}").open("w", encoding="utf-8", newline="\n")
 
     def _row(self, row: Row, said: list[dict[str, Any]], kept: Any) -> Row | None:
         for step, counts in zip(self.steps, said, strict=True):
@@ -188,7 +206,7 @@ class _Pass:
             if outcome.values is None:
                 return None
             counts["out"] += 1
-            row = Row(row.number, outcome.split or row.split, row.ref, outcome.values, row.shape)
+            row = row.but(outcome.values, outcome.split)
         return row
 
 

@@ -26,6 +26,10 @@ CHUNK_ROWS, CHUNK_BYTES = 5_000, 16 * 2**20
 """Rows that a process works on at a time: at most so many, and so many bytes of JSON."""
 
 
+PLAIN = frozenset((str, int, bool, type(None)))
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 @dataclass
 class FileRead:
     """A file of rows as it was read: rows = used + refused."""
@@ -56,7 +60,7 @@ class Read:
 
 def rows_of(chunk: Path, files: Sequence[FileRead], shapes: Sequence[Shape]) -> Iterator[Row]:
     refs = [one.file for one in files]
-    with chunk.open("rb") as lines:
+    with chunk.open(encoding="utf-8", newline="\n") as lines:
         for line in lines:
             number, split, file, at, values = json.loads(line)
             yield Row(number, SPLITS[split], RowRef(refs[file], at), values, shapes[file])
@@ -65,7 +69,7 @@ def rows_of(chunk: Path, files: Sequence[FileRead], shapes: Sequence[Shape]) -> 
 def packed(row: Row, file: int) -> str:
     """The line of a row in a chunk."""
     fields = [row.number, SPLITS.index(row.split), file, row.ref.line, row.values]
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")) + "\n"
+    return _ENCODE(fields) + "\n"
 
 
 def read(data: DeskData, folder: Path, refused: Path, sink: EventSink) -> Read:
@@ -123,7 +127,7 @@ def _refuse(error: RowError, one: FileRead, line: int, listed: Any) -> None:
 
 def _plain(values: dict[str, Any]) -> dict[str, Any] | RowError:
     """The row as JSON can hold it: dates as ISO 8601, decimals as they are written."""
-    if all(type(value) in (str, int, bool, type(None)) for value in values.values()):
+    if PLAIN.issuperset(map(type, values.values())):
         return values
     try:
         text = json.dumps(values, ensure_ascii=False, allow_nan=False, default=_as_text)

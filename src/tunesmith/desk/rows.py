@@ -19,6 +19,7 @@ import copy
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from tunesmith.data import peer_formats
@@ -152,9 +153,10 @@ def _put(value: Any, changed: Mapping[Path, str]) -> Any:
     return value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Row:
-    """number: its place among all rows that were read, from 0; it stays the row's through every step."""
+    """number: its place among all rows that were read, from 0; it stays the row's through every step. texts: see
+    `Shape`."""
 
     number: int
     split: Split
@@ -162,5 +164,10 @@ class Row:
     values: Values
     shape: Shape
 
+    @cached_property
     def texts(self) -> list[Text]:
         return self.shape.texts(self.values)
+
+    def but(self, values: Values, split: Split | None = None) -> Row:
+        """The same row with other values, or in another split."""
+        return Row(self.number, split or self.split, self.ref, values, self.shape)

@@ -174,7 +174,7 @@ def time_of(row: Row, column: str) -> float:
 
 
 def _label(row: Row) -> str:
-    return "\x1f".join(sorted(text.text for text in row.texts() if text.part == "label"))
+    return "\x1f".join(sorted(text.text for text in row.texts if text.part == "label"))
 
 
 class Joined:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.desk.rows import SPLITS, Row, Split, Values
+from tunesmith.desk.rows import Row, Split, Values
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +66,9 @@ class Seen:
     looks: NDArray[Any]
     names: Sequence[str]
 
-    def place(self, number: int) -> str:
-        """File and line of a row."""
-        at = int(np.searchsorted(self.numbers, number))
+    def place(self, at: int) -> str:
+        """File and line of the row at this place."""
         return f"{self.names[self.files[at]]}:{self.lines[at]}"
-
-    def split_of(self, number: int) -> Split:
-        return SPLITS[int(self.splits[np.searchsorted(self.numbers, number)])]
 
 
 def is_survey(step: Step) -> bool:

@@ -28,7 +28,7 @@ _PLACEHOLDER = regex.compile(
     )""",
     regex.IGNORECASE | regex.VERBOSE | regex.DOTALL,
 )
-_MARKS = regex.compile(r"[\[<{]|lorem", regex.IGNORECASE)
+_MARKS = ("[", "<", "{", "lorem", "Lorem", "LOREM")
 SHORT = 60
 """Characters up to which a whole text may be a placeholder."""
 
@@ -39,7 +39,7 @@ def is_refusal(text: str) -> bool:
 
 def is_placeholder(text: str) -> bool:
     """Nothing but a mark that an answer is missing, or text with a blank that was to be filled in."""
-    if len(text) > SHORT and not _MARKS.search(text):
+    if len(text) > SHORT and not any(mark in text for mark in _MARKS):
         return False
     return _PLACEHOLDER.fullmatch(text) is not None
 
@@ -48,10 +48,11 @@ WORDS = 5
 LEAST = 20
 
 
-def repeated_share(text: str) -> float:
-    """Share of the words that lie in a sequence of five which stood in the text before; 0 below 20 words."""
+def repeated_share(text: str, matters: float = 0.0) -> float:
+    """Share of the words that lie in a sequence of five which stood in the text before; 0 below 20 words, and where it
+    can be at most `matters`: words that lie in repeated sequences all stood there before."""
     words = text.split()
-    if len(words) < LEAST:
+    if len(words) < LEAST or 1 - len(set(words)) / len(words) <= matters:
         return 0.0
     seen: set[tuple[str, ...]] = set()
     covered = end = 0
