@@ -3,7 +3,7 @@
 python benchmarks/desk.py --corpus docs.jsonl.gz [--rows 1000000] [--peer-rows 20000] [--repeats 1]
   [--out benchmarks/results/desk.json]
 Rows: a prompt and a completion of together 60 to 120 words drawn from the corpus, one in fifty a near-copy of an
-earlier one (two words changed) and one in fifty an exact copy; one in ten with a mail address, a phone number or a card number.
+earlier one (two words changed), one in fifty an exact copy; one in ten with a mail address, a phone or card number.
 ours: `tunesmith data inspect`, then `data make` with clean, scrub and dedup; seconds of both. peer: Hugging Face
 datasets (map and filter, a process a core) for the rules of cleaning that are one-liners (Unicode, white space, HTML),
 datasketch's MinHash and MinHashLSH (128 permutations, threshold 0.8) on the same sequences of five letters, and
