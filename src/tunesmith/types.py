@@ -41,7 +41,10 @@ class Message:
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One answer to a row's prompt, and what people said of it. message: an assistant's turn. score: higher is better,
-    equal scores are ties; its unit is the rows' own (1 and 0 for chosen and rejected, good and bad)."""
+    equal scores are ties; its unit is the rows' own (1 and 0 for chosen and rejected, good and bad).
+
+    Or one step of a stepwise row's only answer, with what stands between it and the next; score is then how right it
+    is, from 0 to 1, NaN where nobody said."""
 
     message: Message
     score: float
@@ -55,7 +58,8 @@ class Example:
     the user's turn holds too, after the first (see `texts`). negatives: texts that the answer is to be nearer than,
     where texts are embedded. completions: every answer to the prompt of a row that people judged, in the order of the
     file; `messages` is then the prompt and the best of them (the first of the highest score). margin: by how much the
-    chosen one of a pair is better, where the row says so.
+    chosen one of a pair is better, where the row says so. stepwise: the completions are the steps of one answer, each
+    of which continues the one before; `messages` is then the prompt and that answer.
     """
 
     ref: RowRef
@@ -67,6 +71,7 @@ class Example:
     negatives: tuple[str, ...] = ()
     completions: tuple[Completion, ...] = ()
     margin: float | None = None
+    stepwise: bool = False
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -113,8 +118,9 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class TokenRow:
-    """One training example as a tree of segments: a prompt (root) and its completions, one segment, or for
-    embeddings a root for each text (anchor, positive, negatives).
+    """One training example as a tree of segments: a prompt (root) and its completions, a prompt and the steps of an
+    answer, each the child of the one before, one segment, or for embeddings a root for each text (anchor, positive,
+    negatives).
 
     It is the packing unit and is never split. The first token of a root has no predecessor, so its
     weight is 0. `parent` of each segment is smaller than its own index.
@@ -123,8 +129,7 @@ class TokenRow:
     class, (D,) float32 numbers, or (n,) int64 tag of each token, -100 where there is none. second: where in each
     segment the second text of a pair begins, for models that tell the two apart by token types. alone: its beginning
     is not shared with other rows' (a bidirectional model sees the rest of the row from there). given: numbers by name
-    that come with the row for its objective, such as the `scores` (K,) of its completions, in the order of the tree's
-    leaves.
+    that come with the row for its objective, such as the `scores` (K,) of its `completions`.
     """
 
     ref: RowRef
@@ -133,6 +138,12 @@ class TokenRow:
     second: int | None = None
     alone: bool = False
     given: Mapping[str, NDArray[np.floating[Any]]] = field(default_factory=dict)
+
+    @property
+    def completions(self) -> list[int]:
+        """(K,) the segments that are answers, or steps: all but roots that others continue."""
+        above = {segment.parent for segment in self.segments}
+        return [i for i, segment in enumerate(self.segments) if segment.parent >= 0 or i not in above]
 
     @property
     def num_tokens(self) -> int:

@@ -163,7 +163,7 @@ def test_prompts_guessed_from_texts_are_counted(tmp_path: Path) -> None:
     [
         (VERDICT | {"rating": 3}, "rating and unpaired rows.*\n.*\n.*data.format=rating, data.format=unpaired"),
         ({"prompt": "Q", "completion": "A"}, "no judged answers"),
-        ({"prompt": "Q", "completions": ["A"], "labels": [True]}, "no judged answers"),
+        ({"prompt": "Q", "completions": ["A"]}, "no judged answers"),
         ({"question": "Q", "instruction": "Q", "chosen": "A", "rejected": "B"}, "more than one column"),
     ],
 )  # fmt: skip

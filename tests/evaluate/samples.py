@@ -46,6 +46,12 @@ def answers(task: Task) -> tuple[list[str], list[str], list[str]]:
         ]
         wanted = [json.dumps([[2, 60 - i], [1, 80 + 2 * i], [0, 50]]) for i in range(30)]
         return wanted, [ATTACK if i == 1 else text for i, text in enumerate(said[0])], said[1]
+    if task == "steps":
+        said = [
+            ["[0.9, 0.2, 0.7]" if a == r else "[0.2, 0.6, null]" for a, r in zip(x, references, strict=True)]
+            for x in (base, tuned)
+        ]
+        return ["[1, 0, null]"] * 30, [ATTACK if i == 1 else text for i, text in enumerate(said[0])], said[1]
     wrap = {
         "json": lambda t: json.dumps({ATTACK: t}),
         "text": lambda t: f"An answer about {t}.",
@@ -76,10 +82,9 @@ def full_report(task: Task = "label", **changes: Any) -> Report:
     sure = probabilities(tuned_answers) if task == "label" else None
     base = score(task, references, base_answers, classes(task))
     tuned = score(task, references, tuned_answers, classes(task), probabilities=sure)
-    judged = (
-        [Completion(Message("assistant", f"{ATTACK} {n}"), n) for n in (2, 1, 0)] if task == "judged" else []
-    )
-    row = Example(RowRef(ATTACK, 1), completions=tuple(judged))
+    said = {"judged": (2, 1, 0), "steps": (1, 0, float("nan"))}.get(task, ())
+    judged = [Completion(Message("assistant", f"{ATTACK} {n}"), n) for n in said]
+    row = Example(RowRef(ATTACK, 1), completions=tuple(judged), stepwise=task == "steps")
     samples = [
         Sample(
             where=f"{ATTACK}:{i}",

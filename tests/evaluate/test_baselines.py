@@ -188,6 +188,7 @@ def test_every_task_has_its_baselines_and_they_answer_as_a_model_would() -> None
             "text",
             "ranking",
             "judged",
+            "steps",
             "rewarded",
         }
     )

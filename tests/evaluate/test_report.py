@@ -32,7 +32,7 @@ from tunesmith.evaluate.report_html import (
 from tunesmith.evaluate.report_model import Comparison, Confusion, Curves, Measured, Report, Sample, System
 from tunesmith.scoring import Task, score
 
-TASKS: list[Task] = ["label", "labels", "json", "text", "number", "spans", "judged"]
+TASKS: list[Task] = ["label", "labels", "json", "text", "number", "spans", "judged", "steps"]
 page_of = cache(lambda task: to_html(full_report(task)))
 VOID = {"meta", "br", "wbr"}
 

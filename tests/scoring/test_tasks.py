@@ -22,6 +22,7 @@ ROWS: dict[Task, tuple[list[str], list[str]]] = {
         ["[[1, 9], [0, 5]]", "[[0, 7], [1, 7], [2, 3]]", "[[3, 4], [3, 6], [1, 1]]"],
         ["[2, 1]", "[0, 1, -1]", "the first"],
     ),
+    "steps": (["[1, 0, null]", "[1, 1]", "[0, 1]"], ["[0.9, 0.6, 0.1]", "[0.8, null]", "right"]),
     "rewarded": (
         ["", "4", ""],
         [rewarded(0.5, 3.0, "a b"), rewarded(-1.0, 9.5, "four"), rewarded(0.0, 1.0, "")],
@@ -29,6 +30,7 @@ ROWS: dict[Task, tuple[list[str], list[str]]] = {
 }
 PERFECT = {
     "judged": ["[9, -9]", "[0, 9, 18]", "[18, 18, 0]"],
+    "steps": ["[1, 0, 0]", "[1, 1]", "[0, 1]"],
     "rewarded": [rewarded(1.0, 3.0, "a b"), rewarded(1.0, 9.5, "four"), rewarded(1.0, 1.0, "a")],
 }
 """Of the tasks whose references are no answers."""

@@ -17,7 +17,9 @@ from safetensors.torch import load_file
 import tunesmith
 from tests.workflow.conftest import THINGS, read_jsonl, settings, write_jsonl
 from tests.workflow.test_resume import Crash, assert_same, at, crash, ending
+from tunesmith.config.methods import METHODS, TAKES
 from tunesmith.config.run import Run
+from tunesmith.config.tuning import Writes
 from tunesmith.errors import ConfigError, DataError, ModelError
 from tunesmith.train.folder import RunFolder
 from tunesmith.workflow.evaluate import evaluate
@@ -68,7 +70,18 @@ def ratings(count: int, seed: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-MAKE = {"preference": pairs, "unpaired": verdicts, "ranking": rankings, "rating": ratings}
+def steps(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Answers of four steps; from a step with the bad word on, all are wrong."""
+    draw, rows = random.Random(seed), []
+    for r in pairs(count, seed):
+        wrong, words = draw.randrange(6), ["perhaps", "perhaps", "perhaps", GOOD]
+        said = [BAD if i == wrong else draw.choice(words) for i in range(4)]
+        texts = [f"{word} {r['chosen'][len(GOOD) + 1 :]}" for word in said]
+        rows.append({"prompt": r["prompt"], "completions": texts, "labels": [i < wrong for i in range(4)]})
+    return rows
+
+
+MAKE = {"preference": pairs, "unpaired": verdicts, "ranking": rankings, "rating": ratings, "stepwise": steps}
 
 
 def recipe(kind: str, rows: str, base: Path, folder: Path, /, **more: Any) -> dict[str, Any]:
@@ -190,9 +203,9 @@ def test_ratings_of_answers_to_one_prompt_are_compared(base: Path, tmp_path: Pat
     assert metric(result, "tuned (by reward)") > 0.9
 
 
-@pytest.mark.parametrize("method", ["preference", "unpaired", "reward"])
+@pytest.mark.parametrize("method", TAKES)
 def test_a_resumed_run_is_bit_identical(method: str, base: Path, tmp_path: Path) -> None:
-    rows = {"preference": "preference", "unpaired": "unpaired", "reward": "preference"}[method]
+    rows = TAKES[method][0]
     (tmp_path / "rows").mkdir()
     more: dict[str, Any] = {"train": {"max_steps": 12, "eval_every": 4, "save_every": 3}}
     whole = run(recipe(method, rows, base, tmp_path / "rows", **more) | {"output": str(tmp_path / "whole")})
@@ -200,7 +213,7 @@ def test_a_resumed_run_is_bit_identical(method: str, base: Path, tmp_path: Path)
     with pytest.raises(Crash):
         run(tree, sink=at("step", crash, step=8))
     resume(tmp_path / "cut" / "tiny")
-    asks = method != "reward"
+    asks = issubclass(METHODS[method], Writes)
     a, b = ending(whole.folder, asks), ending(tmp_path / "cut" / "tiny", asks)
     assert_same(a, b)
 
@@ -309,7 +322,7 @@ def test_a_reward_model_that_is_asked_to_answer_says_so(base: Path, tmp_path: Pa
 
 
 def test_every_method_of_judged_rows_is_documented_where_it_is_refused() -> None:
-    from tunesmith.workflow.judged import TAKES, methods_for
+    from tunesmith.workflow.judged import methods_for
 
     for kind in ("preference", "unpaired", "rating", "ranking"):
         assert all(

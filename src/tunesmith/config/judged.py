@@ -14,12 +14,20 @@ from tunesmith.config.section import Fraction
 from tunesmith.config.tuning import Pooled, Scale, Writes
 
 NotNegative = Annotated[float, Field(ge=0)]
+OfSteps = Literal["min", "product", "last"]
+COMPARING = ("bradley_terry", "plackett_luce")
 Choices = dict[str, tuple[Any, str]]
 """Field -> what its null stands for, and why."""
 
 
 class Judged(Writes):
     """A language model that learns from judged completions."""
+
+    takes: ClassVar[tuple[str, ...]]
+    """The kinds of rows that it learns from."""
+
+    compares: ClassVar[bool] = True
+    """It holds a row's completions against one another, so single answers to one prompt are joined."""
 
     beta: Scale | None = None
     """How far the model may move from the reference: rewards are beta times differences of log-probabilities. Null: 0.1
@@ -50,6 +58,8 @@ class Judged(Writes):
 class PreferenceConfig(Judged):
     """Preference learning: chosen completions become likelier than rejected ones. A row's pairs are all of its
     completions of unequal scores; their losses are averaged, so that each row counts alike."""
+
+    takes = ("preference", "ranking", "rating")
 
     type: Literal["preference"] = "preference"
     """The training method."""
@@ -137,6 +147,9 @@ class UnpairedConfig(Judged):
     """Learning from verdicts on single answers, good or bad (thumbs); rows of pairs count as one good answer and one
     bad one."""
 
+    takes = ("unpaired", "preference")
+    compares = False
+
     type: Literal["unpaired"] = "unpaired"
     """The training method."""
 
@@ -165,6 +178,8 @@ class UnpairedConfig(Judged):
 class RankingConfig(Judged):
     """Comparative ranking: from K completions of one prompt, ranked or scored, ties allowed (tied completions are not
     compared)."""
+
+    takes = ("ranking", "preference", "rating")
 
     type: Literal["ranking"] = "ranking"
     """The training method."""
@@ -197,9 +212,35 @@ class RankingConfig(Judged):
         return self
 
 
-class RewardConfig(Pooled):
+class ScoresAnswers(Pooled):
+    """A model of one output, which scores answers or their steps: by a head at their last token (decoders), or on
+    prompt and answer as a pair of texts (encoders)."""
+
+    takes: ClassVar[tuple[str, ...]]
+    """The kinds of rows that it learns from."""
+
+    head_lr_factor: Scale = 1.0
+    """The head's learning rate is `train.learning_rate` times this."""
+
+    @property
+    def compares(self) -> bool:
+        """It holds a row's completions against one another, so single answers to one prompt are joined."""
+        return False
+
+    def unit(self) -> tuple[float, float] | None:
+        """Mean and standard deviation of the ratings that its scores are scaled by, where there are some."""
+        return None
+
+    def of_steps(self) -> OfSteps | None:
+        """Where it scores the steps of an answer: how their probabilities make one of the answer."""
+        return None
+
+
+class RewardConfig(ScoresAnswers):
     """A reward model: one number for an answer to a prompt, by a head at its last token (decoders) or on prompt and
     answer as a pair of texts (encoders)."""
+
+    takes = ("preference", "ranking", "rating", "unpaired")
 
     type: Literal["reward"] = "reward"
     """The training method."""
@@ -222,9 +263,6 @@ class RewardConfig(Pooled):
     """Of bradley_terry and plackett_luce: weight of (r_w + r_l)^2, of more answers four times their squared mean
     reward, which keeps rewards near zero (arXiv:2312.09244, 2)."""
 
-    head_lr_factor: Scale = 1.0
-    """The head's learning rate is `train.learning_rate` times this."""
-
     scale: tuple[float, float] | None = None
     """Of regression: mean and standard deviation of the ratings. Null: of the training rows."""
 
@@ -233,6 +271,13 @@ class RewardConfig(Pooled):
 
     thresholds: list[float] | None = None
     """Of ordinal: log-odds of a rating at most that of each level but the last. Null: of the training rows."""
+
+    @property
+    def compares(self) -> bool:
+        return self.loss in COMPARING
+
+    def unit(self) -> tuple[float, float] | None:
+        return self.scale
 
     @model_validator(mode="after")
     def _the_loss_uses_it(self) -> Self:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from tunesmith.config.judged import PreferenceConfig, RankingConfig, RewardConfig, UnpairedConfig
+from tunesmith.config.judged import (
+    Judged,
+    OfSteps,
+    PreferenceConfig,
+    RankingConfig,
+    RewardConfig,
+    ScoresAnswers,
+    UnpairedConfig,
+)
 from tunesmith.config.policy import PolicyConfig
 from tunesmith.config.section import Fraction
-from tunesmith.config.tuning import PROMPTED, Pooled, Writes
+from tunesmith.config.tuning import PROMPTED, Pooled, Tuning, Writes
 
 
 class SftConfig(Writes):
@@ -149,6 +157,27 @@ class EmbedConfig(Pooled):
         return self
 
 
+class StepwiseConfig(ScoresAnswers):
+    """A process reward model: how likely each step of an answer is right, by a head at the step's last token (decoders)
+    or on prompt and answer up to there as a pair of texts (encoders). Binary cross-entropy (arXiv:2305.20050); labels
+    may be numbers between 0 and 1."""
+
+    takes = ("stepwise",)
+
+    type: Literal["stepwise"] = "stepwise"
+    """The training method."""
+
+    until_first_wrong: bool = False
+    """Steps of a row after its first wrong one count no more, as they were labelled in arXiv:2305.20050."""
+
+    answer: OfSteps = "min"
+    """What `predict` takes for an answer: its least likely step (arXiv:2312.08935), the `product` of all
+    (arXiv:2305.20050), or the `last`."""
+
+    def of_steps(self) -> OfSteps:
+        return self.answer
+
+
 def _type_of(value: Any) -> str:
     return str(value.get("type", "sft")) if isinstance(value, dict) else str(value.type)
 
@@ -160,6 +189,7 @@ Method = Annotated[
     | Annotated[TagConfig, Tag("tag")]
     | Annotated[EmbedConfig, Tag("embed")]
     | Annotated[RewardConfig, Tag("reward")]
+    | Annotated[StepwiseConfig, Tag("stepwise")]
     | Annotated[PreferenceConfig, Tag("preference")]
     | Annotated[UnpairedConfig, Tag("unpaired")]
     | Annotated[RankingConfig, Tag("ranking")]
@@ -168,4 +198,14 @@ Method = Annotated[
 ]
 """`method.type` says which; left out it is `sft`."""
 
-HeadMethod = ClassifyConfig | RegressConfig | TagConfig | EmbedConfig | RewardConfig
+HeadMethod = ClassifyConfig | RegressConfig | TagConfig | EmbedConfig
+
+METHODS: dict[str, type[Tuning]] = {
+    tag.tag: get_args(member)[0] for member in get_args(get_args(Method)[0]) for tag in member.__metadata__
+}
+"""`method.type` -> its class."""
+
+TAKES: dict[str, tuple[str, ...]] = {
+    name: method.takes for name, method in METHODS.items() if issubclass(method, Judged | ScoresAnswers)
+}
+"""Methods that learn from what people said -> the kinds of rows that they take."""

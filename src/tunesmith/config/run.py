@@ -54,6 +54,7 @@ class Reading(Section):
         "unpaired",
         "rating",
         "ranking",
+        "stepwise",
         "judged",
         "asked",
     ] = "auto"
@@ -61,7 +62,8 @@ class Reading(Section):
     class), `labels` (a text and a list of names), `number` (a text and numbers), `tags` (words and a tag for each,
     or a text and spans of it), `pairs` (a text, one that belongs to it, perhaps some that do not), `text` (plain
     text), `preference` (chosen and rejected answers), `unpaired` (an answer, good or bad), `rating` (an answer and a
-    number), `ranking` (answers and their ranks or scores), `judged` (whichever of these four the columns say),
+    number), `ranking` (answers and their ranks or scores), `stepwise` (an answer's steps and a verdict on each),
+    `judged` (whichever of these five the columns say),
     `asked` (a prompt that the model is to answer, and a reference where there is a completion).
     `auto` looks at the columns and says what it chose: conversations, prompts and labels first, then plain
     text, and `tags` where there are `tokens`; a label column of lists makes `labels`; `number` and `pairs` are never
@@ -77,8 +79,8 @@ class Reading(Section):
     rejected, margin, score_chosen, score_rejected, completions, ranks, scores, rating` -> column name. `input` follows
     the prompt (instruction + input + output), `history` is earlier turns as [prompt, answer] pairs, `pair` is a second
     text after the first (sentence1 + sentence2, premise + hypothesis). The `label` of an answer is true, yes, good or
-    1, or false, no, bad or 0; of `ranks` 1 is the best; `score_chosen` less `score_rejected` is the margin of rows
-    without one."""
+    1, or false, no, bad or 0; `labels` of steps are the same, or numbers between 0 and 1, or null; of `ranks` 1 is the
+    best; `score_chosen` less `score_rejected` is the margin of rows without one."""
 
     message_keys: dict[str, str] = {}
     """How a message of a conversation is spelled, where it is not `role` and `content` (or `from` and `value`):

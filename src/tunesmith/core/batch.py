@@ -42,17 +42,18 @@ class Batch:
 
     @cached_property
     def completions(self) -> list[int]:
-        """(C,) the segments that are completions (leaves of the rows' trees), row by row."""
-        return self.layout.leaves()
+        """(C,) the segments that are completions of the rows, row by row."""
+        first = np.cumsum([int(self.shared > 0), *(len(row.segments) for row in self.rows)]).tolist()
+        return [start + i for start, row in zip(first, self.rows, strict=False) for i in row.completions]
 
     @cached_property
     def completions_of_rows(self) -> list[int]:
         """(R,) how many completions each row has."""
-        return [len(row.segments) - len({s.parent for s in row.segments} - {-1}) for row in self.rows]
+        return [len(row.completions) for row in self.rows]
 
     @cached_property
     def completion_of(self) -> Tensor:
-        """(M,) the completion that each loss position belongs to; a supervised token above the leaves has none."""
+        """(M,) the completion that each loss position belongs to; a supervised token of a prompt has none."""
         number = torch.full((len(self.layout.parents),), -1)
         number[self.completions] = torch.arange(len(self.completions))
         return number[self.segment_of]

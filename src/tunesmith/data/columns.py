@@ -15,8 +15,9 @@
 | `unpaired` | prompt, completion, or messages; label: a verdict | what is judged |
 | `rating` | prompt, completion, or messages; rating: a number | what is judged |
 | `ranking` | prompt or messages, completions: a list; ranks, scores, or a score in each | all of them |
+| `stepwise` | prompt or messages, completions: the steps; labels: a verdict on each, or one in each | the steps |
 
-The last four are judged rows (see `judgements`; all of them may have input, history, system and tools).
+The last five are judged rows (see `judgements`, `steps`; all of them may have input, history, system and tools).
 `input` follows the prompt, and `pair` the text, after a blank line. `history` is turns before the prompt. Words of
 `tags` rows are joined by one space. How other tools spell messages and tools is in `peer_formats`.
 """
@@ -44,9 +45,10 @@ Kind = Literal[
     "unpaired",
     "rating",
     "ranking",
+    "stepwise",
     "asked",
 ]
-JUDGED: tuple[Kind, ...] = ("preference", "ranking", "rating", "unpaired")
+JUDGED: tuple[Kind, ...] = ("preference", "ranking", "rating", "unpaired", "stepwise")
 
 # The part a column plays -> names it goes by, compared in lower case. The first is the part's own, and wins.
 SYNONYMS: dict[str, tuple[str, ...]] = {
@@ -95,7 +97,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "margin": ("margin",),
     "score_chosen": ("score_chosen", "chosen_score", "chosen_rating"),
     "score_rejected": ("score_rejected", "rejected_score", "rejected_rating"),
-    "completions": ("completions", "responses", "answers"),
+    "completions": ("completions", "responses", "answers", "steps"),
     "ranks": ("ranks", "rank"),
     "scores": ("scores", "ratings"),
     "rating": ("rating", "score", "stars", "reward"),
@@ -114,7 +116,7 @@ TARGETS = ("score", "target", "rating", "value")
 CLASSES_TOO = {"positive": ", or data.format=label where texts of one class belong together"}
 ANSWERS = ("completion", "label", "labels", "tags", "spans", "positive", "negatives")
 MARGINS = ("margin", "score_chosen", "score_rejected")
-JUDGEMENTS = ("label", "rating", "ranks", "scores", *MARGINS)
+JUDGEMENTS = ("label", "labels", "rating", "ranks", "scores", *MARGINS)
 JUDGED_PARTS = ("chosen", "rejected", "completions", *JUDGEMENTS)
 
 
@@ -156,6 +158,11 @@ JUDGED_SHAPES: tuple[Shape, ...] = (
     *COMPARED,
     *(Shape("rating", (*parts, "rating"), more) for parts, more in _ANSWERED),
     *(Shape("unpaired", (*parts, "label"), more) for parts, more in _ANSWERED),
+    *(
+        Shape("stepwise", (*parts, "completions", *by), more)
+        for by in (("labels",), ())
+        for parts, more in _ASKED
+    ),
 )
 
 TAGGED_WORDS = Shape("tags", ("tokens", "tags"), ("system",))

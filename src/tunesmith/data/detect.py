@@ -108,12 +108,16 @@ def _judged(rows: Rows, given: dict[str, str], seen: list[str], file: str) -> Ma
 
 
 def _says(shape: Shape, rows: Rows, given: AbstractMapping[str, str]) -> bool:
-    """Completions without a column of ranks or scores must each have its own, and so be objects."""
-    if shape.kind != "ranking" or shape.needed[-1] != "completions":
+    """Completions without a column of ranks, scores or labels must each have its own, and so be objects; those with a
+    label are steps."""
+    if shape.kind not in ("ranking", "stepwise") or shape.needed[-1] != "completions":
         return True
+    if any(key(column) == "labels" for column in columns_of(rows)) or "labels" in given:
+        return False
     columns = candidates("completions", shape, given, columns_of(rows))
     lists = [row[column] for column in columns for row in rows if isinstance(row.get(column), list)]
-    return any(isinstance(item, dict) for items in lists for item in items)
+    steps = shape.kind == "stepwise"
+    return any(isinstance(item, dict) and ("label" in item) == steps for items in lists for item in items)
 
 
 def _shape(kind: Kind, given: AbstractMapping[str, str], seen: list[str]) -> Shape:
@@ -171,7 +175,8 @@ def detect_input(rows: Iterable[AbstractMapping[str, Any]], config: DataConfig, 
 
 def detect_scored(rows: Iterable[AbstractMapping[str, Any]], config: DataConfig, file: str = "") -> Mapping:
     """The mapping for rows whose answers are to be scored: chosen and rejected, completions, or one answer to a
-    prompt (or at the end of a conversation). What people said of them is not read.
+    prompt (or at the end of a conversation); of a model of steps, the steps of an answer. What people said of them is
+    not read.
 
     `columns` are those of the training rows. Raises DataError as `detect` does.
     """
@@ -180,12 +185,15 @@ def detect_scored(rows: Iterable[AbstractMapping[str, Any]], config: DataConfig,
     given = _given({part: column for part, column in said.items() if column in seen}, seen, file)
     bare = [s for s in COMPARED if s.needed[-1] not in JUDGEMENTS]
     bare += [Shape(s.kind, s.needed[:-1], s.optional) for s in SHAPES if s.kind == "rating"]
+    if steps := config.format == "stepwise":
+        bare = [s for s in SHAPES if s.kind == "stepwise" and s.needed[-1] == "completions"]
     fitting = [s for s in bare if fits(s, given, seen) and all(part in s.parts for part in given)]
     if not fitting:
+        able = "prompt + completion | messages | prompt + completions | chosen + rejected"
         raise DataError(
-            f"{file}: no answers to be scored among {show(seen)}",
-            "prompt + completion | messages | prompt + completions | chosen + rejected",
-            "name them, for example data.columns.completion=<column>" + header_hint(file),
+            f"{file}: no {'steps' if steps else 'answers'} to be scored among {show(seen)}",
+            "prompt + completions (the steps)" if steps else able,
+            f"name them, for example data.columns.completion{'s' * steps}=<column>" + header_hint(file),
         )
     found = fill(fitting[0], given, seen, file)
     columns = {part: column for part, column in found.columns.items() if part not in JUDGEMENTS}

@@ -268,15 +268,21 @@ def encode(
     account: Account,
     sharing: Sharing | None = None,
 ) -> Sequence[TokenRow]:
-    """Rows of at most `max_length` tokens; the account's notes count text_cut and span_inside_a_token."""
+    """Rows of at most `max_length` tokens; the account's notes count text_cut, steps_left_out and
+    span_inside_a_token."""
 
     def fit(example: Example, made: list[TokenRow]) -> list[TokenRow]:
         if encoder.size(made[0]) <= max_length:
             return made
         if on_long_row == "drop":
             return []
+        (row,) = encoder.rows_of([example], max_length)
+        if isinstance(row, RowError) or _says_nothing(row):
+            return []
         account.notes["text_cut"] += 1
-        return [encoder.row(example, max_length)]
+        if left_out := int(row.given.get("left_out", np.zeros(1))[0]):
+            account.notes["steps_left_out"] += left_out
+        return [row]
 
     return accounted(
         examples,
@@ -289,3 +295,8 @@ def encode(
         note="span_inside_a_token",
         sharing=sharing,
     )
+
+
+def _says_nothing(row: TokenRow) -> bool:
+    """No step that has a label is left."""
+    return "scores" in row.given and not np.isfinite(row.given["scores"]).any()

@@ -220,6 +220,7 @@ def _json(example: Example) -> bytes:
         example.negatives,
         completions,
         example.margin,
+        example.stepwise,
     ]
     try:
         return json.dumps(fields).encode()
@@ -232,7 +233,7 @@ def _fields(message: Message) -> list[Any]:
 
 
 def _example(ref: RowRef, text: bytes) -> Example:
-    messages, tools, label, plain, pair, negatives, completions, margin = json.loads(text)
+    messages, tools, label, plain, pair, negatives, completions, margin, stepwise = json.loads(text)
     return Example(
         ref,
         tuple(Message(*m) for m in messages),
@@ -243,6 +244,7 @@ def _example(ref: RowRef, text: bytes) -> Example:
         tuple(negatives),
         tuple(Completion(Message(*m), score) for m, score in completions),
         margin,
+        stepwise,
     )
 
 

@@ -22,6 +22,7 @@ from tunesmith.data.conversations import check_order, messages_of
 from tunesmith.data.detect import detect
 from tunesmith.data.judgements import to_judged
 from tunesmith.data.sources import located
+from tunesmith.data.steps import to_steps
 from tunesmith.data.targets import (
     class_name,
     names_answer,
@@ -44,11 +45,13 @@ def to_example(
 
     Raises RowError with a stable reason: missing_field, not_a_string, not_json, empty_prompt, empty_answer,
     empty_text, two_systems, those of `targets`, for conversations those of `conversations.messages_of` and of
-    `peer_formats`, and for judged rows those of `judgements`.
+    `peer_formats`, and for judged rows those of `judgements` and `steps`.
     """
     try:
         if mapping.kind == "text":
             return Example(ref, text=filled(value(mapping, row, "text"), "text", "empty_text"))
+        if mapping.kind == "stepwise":
+            return to_steps(mapping, row, ref)
         if mapping.kind in JUDGED:
             return to_judged(mapping, row, ref, Counter() if notes is None else notes)
         asked = _asked(mapping, row, instruction)

@@ -11,8 +11,10 @@ from tunesmith.config.run import DataConfig
 from tunesmith.data.columns import SHAPES, SYNONYMS, TAGGED_WORDS, Mapping, Shape, columns_of
 from tunesmith.data.detect import detect_input, detect_scored
 from tunesmith.data.formats import to_prompt
-from tunesmith.data.judgements import to_scored
+from tunesmith.data.judgements import to_scored as answers_to_scored
+from tunesmith.data.steps import to_unlabelled
 from tunesmith.errors import DataError
+from tunesmith.types import Example, RowRef
 
 __all__ = ["input_mapping", "scored_mapping", "to_prompt", "to_scored"]
 
@@ -37,6 +39,12 @@ def scored_mapping(rows: Sequence[AbstractMapping[str, Any]], trained: DataConfi
     """The mapping for rows whose answers a reward model is to score; `to_scored` makes an Example of each, with every
     completion at score 0. Raises DataError where there is no answer, or no one way to find it."""
     return detect_scored(rows, trained, file)
+
+
+def to_scored(mapping: Mapping, row: AbstractMapping[str, Any], ref: RowRef) -> Example:
+    """A row whose answers, or whose answer's steps, are to be scored. Raises RowError."""
+    make = to_unlabelled if mapping.kind == "stepwise" else answers_to_scored
+    return make(mapping, row, ref)
 
 
 def _with_column(rows: Sequence[AbstractMapping[str, Any]], trained: DataConfig, column: str) -> DataConfig:

@@ -32,7 +32,7 @@ from tunesmith.types import Completion, Example, Message, RowRef
 
 GOOD = ("true", "yes", "good", "1")
 BAD = ("false", "no", "bad", "0")
-TEXT_KEYS = ("text", "completion", "response", "answer", "content")
+TEXT_KEYS = ("text", "completion", "response", "answer", "content", "step")
 SCORE_KEYS = {
     "score": 1.0,
     "rating": 1.0,
@@ -112,7 +112,7 @@ def _read(mapping: Mapping, row: Row, notes: Counter[str]) -> tuple[Turns, list[
     elif "messages" in columns:
         given = messages_of(value(mapping, row, "messages"), mapping.turns)
     elif "prompt" in columns:
-        given = _prompt(mapping, row)
+        given = prompt_of(mapping, row)
     if mapping.kind == "preference":
         answers += _compared(mapping, row, implicit=given is None)
     elif mapping.kind == "ranking":
@@ -134,7 +134,8 @@ def _ended(mapping: Mapping, row: Row) -> tuple[Turns, list[_Answer]]:
     return tuple(before), [_Answer(last)]
 
 
-def _prompt(mapping: Mapping, row: Row) -> Turns:
+def prompt_of(mapping: Mapping, row: Row) -> Turns:
+    """The turns of the prompt column; a transcript that ends before an answer is a conversation."""
     prompt = value(mapping, row, "prompt")
     if isinstance(prompt, str) and is_transcript(prompt):
         *turns, last = turns_of_transcript(prompt)
@@ -228,7 +229,7 @@ def _not_one_turn(got: str, field: str) -> RowError:
 def _listed(mapping: Mapping, row: Row) -> list[_Answer]:
     field = mapping.columns["completions"]
     answers = []
-    for index, item in enumerate(_list(value(mapping, row, "completions"), field)):
+    for index, item in enumerate(list_of(value(mapping, row, "completions"), field)):
         where = f"{field}[{index}]"
         if isinstance(item, dict):
             answers.append(_object(item, mapping, where))
@@ -251,7 +252,8 @@ def _object(item: dict[str, Any], mapping: Mapping, field: str) -> _Answer:
     return _Answer(Message("assistant", filled(text, field, "empty_answer")), number=own)
 
 
-def _list(found: object, field: str) -> list[Any]:
+def list_of(found: object, field: str) -> list[Any]:
+    """Raises RowError (not_a_list)."""
     if isinstance(found, str) and found.lstrip().startswith("["):  # as CSV holds it
         found = json_value(found, "not_a_list", field)
     if not isinstance(found, list):
@@ -266,14 +268,14 @@ def _scores(mapping: Mapping, row: Row, answers: Sequence[_Answer]) -> list[floa
     if mapping.kind == "preference":
         return [1.0] + [0.0] * (len(answers) - 1)
     if mapping.kind == "unpaired":
-        return [_verdict(value(mapping, row, "label"), mapping.columns["label"])]
+        return [verdict(value(mapping, row, "label"), mapping.columns["label"])]
     if mapping.kind == "rating":
         return [_float(value(mapping, row, "rating"), mapping.columns["rating"])]
     for part, sign in (("ranks", -1.0), ("scores", 1.0)):
         if part not in mapping.columns:
             continue
         field = mapping.columns[part]
-        found = _list(value(mapping, row, part), field)
+        found = list_of(value(mapping, row, part), field)
         if len(found) != len(answers):
             got = f"{len(found)} {part} of {len(answers)} completions"
             raise RowError("lengths_differ", got, field=field, fix="write one for each completion")
@@ -320,7 +322,7 @@ def _margin(mapping: Mapping, row: Row) -> float | None:
     return margin
 
 
-def _verdict(found: object, field: str) -> float:
+def verdict(found: object, field: str) -> float:
     """1 for good, 0 for bad: true and false, 1 and 0, and the texts of GOOD and BAD in any case."""
     said = (
         str(int(found)) if isinstance(found, bool | float) and found in (0, 1) else str(found).strip().lower()

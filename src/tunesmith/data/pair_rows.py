@@ -1,12 +1,13 @@
 """Judged examples -> token rows for bidirectional reward models: prompt and completion as a pair of texts.
 
-Each completion is a root by itself. All of a row's have the same tokens of the prompt, also where it is cut, so that
-its second text begins at one place in all of them.
+Each completion is a root by itself; of a stepwise row the answer up to the end of each step. All of a row's have the
+same tokens of the prompt, also where it is cut, so that its second text begins at one place in all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from tunesmith.data.backend import Asking, encode_all, in_lockstep
 from tunesmith.data.encode import HeadEncoder
 from tunesmith.data.sources import located
-from tunesmith.data.trees import given_of
+from tunesmith.data.trees import Given, given_of, no_step_fits, without_last
 from tunesmith.errors import ConfigError, RowError
 from tunesmith.types import Example, Message, Segment, TokenRow
 
@@ -36,7 +37,8 @@ class CompletionsEncoder(HeadEncoder):
         self, examples: Sequence[Example], max_length: int | None = None
     ) -> list[TokenRow | RowError]:
         """Roots of at most `max_length` tokens: the prompt loses its start, down to one token, then completions their
-        end. RowError: not_only_text. Raises ConfigError where there is no room for a token of each."""
+        end; steps that do not fit are left out. RowError: not_only_text, too_long. Raises ConfigError where there is
+        no room for a token of each."""
         return in_lockstep(
             [self._pairs(example, max_length) for example in examples],
             lambda texts: encode_all(self.tokenizer, texts, around=True, typed=True),
@@ -46,6 +48,7 @@ class CompletionsEncoder(HeadEncoder):
         try:
             prompt = prompt_text(example)
             texts = [_text(completion.message) for completion in example.completions]
+            texts = [text.rstrip() for text in accumulate(texts)] if example.stepwise else texts
         except RowError as error:
             raise located(error, example.ref) from None
         encoded = []
@@ -59,6 +62,11 @@ class CompletionsEncoder(HeadEncoder):
                 f"data.max_length = {longest}", f"at least {around + 2} tokens for a pair of texts"
             )
         most = longest - around - 1  # tokens of a completion
+        given: Given = given_of(example)
+        if example.stepwise and (left_out := sum(one.sequence_ids.count(1) > most for one in encoded)):
+            encoded, given = encoded[: len(encoded) - left_out], without_last(given, left_out)
+            if not encoded:
+                raise no_step_fits(example.ref, longest)
         answers = [min(one.sequence_ids.count(1), most) for one in encoded]
         room = min(prompts, longest - around - max(answers))  # tokens of the prompt
         roots = [_kept(one, prompts - room, count) for one, count in zip(encoded, answers, strict=True)]
@@ -66,7 +74,7 @@ class CompletionsEncoder(HeadEncoder):
         second = None
         if self._has_types and 1 in encoded[0].type_ids:
             second = encoded[0].type_ids.index(1) - (prompts - room)
-        return TokenRow(example.ref, segments, second=second, alone=True, given=given_of(example))
+        return TokenRow(example.ref, segments, second=second, alone=True, given=given)
 
     def size(self, row: TokenRow) -> int:
         return max(len(segment.ids) for segment in row.segments)

@@ -15,7 +15,8 @@ BOTH = "to learn from the preferences write method.type=preference; supervised f
 VERDICTS_TOO = "to learn from the verdicts write method.type=unpaired; to learn from the good answers alone, "
 JUDGED_ROWS = (
     "chosen + rejected | prompt + completion + label (true or false) | prompt + completion + rating | prompt + "
-    "completions + ranks or scores; messages may stand for the prompt, or for prompt and completion"
+    "completions + ranks or scores | prompt + completions (steps) + labels; messages may stand for the prompt, or for "
+    "prompt and completion"
 )
 
 Rows = Sequence[Mapping[str, Any]]
@@ -122,7 +123,8 @@ _UNUSABLE: tuple[tuple[Callable[[Mapping[str, str]], bool], str, str, str], ...]
         lambda names: "completions" in names and "labels" in names,
         "these are stepwise rows: 'completions' holds steps, 'labels' a verdict on each",
         "one answer a row, in a completion column",
-        "join the steps of the good answers into a completion column",
+        "to learn from the verdicts write method.type=stepwise; to learn the good answers, join their steps into a "
+        "completion column",
     ),
     (
         lambda names: any(name in names for name in SYNONYMS["prompt"]),

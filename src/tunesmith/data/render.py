@@ -241,6 +241,25 @@ class Renderer:
             found.append((yield from self._after(ids, asked, text)))
         return ids, found
 
+    def steps(self, example: Example) -> Asking[tuple[list[int], list[list[int]]]]:
+        """Ids of what stands before the first step of a stepwise row's answer, and of each step.
+
+        Each step is encoded by itself, so that its ids do not depend on what follows it; the turn's end is left out. To
+        be run as `answers` is.
+        """
+        prompt, tools = self._guard(example.prompt), self._guard_tools(example.tools)
+        pieces = [step["content"] for step in self._guard([c.message for c in example.completions])]
+        messages = [*prompt, {"role": "assistant", "content": "".join(pieces)}]
+        asked, text = self._turn(messages, tools, len(prompt), self._text(messages, tools))
+        at = text.find(pieces[0].rstrip(), len(asked))
+        if at < 0:
+            raise RowError("template_mismatch", "the template rewrites the beginning of the answer")
+        ids = (yield from self._encode(text[:at])).ids
+        found = []
+        for piece in pieces:
+            found.append((yield from self._encode(piece, inside=True)).ids)
+        return ids, found
+
     def _text(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], prompt: bool = False) -> str:
         def render(messages: list[dict[str, Any]]) -> str:
             try:

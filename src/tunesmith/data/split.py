@@ -150,7 +150,7 @@ def _too_few(name: str, count: int, total: int, given: bool) -> DataError:
 
 def _answered(row: Example) -> object:
     """What a row says beside its prompt; of judged rows all the answers and what was said of them."""
-    judged = tuple((completion.message.content, completion.score) for completion in row.completions)
+    judged = tuple((completion.message.content, repr(completion.score)) for completion in row.completions)
     return judged or row.answer
 
 

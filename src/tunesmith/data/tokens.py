@@ -252,13 +252,13 @@ def preview(renderer: Tokenizing, row: TokenRow) -> Preview:
 
 
 def _judged(renderer: Tokenizing, row: TokenRow) -> Preview:
-    """The prompt where it stands by itself, then a paragraph for each completion."""
-    above = {segment.parent for segment in row.segments}
+    """The prompt where it stands by itself, then a paragraph for each completion, or step."""
+    answers = set(row.completions)
     scores = iter(row.given["scores"].tolist())
     spans: list[tuple[str, bool]] = []
     for index, segment in enumerate(row.segments):
         text = str(renderer.tokenizer.decode(segment.ids.tolist()))
-        if index not in above:
+        if index in answers:
             spans.append((f"\n\nscore {next(scores):g}: " if spans else f"score {next(scores):g}: ", False))
         spans.append((text, bool((segment.weights > 0).any())))
     if "margin" in row.given:

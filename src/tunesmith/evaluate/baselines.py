@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.errors import DataError
-from tunesmith.evaluate import judged, ranking
+from tunesmith.evaluate import judged, ranking, steps
 from tunesmith.evaluate.ranking import Offered
 from tunesmith.evaluate.vectorizer import vectorizer_of
 from tunesmith.scoring import Task
@@ -195,6 +195,10 @@ BASELINES: dict[Task, tuple[Baseline, ...]] = {
             lambda _, test: judged.by_length(test, -1),
         ),
         Baseline("bag of words", "bag of words", judged.WORDS_NOTE, judged.bag_of_words),
+    ),
+    "steps": (
+        Baseline("all right", "every step is right", steps.RIGHT_NOTE, lambda _, test: steps.all_right(test)),
+        Baseline("words of steps", "bag of words of a step", steps.WORDS_NOTE, steps.bag_of_words),
     ),
     "rewarded": (),  # what writes no answers gets no rewards
 }

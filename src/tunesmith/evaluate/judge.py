@@ -1,7 +1,8 @@
 """Running a model on judged rows: a number for each of a row's answers, higher for better, and the loss.
 
-A reward model says its reward. A language model says how likely it finds an answer (the mean log-probability of its
-tokens), or how much it gained on the reference, in the reward of its method.
+A reward model says its reward; a model of steps how likely each step is right. A language model says how likely it
+finds an answer (the mean log-probability of its tokens), or how much it gained on the reference, in the reward of its
+method.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.special import expit
 
 from tunesmith.config.judged import Judged
 from tunesmith.core.batch import Batch
 from tunesmith.core.model import Model
+from tunesmith.data.trees import LEFT_OUT
 from tunesmith.evaluate.answers import EVALUATION_TOKENS, Answers
 from tunesmith.evaluate.heads import mean
 from tunesmith.evaluate.report import Losses
 from tunesmith.generate.batched import Numbers, Told, completion_sums, of_completions, untold
-from tunesmith.objectives.completions import SCORES, Comparing, Scored, compare, margins_of, rows_of
-from tunesmith.objectives.reward import Reward
+from tunesmith.models.heads import HeadSpec
+from tunesmith.objectives.completions import SCORES, Comparing, Scoring, compare, scored
 from tunesmith.types import Example, TokenRow
 
 DIGITS = 7
@@ -47,7 +50,11 @@ class Judge(ABC):
         return self.read(rows, self.outputs(rows, progress))
 
     def read(self, rows: Sequence[TokenRow], outputs: Sequence[Numbers]) -> Answers:
-        return as_json(rows, self.said(rows, outputs))
+        return self.written(rows, self.said(rows, outputs))
+
+    def written(self, rows: Sequence[TokenRow], said: Sequence[Numbers]) -> Answers:
+        """JSON lists of the numbers."""
+        return as_json(rows, said)
 
     def losses(self, rows: Sequence[TokenRow]) -> Losses:
         return self.losses_of(rows, self.outputs(rows))
@@ -80,7 +87,7 @@ def as_json(rows: Sequence[TokenRow], said: Sequence[Numbers]) -> Answers:
 class RewardJudge(Judge):
     """scale: mean and deviation of the ratings that rewards were learned from; a number is then in their unit."""
 
-    objective: Reward | None = None
+    objective: Scoring | None = None
     scale: tuple[float, float] = (0.0, 1.0)
 
     def outputs(self, rows: Sequence[TokenRow], progress: Told = untold) -> list[Numbers]:
@@ -98,13 +105,38 @@ class RewardJudge(Judge):
 
     def losses_of(self, rows: Sequence[TokenRow], outputs: Sequence[Numbers]) -> Losses:
         assert self.objective is not None, "a judge that is trained or proved"
-        found = []
-        for batch, rewards in _in_parts(rows, outputs):
-            scored = Scored(
-                rewards, batch.given(SCORES).double(), rows_of(batch), margins_of(batch, torch.float64)
-            )
-            found.append(self.objective.row_losses(scored).numpy())
-        return Losses(np.concatenate(found), np.ones(len(rows), np.int64))
+        parts = [scored(rewards, batch) for batch, rewards in _in_parts(rows, outputs)]
+        losses = [self.objective.row_losses(part).numpy() for part in parts]
+        counts = [self.objective.row_counts(part).numpy() for part in parts]
+        return Losses(np.concatenate(losses), np.concatenate(counts).astype(np.int64))
+
+
+@dataclass(frozen=True)
+class StepJudge(RewardJudge):
+    """Scores are log-odds that a step is right."""
+
+    def said(self, rows: Sequence[TokenRow], outputs: Sequence[Numbers]) -> list[Numbers]:
+        return [expit(scores) for scores in outputs]
+
+    def written(self, rows: Sequence[TokenRow], said: Sequence[Numbers]) -> Answers:
+        """With null for each step that did not fit."""
+        texts = []
+        for row, numbers in zip(rows, said, strict=True):
+            known = [float(f"{x:.{DIGITS}g}") for x in numbers]
+            texts.append(json.dumps(known + [None] * int(row.given[LEFT_OUT][0])))
+        return Answers(texts, [False] * len(texts))
+
+
+def score_judge(
+    model: Model,
+    rows_of: Callable[[Sequence[Example]], Sequence[TokenRow]],
+    spec: HeadSpec,
+    objective: Scoring | None = None,
+) -> RewardJudge:
+    """Of a model that scores answers, or steps."""
+    if spec.steps is not None:
+        return StepJudge(model, rows_of, objective)
+    return RewardJudge(model, rows_of, objective, spec.scale[0] if spec.scale else (0.0, 1.0))
 
 
 @dataclass(frozen=True)

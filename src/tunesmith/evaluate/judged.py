@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -17,6 +18,7 @@ from tunesmith.evaluate.vectorizer import vectorizer_of
 from tunesmith.evaluate.words import describe_agreement, describe_length
 from tunesmith.scoring import Scores
 from tunesmith.scoring.numbers import parse_numbers
+from tunesmith.scoring.steps import parse_steps
 from tunesmith.types import Example
 
 LONGER_NOTE = "Scores a completion by its number of characters."
@@ -66,18 +68,15 @@ def judgement_of(name: str, scores: Scores, settings: Settings = DEFAULT) -> Jud
 
 
 def judged_completions(example: Example, base: str, tuned: str) -> list[Judged]:
-    """A row's completions with people's and both systems' scores. base, tuned: the systems' answers."""
+    """A row's completions, or steps, with people's and both systems' scores. base, tuned: the systems' answers."""
     count = len(example.completions)
-    before, after = (_numbers(text, count) for text in (base, tuned))
+    read = parse_steps if example.stepwise else parse_numbers
+    found = (read(base), read(tuned))
+    before, after = (f if f is not None and len(f) == count else [None] * count for f in found)
     return [
-        Judged(text=c.message.content, people=c.score, base=b, tuned=t)
+        Judged(text=c.message.content, people=None if math.isnan(c.score) else c.score, base=b, tuned=t)
         for c, b, t in zip(example.completions, before, after, strict=True)
     ]
-
-
-def _numbers(text: str, count: int) -> list[float | None]:
-    found = parse_numbers(text)
-    return list(found) if found is not None and len(found) == count else [None] * count
 
 
 def _texts(examples: Sequence[Example]) -> list[str]:

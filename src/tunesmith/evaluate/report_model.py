@@ -183,10 +183,10 @@ class ClassScore(Part):
 
 
 class Judged(Part):
-    """A completion with what people and systems gave it; None where a system gave no number."""
+    """A completion, or a step, with what people and systems gave it; None where they gave no number."""
 
     text: str
-    people: float
+    people: float | None
     base: float | None = None
     tuned: float | None = None
 

@@ -91,6 +91,15 @@ SHOWN: dict[Task, Shown] = {
         confidence="Its scores are taken as rewards: sigmoid of their difference is how sure it is of a pair. "
         "Log-probabilities of whole answers are no rewards, and by this measure usually far too sure.",
     ),
+    "steps": Shown(
+        "judging the steps of answers",
+        "says of each step of an answer whether it is right",
+        "It knows the kind of steps that it was trained on. A step that it finds right can be wrong, and an answer of "
+        "such steps too.",
+        turned=("has more steps right", "has fewer steps right"),
+        sure_of="steps",
+        confidence="The probability of what it says of a step.",
+    ),
     "rewarded": Shown(
         "learning from rewards",
         "writes answers that its rewards value",

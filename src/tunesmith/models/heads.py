@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
-from tunesmith.config.judged import RewardConfig
+from tunesmith.config.judged import OfSteps, ScoresAnswers
 from tunesmith.config.methods import ClassifyConfig, EmbedConfig, Method, RegressConfig
 from tunesmith.config.tuning import Writes
 from tunesmith.core import gate
@@ -41,8 +41,8 @@ class HeadSpec:
     """What a head says. method: of the run that made it. labels: names of its outputs, in order.
 
     scale: for numbers, mean and standard deviation of each (outputs are in these units); of rewards, where they were
-    learned from ratings. abstain_below: see
-    `ClassifyConfig`. instruction lies in the manifest.
+    learned from ratings. abstain_below: see `ClassifyConfig`. steps: where it scores the steps of an answer, how they
+    make a score of the answer. instruction lies in the manifest.
     """
 
     method: Literal["classify", "regress", "tag", "embed", "reward"]
@@ -51,6 +51,7 @@ class HeadSpec:
     multi_label: bool = False
     scale: tuple[tuple[float, float], ...] = field(default=())
     abstain_below: float = 0.0
+    steps: OfSteps | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -67,9 +68,15 @@ def spec_of(method: Method) -> HeadSpec | None:
         return None
     if isinstance(method, EmbedConfig):
         return HeadSpec(method="embed", labels=(), pooling=method.pooling)
-    if isinstance(method, RewardConfig):
-        scale = () if method.scale is None else (method.scale,)
-        return HeadSpec(method="reward", labels=("reward",), pooling=method.pooling, scale=scale)
+    if isinstance(method, ScoresAnswers):
+        unit = method.unit()
+        return HeadSpec(
+            method="reward",
+            labels=("reward",),
+            pooling=method.pooling,
+            scale=() if unit is None else (unit,),
+            steps=method.of_steps(),
+        )
     assert method.labels is not None, "defaults are resolved before a run"
     classify = method if isinstance(method, ClassifyConfig) else ClassifyConfig()
     return HeadSpec(

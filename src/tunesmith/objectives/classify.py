@@ -16,6 +16,7 @@ from tunesmith.core.batch import Batch
 from tunesmith.core.heads import targets
 from tunesmith.core.model import Model
 from tunesmith.core.objective import LossOutput
+from tunesmith.objectives import OBJECTIVES
 
 TERM = "classify"
 
@@ -66,3 +67,6 @@ class Classify:
             losses = losses * (wanted * (1 - p) + (1 - wanted) * p) ** self.config.focal_gamma
         losses = losses * self.class_weights.to(outputs.dtype)
         return losses, ((outputs.detach() > 0) == (wanted > 0.5)).to(outputs.dtype)
+
+
+OBJECTIVES.register("classify")(Classify)

@@ -84,6 +84,26 @@ class Compared(Scored):
         return -self.sums[self.best].sum()
 
 
+def scored(rewards: Tensor, batch: Batch) -> Scored:
+    """rewards (C,): of a model that scores answers, or steps."""
+    return Scored(
+        rewards, batch.given(SCORES).to(rewards.dtype), rows_of(batch), margins_of(batch, rewards.dtype)
+    )
+
+
+@runtime_checkable
+class Scoring(Protocol):
+    """An objective on completions' scores, beside what the loop asks of it."""
+
+    def row_losses(self, found: Scored) -> Tensor:
+        """(R,)"""
+        ...
+
+    def row_counts(self, found: Scored) -> Tensor:
+        """(R,) what each row's loss is a sum over."""
+        ...
+
+
 @runtime_checkable
 class Comparing(Protocol):
     """An objective on completions' log-probabilities, beside what the loop asks of it."""

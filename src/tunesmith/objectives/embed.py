@@ -24,6 +24,7 @@ from tunesmith.config.methods import EmbedConfig
 from tunesmith.core.batch import Batch
 from tunesmith.core.model import Model
 from tunesmith.core.objective import LossOutput
+from tunesmith.objectives import OBJECTIVES
 from tunesmith.types import TokenRow
 
 TERM = "embed"
@@ -69,6 +70,9 @@ class Embed:
         own = slice(first, first + batch.num_rows)
         whole = losses.sum()
         return _output(whole - whole.detach() + losses[own].sum().detach(), nearest[own])
+
+
+OBJECTIVES.register("embed")(Embed)
 
 
 def _output(loss: Tensor, nearest: Tensor) -> LossOutput:

@@ -31,6 +31,7 @@ from tunesmith.config.judged import PreferenceConfig
 from tunesmith.core.batch import Batch
 from tunesmith.core.model import Model
 from tunesmith.core.objective import LossOutput
+from tunesmith.objectives import OBJECTIVES
 from tunesmith.objectives.completions import (
     Compared,
     best_tokens,
@@ -138,6 +139,9 @@ class Preference:
         if found.likely is not None:
             losses = losses * found.likely[better] * found.likely[worse]
         return found.by_row(losses, row)
+
+
+OBJECTIVES.register("preference")(Preference)
 
 
 def mean_rewards(found: Compared) -> Tensor:

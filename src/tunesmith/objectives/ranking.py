@@ -23,6 +23,7 @@ from tunesmith.config.judged import RankingConfig
 from tunesmith.core.batch import Batch
 from tunesmith.core.model import Model
 from tunesmith.core.objective import LossOutput
+from tunesmith.objectives import OBJECTIVES
 from tunesmith.objectives.completions import Compared, Scored, best_tokens, compared
 from tunesmith.objectives.preference import measured
 
@@ -96,3 +97,6 @@ class Ranking:
     def row_losses(self, found: Compared) -> Tensor:
         """(R,)"""
         return LOSSES[self.config.loss](found)
+
+
+OBJECTIVES.register("ranking")(Ranking)

@@ -14,6 +14,7 @@ from tunesmith.core.batch import Batch
 from tunesmith.core.heads import targets
 from tunesmith.core.model import Model
 from tunesmith.core.objective import LossOutput
+from tunesmith.objectives import OBJECTIVES
 
 TERM = "regress"
 LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -36,3 +37,6 @@ class Regress:
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         losses = self.error(outputs, wanted.to(outputs.dtype), reduction="sum")
         return LossOutput(terms={TERM: losses})
+
+
+OBJECTIVES.register("regress")(Regress)

@@ -20,7 +20,8 @@ from tunesmith.config.judged import RewardConfig
 from tunesmith.core.batch import Batch
 from tunesmith.core.model import Model
 from tunesmith.core.objective import LossOutput
-from tunesmith.objectives.completions import SCORES, Scored, margins_of, rows_of
+from tunesmith.objectives import OBJECTIVES
+from tunesmith.objectives.completions import Scored, scored
 from tunesmith.objectives.ranking import plackett_luce
 
 TERM = "reward"
@@ -37,9 +38,7 @@ class Reward:
     def loss(self, model: Model, batch: Batch) -> LossOutput:
         outputs = model.outputs(batch)[:, 0]
         rewards = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-        found = Scored(
-            rewards, batch.given(SCORES).to(rewards.dtype), rows_of(batch), margins_of(batch, rewards.dtype)
-        )
+        found = scored(rewards, batch)
         rows = torch.tensor(float(batch.num_rows))
         metrics = {"reward": found.by_row(rewards.detach(), found.row).sum() / len(rewards) * rows}
         if self.config.loss in ("bradley_terry", "plackett_luce"):
@@ -60,6 +59,10 @@ class Reward:
             losses = losses + self.config.centre * (2 * found.by_row(found.rewards, found.row) / count) ** 2
         return losses
 
+    def row_counts(self, found: Scored) -> Tensor:
+        """(R,) rows are counted."""
+        return torch.ones(found.num_rows)
+
     def _bradley_terry(self, found: Scored) -> Tensor:
         better, worse, share = found.pairs()
         row, e = found.row[better], self.config.label_smoothing
@@ -76,3 +79,6 @@ class Reward:
         upper, lower = edges[level + 1] - found.rewards, edges[level] - found.rewards
         # s(a) - s(b) = s(a) s(-b) (1 - e^(b - a))
         return -(logsigmoid(upper) + logsigmoid(-lower) + torch.log(-torch.expm1(lower - upper)))
+
+
+OBJECTIVES.register("reward")(Reward)

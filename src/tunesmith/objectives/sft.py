@@ -12,6 +12,7 @@ from tunesmith.config.methods import SftConfig
 from tunesmith.core.batch import Batch
 from tunesmith.core.model import Model
 from tunesmith.core.objective import LossOutput
+from tunesmith.objectives import OBJECTIVES
 
 
 class Sft:
@@ -29,3 +30,6 @@ class Sft:
             metrics={"token_accuracy": (correct * batch.weights).sum()},
             metric_weights={"token_accuracy": batch.weights.sum()},
         )
+
+
+OBJECTIVES.register("sft")(Sft)

@@ -11,6 +11,7 @@ from tunesmith.core.batch import Batch
 from tunesmith.core.heads import targets
 from tunesmith.core.model import Model
 from tunesmith.core.objective import LossOutput
+from tunesmith.objectives import OBJECTIVES
 
 TERM = "tag"
 
@@ -34,3 +35,6 @@ class Tag:
             metrics={"tag_accuracy": correct.sum()},
             metric_weights={"tag_accuracy": torch.tensor(float(len(wanted)))},
         )
+
+
+OBJECTIVES.register("tag")(Tag)

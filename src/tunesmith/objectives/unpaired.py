@@ -24,6 +24,7 @@ from tunesmith.config.judged import UnpairedConfig
 from tunesmith.core.batch import Batch
 from tunesmith.core.model import Model
 from tunesmith.core.objective import LossOutput
+from tunesmith.objectives import OBJECTIVES
 from tunesmith.objectives.completions import SCORES, Compared, compared
 
 TERM = "unpaired"
@@ -78,3 +79,6 @@ class Unpaired:
             return torch.zeros(())
         mean = rewards.mean()
         return mean.clamp(min=0) if self.config.loss == "kto" else mean
+
+
+OBJECTIVES.register("unpaired")(Unpaired)

@@ -165,7 +165,7 @@ def _within(judged: _Judged) -> Scores:
     sure = pairs.apart & valid
     if sure.any():
         confidence, correct = _confidence(pairs.gap[sure])
-        pooled["pair_ece"] = _ece(confidence, correct, pairs.row[sure], len(judged.sizes))
+        pooled["pair_ece"] = calibration_error(confidence, correct, pairs.row[sure], len(judged.sizes))
         calibration = p.Calibration(
             p.reliability(confidence, correct),
             tuple(p.abstention(confidence, correct, threshold) for threshold in p.THRESHOLDS),
@@ -316,7 +316,7 @@ def _confidence(gap: Floats) -> tuple[Floats, Floats]:
     return 1 / (1 + np.exp(-np.abs(gap))), _Pairs.won(gap)
 
 
-def _ece(confidence: Floats, right: Floats, row: Ints, num_rows: int) -> Columns:
+def calibration_error(confidence: Floats, right: Floats, row: Ints, num_rows: int) -> Columns:
     """Calibration error over all pairs, of rows that are drawn with all of their pairs: by bin the sum of accuracy less
     confidence of a row's pairs, and last how many these are."""
     of_bin = p.bin_of(confidence, p.NUM_BINS)

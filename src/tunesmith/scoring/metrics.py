@@ -7,9 +7,9 @@ from typing import Literal, NamedTuple
 
 from tunesmith.errors import ConfigError, near_miss
 
-Task = Literal["label", "labels", "json", "text", "number", "spans", "ranking", "judged", "rewarded"]
+Task = Literal["label", "labels", "json", "text", "number", "spans", "ranking", "judged", "steps", "rewarded"]
 """One class, several classes, a JSON object, free text, numbers, pieces of a text, texts in their order, what people
-said of completions, the model's own answers with their rewards."""
+said of completions, or of the steps of an answer, the model's own answers with their rewards."""
 
 
 class Metric(NamedTuple):
@@ -34,6 +34,7 @@ _EACH = "Each row counts alike."
 _REWARDS = (
     "Takes sigmoid of the difference of two scores for the probability of a preference, as rewards mean it."
 )
+_WRONG = "Over all judged steps of all rows."
 _LONGER = "Of pairs of unequal length; a tie counts half. Neither more nor less is better."
 _CLASSES = "Of two classes, for the second; of more, the mean over them, each against the rest."
 
@@ -143,7 +144,28 @@ METRICS: dict[str, Metric] = {
         "Pair accuracy, longer is better", True, f"Of pairs of which people prefer the longer. {_EACH}"
     ),
     "valid_scores": Metric(
-        "Valid scores", True, "Share of answers that are a finite number for each completion."
+        "Valid scores", True, "Share of answers that are a finite number for each completion, or step."
+    ),
+    "step_accuracy": Metric(
+        "Step accuracy",
+        True,
+        f"Share of the judged steps of which the system says right or wrong as people. {_EACH}",
+    ),
+    "first_wrong": Metric(
+        "First wrong step", True, "Share of rows whose first wrong step, or that there is none, is found."
+    ),
+    "wrong_f1": Metric("Wrong steps, F1", True, f"Harmonic mean of precision and recall. {_WRONG}"),
+    "wrong_precision": Metric(
+        "Wrong steps, precision", True, f"Share of the steps called wrong that are. {_WRONG}"
+    ),
+    "wrong_recall": Metric(
+        "Wrong steps, recall", True, f"Share of the wrong steps that are called wrong. {_WRONG}"
+    ),
+    "step_nll": Metric("Log loss of steps", False, f"-log of what people said, nats. {_EACH}", _FROM_0),
+    "step_ece": Metric(
+        "Calibration error of steps",
+        False,
+        "Mean distance of accuracy from confidence over 15 bins of steps.",
     ),
     "reward": Metric(
         "Reward", True, "Mean reward of the answers that the model writes.", (-math.inf, math.inf)

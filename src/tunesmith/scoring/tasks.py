@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from tunesmith.scoring import judged, steps
 from tunesmith.scoring.corpus import score_text
 from tunesmith.scoring.json_answers import score_json
-from tunesmith.scoring.judged import score_judged
 from tunesmith.scoring.metrics import Task
 from tunesmith.scoring.multi_label import names, names_probabilities, score_names
 from tunesmith.scoring.numbers import score_numbers
@@ -17,6 +17,7 @@ from tunesmith.scoring.rewarded import score_rewarded
 from tunesmith.scoring.scores import Scores
 from tunesmith.scoring.single_label import label_probabilities, score_label
 from tunesmith.scoring.spans import score_spans, span_labels
+from tunesmith.types import Example
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Kind:
     graded). graded: the row metric by which good and bad examples are told. Of either, `<name>_by_row` stands in where
     a metric is none of rows. classes: the class names in
     references; None where answers have no classes. probabilities: adds to scores what probabilities of the
-    classes say.
+    classes say. reference: what a row is held to.
     """
 
     score: Callable[[Sequence[str], Sequence[str], Sequence[str]], Scores]
@@ -38,6 +39,7 @@ class Kind:
     graded: str
     classes: Callable[[Sequence[str]], Iterable[str]] | None = None
     probabilities: Callable[[Scores, Floats], Scores] | None = None
+    reference: Callable[[Example], str] = lambda example: example.answer
 
 
 TASKS: dict[Task, Kind] = {
@@ -81,10 +83,18 @@ TASKS: dict[Task, Kind] = {
         graded="mrr_at_10",
     ),
     "judged": Kind(
-        score_judged,
+        judged.score_judged,
         compared=("pair_accuracy", "spearman", "best_of_k", "kendall_tau", "ndcg"),
         turned="pair_accuracy",
         graded="pair_accuracy",
+        reference=judged.reference_of,
+    ),
+    "steps": Kind(
+        steps.score_steps,
+        compared=("step_accuracy", "first_wrong", "wrong_f1"),
+        reference=steps.reference_of,
+        turned="step_accuracy",
+        graded="step_accuracy",
     ),
     "rewarded": Kind(score_rewarded, compared=("reward", "answer_tokens"), turned="reward", graded="reward"),
 }

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
 
 import torch
 
-from tunesmith.config.judged import Judged, PreferenceConfig, RewardConfig
+from tunesmith.config.judged import Judged, PreferenceConfig, ScoresAnswers
 from tunesmith.config.methods import Head, Method, SftConfig
 from tunesmith.config.policy import PolicyConfig
 from tunesmith.config.run import Run
@@ -27,34 +27,16 @@ from tunesmith.models.heads import spec_of
 from tunesmith.models.load import Loaded, load_model
 from tunesmith.models.tune import grow_embeddings, lr_factors, prepare
 from tunesmith.models.value import add_value
-from tunesmith.objectives.classify import Classify
-from tunesmith.objectives.embed import Embed
+from tunesmith.objectives import OBJECTIVES
 from tunesmith.objectives.policy import Policy
 from tunesmith.objectives.ppo import Ppo
 from tunesmith.objectives.preference import Preference
-from tunesmith.objectives.ranking import Ranking
-from tunesmith.objectives.regress import Regress
-from tunesmith.objectives.reward import Reward
 from tunesmith.objectives.sft import Sft
-from tunesmith.objectives.tag import Tag
-from tunesmith.objectives.unpaired import Unpaired
-from tunesmith.registry import Registry
 from tunesmith.train.optim import Optimizer
 from tunesmith.train.source import StaticSource, rows_taken
 from tunesmith.train.state import Progress, TrainState
 from tunesmith.train.unfreeze import describe, groups
 from tunesmith.types import TokenRow
-
-OBJECTIVES: Registry[Callable[[Any], Objective]] = Registry("training method")
-OBJECTIVES.register("sft")(Sft)
-OBJECTIVES.register("classify")(Classify)
-OBJECTIVES.register("regress")(Regress)
-OBJECTIVES.register("tag")(Tag)
-OBJECTIVES.register("embed")(Embed)
-OBJECTIVES.register("reward")(Reward)
-OBJECTIVES.register("preference")(Preference)
-OBJECTIVES.register("unpaired")(Unpaired)
-OBJECTIVES.register("ranking")(Ranking)
 
 
 @OBJECTIVES.register("policy")
@@ -127,7 +109,7 @@ def build(run: Run, rows: Sequence[TokenRow], data_hashes: dict[str, str]) -> Bu
         share=train.neftune_alpha is None,
     )
     progress = Progress(micro_batch_tokens=train.micro_batch_tokens or 0, threads=train.threads)
-    head_factor = run.method.head_lr_factor if isinstance(run.method, Head | RewardConfig) else 1.0
+    head_factor = run.method.head_lr_factor if isinstance(run.method, Head | ScoresAnswers) else 1.0
     factors = lr_factors(loaded.model, train.layer_lr_decay, head_factor)
     thaws = None
     if train.unfreeze_every is not None:
@@ -187,6 +169,8 @@ def writes_after_prompt(loaded: Loaded) -> bool:
 
 
 def make_objective(method: Method) -> Objective:
+    """The file in `objectives` that is called like the method knows it."""
+    import_module(f"tunesmith.objectives.{method.type}")
     return OBJECTIVES[method.type](method)
 
 

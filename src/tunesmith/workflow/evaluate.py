@@ -25,7 +25,7 @@ from tunesmith.evaluate.report import write_report
 from tunesmith.evaluate.report_model import DataAccount, Lineage, Report
 from tunesmith.models.adapters import kind_of
 from tunesmith.models.files import Manifest, locate
-from tunesmith.scoring import PRIMARY, detect_task
+from tunesmith.scoring import PRIMARY, Task, detect_task
 from tunesmith.types import EventSink, Example, TokenRow, silent
 from tunesmith.workflow import judging, prove
 from tunesmith.workflow.finish import architecture_of, table_of, versions
@@ -160,7 +160,8 @@ def _new_proof(
     examples = [e for e in examples if e.ref in kept]
     labels = [e.label for e in examples]
     if examples[0].completions:
-        return prove.Proof(settings, "judged", (), examples, rows, show)
+        task: Task = "steps" if examples[0].stepwise else "judged"
+        return prove.Proof(settings, task, (), examples, rows, show)
     if isinstance(renderer, HeadEncoder):
         classes = span_labels(renderer.labels) if renderer.kind == "tag" else tuple(renderer.labels)
         return prove.Proof(settings, TASKS[renderer.kind], classes, examples, rows, show)
@@ -207,7 +208,7 @@ def _measure(proof: prove.Proof, opened: Opened, name: str, rows: list[TokenRow]
     evaluate = proof.run.evaluate
     answerer = opened.answerer(evaluate.max_new_tokens or MAX_NEW_TOKENS, evaluate.batch_size)
     proof.rows = rows
-    if proof.task == "judged":
+    if proof.task in ("judged", "steps"):
         proof.measure(name, *_judge(opened, rows), losses=False)
         return
     assert not isinstance(answerer, RewardJudge)
@@ -224,6 +225,13 @@ def _measure(proof: prove.Proof, opened: Opened, name: str, rows: list[TokenRow]
 
 def _judge(opened: Opened, rows: list[TokenRow]) -> tuple[str, Judge]:
     """How a model judges answers, in words, and what does it."""
+    steps = "left_out" in rows[0].given
+    if steps != (opened.of_steps is not None):
+        raise ModelError(
+            f"{'stepwise rows' if steps else 'judged answers'} for a model that was not trained on such",
+            "a model of method.type=stepwise" if steps else "a reward model or a language model",
+            "choose other rows, or another model",
+        )
     if opened.loaded.head is None:
         by_ref = {row.ref: row for row in rows}
         return judging.LIKELIHOOD, PolicyJudge(
@@ -236,7 +244,7 @@ def _judge(opened: Opened, rows: list[TokenRow]) -> tuple[str, Judge]:
             "a reward model or a language model",
             "choose other rows, or another model",
         )
-    return judging.REWARDED, judge
+    return judging.STEPS if steps else judging.REWARDED, judge
 
 
 def _fill(report: Report, proof: prove.Proof, names: list[str]) -> None:

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunesmith.config.judged import RewardConfig
-from tunesmith.config.methods import ClassifyConfig, EmbedConfig, HeadMethod, RegressConfig, SftConfig
+from tunesmith.config.judged import ScoresAnswers
+from tunesmith.config.methods import (
+    TAKES,
+    ClassifyConfig,
+    EmbedConfig,
+    HeadMethod,
+    RegressConfig,
+    SftConfig,
+)
 from tunesmith.config.policy import PolicyConfig
 from tunesmith.config.run import Run
 from tunesmith.config.tuning import Writes
@@ -29,7 +36,6 @@ TASKS: dict[Kind, Task] = {
     "regress": "number",
     "tag": "spans",
     "embed": "ranking",
-    "reward": "judged",
 }
 """Kind of head -> how its answers are scored."""
 
@@ -87,7 +93,7 @@ def with_format(run: Run) -> Run:
     if isinstance(run.method, Writes):
         if run.data.format in (*JUDGED, "judged"):
             able = " or ".join(
-                f"method.type={name}" for name, kinds in judged.TAKES.items() if run.data.format in kinds
+                f"method.type={name}" for name, kinds in TAKES.items() if run.data.format in kinds
             )
             raise ConfigError(
                 f"data.format={run.data.format} with method.type={run.method.type}",
@@ -101,7 +107,7 @@ def with_format(run: Run) -> Run:
             "no template: a head reads texts as they are",
             "leave it out",
         )
-    assert not isinstance(run.method, RewardConfig)
+    assert not isinstance(run.method, ScoresAnswers)
     wanted = FORMATS[kind_of(run.method)]
     if isinstance(run.method, EmbedConfig) and run.data.format == "label":
         return run  # texts of one class belong together
@@ -121,7 +127,7 @@ def with_outputs(run: Run, train: Sequence[Example]) -> tuple[Run, dict[str, str
     run = run.model_copy(deep=True)
     method = run.method
     reasons: dict[str, str] = {}
-    assert not isinstance(method, Writes | RewardConfig)
+    assert not isinstance(method, Writes | ScoresAnswers)
     if isinstance(method, EmbedConfig):
         _check_negatives(method, train)
         return run, reasons

@@ -10,40 +10,39 @@ from typing import Any
 import numpy as np
 from scipy.special import logit
 
-from tunesmith.config.judged import Judged, RewardConfig
-from tunesmith.config.methods import Method
+from tunesmith.config.judged import COMPARING, Judged, RewardConfig, ScoresAnswers
+from tunesmith.config.methods import TAKES, Method
 from tunesmith.config.run import Run
 from tunesmith.config.tuning import Writes
 from tunesmith.core import gate
 from tunesmith.data.joined import joined
 from tunesmith.data.load import Splits
 from tunesmith.errors import ConfigError, DataError
+from tunesmith.scoring import Task
 from tunesmith.types import Example
 
-TAKES: dict[str, tuple[str, ...]] = {
-    "preference": ("preference", "ranking", "rating"),
-    "unpaired": ("unpaired", "preference"),
-    "ranking": ("ranking", "preference", "rating"),
-    "reward": ("preference", "ranking", "rating", "unpaired"),
-}
-"""Method -> the rows that it learns from. Methods that compare join ratings of answers to one prompt."""
 SINGLE = ("rating", "unpaired")
-COMPARING = ("bradley_terry", "plackett_luce")
 SPLITS = ("train", "validation", "test")
 
 
 def is_judged(method: Method) -> bool:
-    return isinstance(method, Judged | RewardConfig)
+    return isinstance(method, Judged | ScoresAnswers)
+
+
+def task_of(method: Method) -> Task:
+    """How what it says of answers is scored."""
+    return "steps" if isinstance(method, ScoresAnswers) and method.of_steps() is not None else "judged"
 
 
 def renders(method: Method, config: Any) -> bool:
     """Rows of this method go to this model under a template."""
-    return isinstance(method, Writes) or (isinstance(method, RewardConfig) and not gate.is_encoder(config))
+    return isinstance(method, Writes) or (isinstance(method, ScoresAnswers) and not gate.is_encoder(config))
 
 
 def with_format(run: Run) -> Run:
     """`data.format=auto` becomes any rows that people judged; other rows than the method takes are refused."""
-    takes = TAKES[run.method.type]
+    assert isinstance(run.method, Judged | ScoresAnswers)
+    takes = run.method.takes
     if run.data.format not in ("auto", "judged", *takes):
         raise ConfigError(
             f"data.format={run.data.format} with method.type={run.method.type}",
@@ -65,14 +64,14 @@ def as_the_method_takes(run: Run, splits: Splits) -> Splits:
     """Rows of single judged answers joined by their prompts, where the method compares answers. Raises ConfigError for
     rows that the method cannot learn from."""
     method, kind = run.method, splits.mapping.kind
-    if kind not in TAKES[method.type]:
+    assert isinstance(method, Judged | ScoresAnswers)
+    if kind not in method.takes:
         raise ConfigError(
             f"{kind} rows with method.type={method.type}",
-            f"rows of {', '.join(TAKES[method.type])}",
+            f"rows of {', '.join(method.takes)}",
             f"write {methods_for(kind)}",
         )
-    compares = method.loss in COMPARING if isinstance(method, RewardConfig) else method.type != "unpaired"
-    if kind in SINGLE and compares:
+    if kind in SINGLE and method.compares:
         made = {name: joined(vars(splits)[name], splits.account) for name in SPLITS}
         splits.account.flush()
         splits = replace(splits, train=made["train"], validation=made["validation"], test=made["test"])
@@ -128,6 +127,6 @@ def with_rewards(run: Run, kind: str, train: Sequence[Example]) -> tuple[Run, di
 def no_encoder_decoder(run: Run) -> ConfigError:
     return ConfigError(
         f"method.type={run.method.type} with an encoder-decoder model",
-        "a decoder, or for a reward model an encoder",
+        "a decoder, or for a model that scores answers an encoder",
         "choose another model.base",
     )

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.config.judged import Judged, RewardConfig
+from tunesmith.config.judged import Judged, ScoresAnswers
 from tunesmith.config.methods import Method
 from tunesmith.core.model import Model
-from tunesmith.evaluate.judge import Judge, PolicyJudge, RewardJudge, as_json
-from tunesmith.objectives.completions import SCORES, Comparing
-from tunesmith.objectives.reward import Reward
+from tunesmith.evaluate.judge import Judge, PolicyJudge, RewardJudge, score_judge
+from tunesmith.models.heads import spec_of
+from tunesmith.objectives.completions import SCORES, Comparing, Scoring
+from tunesmith.scoring.steps import RIGHT
 from tunesmith.train.build import make_objective
 from tunesmith.types import Example, TokenRow
+from tunesmith.workflow.judged import task_of
 from tunesmith.workflow.prove import Proof
 
 LIKELIHOOD = "prefers the answer of higher mean log-probability a token"
 GAINED = "prefers the answer that gained more on the model as it started: its reward in training"
 REWARDED = "the reward model's own rewards"
+STEPS = "how likely the model finds each step right; from one half on it says right"
+STEP_PROBE = (
+    "scikit-learn: logistic regression on the untuned model's features at the end of each step, everything at its "
+    "default but max_iter=1000"
+)
 PROBE = (
     "scikit-learn: a linear reward on the untuned model's features (logistic regression of pairs' differences; of "
     "single answers ridge regression of their scores), everything else at its default"
@@ -34,9 +41,11 @@ def judge_of(method: Method, model: Model, rows: Sequence[TokenRow], by: str = "
         return [by_ref[example.ref] for example in examples]
 
     objective = make_objective(method)
-    if isinstance(method, RewardConfig):
-        assert isinstance(objective, Reward)
-        return RewardJudge(model, rows_of, objective, method.scale or (0.0, 1.0))
+    if isinstance(method, ScoresAnswers):
+        spec = spec_of(method)
+        assert spec is not None
+        assert isinstance(objective, Scoring)
+        return score_judge(model, rows_of, spec, objective)
     assert isinstance(method, Judged)
     assert isinstance(objective, Comparing)
     return PolicyJudge(model, rows_of, objective, method, by)
@@ -44,8 +53,9 @@ def judge_of(method: Method, model: Model, rows: Sequence[TokenRow], by: str = "
 
 def measure(proof: Proof, method: Method, model: Model, name: str) -> None:
     """What one model says of the test rows."""
-    if isinstance(method, RewardConfig):
-        proof.measure(name, REWARDED, judge_of(method, model, proof.rows), losses=False)
+    if isinstance(method, ScoresAnswers):
+        note = STEPS if task_of(method) == "steps" else REWARDED
+        proof.measure(name, note, judge_of(method, model, proof.rows), losses=False)
         return
     proof.measure(name, LIKELIHOOD, judge_of(method, model, proof.rows), losses=False)
     if name == "tuned" and isinstance(method, Judged) and method.reference == "start":
@@ -54,25 +64,42 @@ def measure(proof: Proof, method: Method, model: Model, name: str) -> None:
         )
 
 
-def probe(proof: Proof, method: RewardConfig, base: Model, train: Sequence[TokenRow]) -> None:
-    """A linear reward on what the base's features already hold."""
+def probe(proof: Proof, method: Method, base: Model, train: Sequence[TokenRow]) -> None:
+    """A linear reward on what the base's features already hold, or a linear guess whether a step is right."""
     with proof.timed("answers of base"):
         judge = judge_of(method, base, [*train, *proof.rows])
         assert isinstance(judge, RewardJudge)
-        weight = _linear(judge.features(train), train)
+        steps = task_of(method) == "steps"
+        said = (_likely if steps else _linear)(judge.features(train), train)
         rows = judge.rows_of(proof.examples)
-        said = [features @ weight for features in judge.features(rows)]
-        proof.systems.append(proof.found("base", PROBE, as_json(rows, said)))
+        found = judge.written(rows, [said(features) for features in judge.features(rows)])
+        proof.systems.append(proof.found("base", STEP_PROBE if steps else PROBE, found))
 
 
-def _linear(features: Sequence[NDArray[np.float64]], rows: Sequence[TokenRow]) -> NDArray[np.float64]:
-    """(H,) from the features (K, H) of each row's answers."""
+Says = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""(K, H) features of a row's answers or steps -> (K,)."""
+
+
+def _likely(features: Sequence[NDArray[np.float64]], rows: Sequence[TokenRow]) -> Says:
+    """The probability that a step is right; of training steps that are all alike, their share of right ones."""
+    from sklearn.linear_model import LogisticRegression
+
+    labels = np.concatenate([row.given[SCORES] for row in rows])
+    known = np.isfinite(labels)
+    right = labels[known] >= RIGHT
+    if right.all() or not right.any():
+        return lambda found: np.full(len(found), right.mean())
+    model = LogisticRegression(max_iter=1000).fit(np.concatenate(features)[known], right)
+    return lambda found: np.asarray(model.predict_proba(found)[:, 1])
+
+
+def _linear(features: Sequence[NDArray[np.float64]], rows: Sequence[TokenRow]) -> Says:
     from sklearn.linear_model import LogisticRegression, Ridge
 
     scores = [row.given[SCORES] for row in rows]
     if all(len(of_row) == 1 for of_row in scores):
         fitted = Ridge().fit(np.concatenate(features), np.concatenate(scores))
-        return np.asarray(fitted.coef_)
+        return lambda some: np.asarray(some @ fitted.coef_)
     gaps = [
         found[i] - found[j]
         for found, of_row in zip(features, scores, strict=True)
@@ -82,5 +109,5 @@ def _linear(features: Sequence[NDArray[np.float64]], rows: Sequence[TokenRow]) -
     ]
     both = np.concatenate([gaps, np.negative(gaps)])
     sides = np.repeat([1, 0], len(gaps))
-    found = LogisticRegression(fit_intercept=False, max_iter=1000).fit(both, sides)
-    return np.asarray(found.coef_[0])
+    model = LogisticRegression(fit_intercept=False, max_iter=1000).fit(both, sides)
+    return lambda some: np.asarray(some @ model.coef_[0])

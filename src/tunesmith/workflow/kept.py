@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 import tunesmith
-from tunesmith.config.judged import RewardConfig
+from tunesmith.config.judged import ScoresAnswers
 from tunesmith.config.run import Run
 from tunesmith.config.tuning import Writes
 from tunesmith.data.account import Account, FileCount
@@ -73,7 +73,7 @@ def key_of(run: Run, tokenizer: Any, settings: Sequence[Any], now: datetime) -> 
     named_template = Path(run.model.template)
     template = named_template.read_text(encoding="utf-8") if named_template.is_file() else run.model.template
     templates = (
-        f"{template}{tokenizer.chat_template}" if isinstance(run.method, Writes | RewardConfig) else ""
+        f"{template}{tokenizer.chat_template}" if isinstance(run.method, Writes | ScoresAnswers) else ""
     )
     parts = [
         [run.data.model_dump(mode="json"), run.method.model_dump(mode="json"), run.seed, list(settings)],

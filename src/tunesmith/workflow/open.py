@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,18 +12,20 @@ from typing import Any, cast
 
 import torch
 
+from tunesmith.config.judged import OfSteps
 from tunesmith.config.machine import cpu_has_bf16, physical_cores
 from tunesmith.config.run import DataConfig, ModelConfig
 from tunesmith.data.backend import one
 from tunesmith.data.encode import HeadEncoder
 from tunesmith.data.pairs import PairEncoder
 from tunesmith.data.render import Renderer
+from tunesmith.data.steps import steps_of
 from tunesmith.data.template import Kind, choose_template
 from tunesmith.data.trees import trees_of
 from tunesmith.errors import ModelError
 from tunesmith.evaluate.answers import Answerer, Answers
 from tunesmith.evaluate.heads import HeadAnswerer
-from tunesmith.evaluate.judge import RewardJudge
+from tunesmith.evaluate.judge import RewardJudge, score_judge
 from tunesmith.evaluate.retriever import Retriever
 from tunesmith.models.files import Manifest, locate
 from tunesmith.models.load import Loaded, load_model
@@ -58,6 +61,11 @@ class Opened:
         """It scores answers, and is asked with rows that have some."""
         return self.loaded.head is not None and self.loaded.head.method == "reward"
 
+    @property
+    def of_steps(self) -> OfSteps | None:
+        """Where it scores the steps of an answer: how they make a score of the answer."""
+        return self.loaded.head.steps if self.loaded.head is not None else None
+
     def token_rows(self, examples: Sequence[Example]) -> list[TokenRow]:
         """Of answers to be scored, cut to the context. Raises RowError for one that cannot be."""
         if isinstance(self.renderer, Renderer):
@@ -71,8 +79,7 @@ class Opened:
         """An answer takes at most half of the context, as in the proof of a run; a head writes none."""
         if self.rewards:
             assert self.loaded.head is not None
-            scale = self.loaded.head.scale[0] if self.loaded.head.scale else (0.0, 1.0)
-            return RewardJudge(self.loaded.model, self.token_rows, scale=scale)
+            return score_judge(self.loaded.model, self.token_rows, self.loaded.head)
         if isinstance(self.renderer, HeadEncoder):
             assert self.loaded.head is not None
             if self.embeds:
@@ -112,7 +119,8 @@ class Opened:
 
     def score(self, prompt: str | Sequence[Mapping[str, str]], completions: Sequence[str]) -> list[float]:
         """Of a reward model: a number for each answer to the prompt, higher for better (of a model that learned from
-        ratings in their unit). Raises ModelError for any other model."""
+        ratings in their unit). Of a model of steps the completions are the steps of one answer: for each how likely it
+        is right. Raises ModelError for any other model, and where a step does not fit the model's context."""
         if not self.rewards:
             raise ModelError(
                 f"{self.loaded.base} does not score answers",
@@ -120,16 +128,27 @@ class Opened:
                 "train with method.type=reward",
             )
         asked = self._example(prompt, 0).prompt
-        answers = tuple(Completion(Message("assistant", text), 0.0) for text in completions)
-        example = Example(RowRef("input", 1), (*asked, answers[0].message), completions=answers)
+        steps = self.of_steps is not None
+        texts = steps_of(completions) if steps else completions
+        answers = tuple(Completion(Message("assistant", text), 0.0) for text in texts)
+        example = Example(
+            RowRef("input", 1), (*asked, answers[0].message), completions=answers, stepwise=steps
+        )
         judge = self.answerer(1, 1)
-        found: list[float] = json.loads(judge.answer([example]).texts[0])
-        return found
+        found: list[float | None] = json.loads(judge.answer([example]).texts[0])
+        known = [number for number in found if number is not None]
+        if len(known) < len(found):
+            got = f"{len(found) - len(known)} of {len(found)} steps are beyond the model's context"
+            raise ModelError(got, "a shorter answer")
+        return known
 
     def record(self, answers: Answers, index: int) -> dict[str, Any]:
         """An answer as `predict` writes it: a text and whether it ended, an embedding, or what a head says and how sure
         it is (null where it abstains)."""
         text = answers.texts[index]
+        if self.of_steps is not None:
+            said = json.loads(text)
+            return {"steps": said, "score": score_of_answer(said, self.of_steps)}
         if self.rewards:
             return {"scores": json.loads(text)}
         if self.loaded.head is None:
@@ -148,6 +167,17 @@ class Opened:
         else:
             messages = [Message(m["role"], m["content"]) for m in value]
         return unanswered(Example(RowRef("input", index + 1), tuple(messages)))
+
+
+def score_of_answer(steps: Sequence[float | None], how: OfSteps) -> float | None:
+    """One number of an answer's steps: of the least likely one, the product of all, or the last; None where a step
+    has none."""
+    known = [step for step in steps if step is not None]
+    if len(known) < len(steps):
+        return None
+    if how == "last":
+        return known[-1]
+    return min(known) if how == "min" else math.prod(known)
 
 
 def unanswered(example: Example) -> Example:

@@ -138,7 +138,7 @@ def open_reward(path: str) -> Scorer:
     from tunesmith.workflow.open import load  # it imports what imports this file
 
     opened = load(path, threads=torch.get_num_threads())
-    if not opened.rewards:
+    if not opened.rewards or opened.of_steps is not None:
         raise ConfigError(f"{path} is no reward model", "a run of method.type=reward", "name another folder")
 
     def score(examples: Sequence[Example], answers: Sequence[str]) -> list[float]:

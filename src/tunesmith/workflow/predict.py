@@ -32,8 +32,10 @@ def predict(
     column: str | None = None,
     sink: EventSink,
 ) -> None:
-    """Write {"line", "answer", "ended"} for each row of `source` (of a reward model {"line", "scores"}, one for each of
-    the row's answers), or {"line", "error"} for one that cannot be used.
+    """Write {"line", "answer", "ended"} for each row of `source`, or {"line", "error"} for one that cannot be used.
+
+    Of a reward model {"line", "scores"}, one for each of the row's answers; of a model of steps {"line", "steps",
+    "score"}, the last of the answer.
 
     column: the column of the input; else the columns are read as those of the training rows were. The target is
     written aside and renamed, so that a file with its name is whole.

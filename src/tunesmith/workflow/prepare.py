@@ -89,7 +89,7 @@ class Prepared:
     def task(self, examples: Sequence[Example]) -> Task:
         """How answers are scored: as the head's, or as what these answers are (labels, JSON objects, text)."""
         if judged.is_judged(self.run.method):
-            return "judged"
+            return judged.task_of(self.run.method)
         if isinstance(self.run.method, PolicyConfig):
             return "rewarded"
         if isinstance(self.renderer, HeadEncoder):

@@ -49,8 +49,7 @@ from tunesmith.evaluate.stats import (
     perplexity_ratio,
 )
 from tunesmith.evaluate.words import describe_forgetting
-from tunesmith.scoring import Scores, Task, align, known_classes, score
-from tunesmith.scoring.judged import reference_of
+from tunesmith.scoring import TASKS, Scores, Task, align, known_classes, score
 from tunesmith.scoring.rewarded import answer_in
 from tunesmith.types import EventSink, Example, RowRef, TokenRow
 from tunesmith.workflow.heads import AnyEncoder
@@ -183,8 +182,7 @@ class Proof:
     @property
     def references(self) -> list[str]:
         """What the examples are held to."""
-        judged = self.task == "judged"
-        return [reference_of(e) if judged else e.answer for e in self.examples]
+        return [TASKS[self.task].reference(e) for e in self.examples]
 
     def get(self, name: str) -> Found | None:
         return next((s for s in self.systems if s.name == name), None)
@@ -235,7 +233,7 @@ class Proof:
                 reference=e.answer,
                 base=shown(b),
                 tuned=shown(t),
-                completions=judged_completions(e, b, t) if self.task == "judged" else [],
+                completions=judged_completions(e, b, t) if self.task in ("judged", "steps") else [],
             )
             for e, b, t in zip(self.examples, base.texts, tuned.texts, strict=True)
         ]

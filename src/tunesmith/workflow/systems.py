@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunesmith.config.judged import RewardConfig
+from tunesmith.config.judged import ScoresAnswers
 from tunesmith.config.policy import PolicyConfig
 from tunesmith.core.model import Model
 from tunesmith.data.encode import HeadEncoder
@@ -124,7 +124,7 @@ def _prove_judged(prepared: Prepared, built: Built, report: Report, proof: prove
     """The tuned model, the one it was, and what looks at the words or the length alone, on the same judged answers."""
     run, method, model = prepared.run, prepared.run.method, built.loaded.model
     general: list[TokenRow] = []
-    if isinstance(method, RewardConfig):
+    if isinstance(method, ScoresAnswers):
         report.absent["forgetting"] = "a reward model writes no text"
     else:
         general = prove.general_rows(run, prepared.renderer, prepared.context)
@@ -143,7 +143,7 @@ def _prove_judged(prepared: Prepared, built: Built, report: Report, proof: prove
     if not proof.examples:
         report.absent["systems"] = NO_TEST_ROWS
         return
-    if isinstance(method, RewardConfig):
+    if isinstance(method, ScoresAnswers):
         judging.probe(proof, method, base, prepared.rows["train"])
     else:
         judging.measure(proof, method, base, "base")
