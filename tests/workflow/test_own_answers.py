@@ -70,6 +70,12 @@ def run(tree: dict[str, Any], **how: Any) -> Any:
     return tunesmith.train(Run.model_validate(tree), **how)
 
 
+def told_of_rollouts(folder: Path) -> list[Any]:
+    """What each rollout measured, and of which it says so."""
+    names = ("rollout", "step", "asked", "answers", "tokens", "numbers")
+    return [[event[name] for name in names] for event in RunFolder(folder).curve("rollout")]
+
+
 def metric(result: Any, system: str, name: str = "reward") -> float:
     return float(next(s for s in result.report.systems if s.name == system).metrics[name].value)
 
@@ -89,7 +95,8 @@ def test_it_learns_what_is_rewarded(algorithm: str, tmp_path: Path) -> None:
     assert result.report.wins in (result.folder / "report" / "report.md").read_text()
     assert result.report.wins in (result.folder / "report" / "report.html").read_text()
     rollouts = RunFolder(result.folder).curve("rollout")
-    assert len(rollouts) == 8
+    each = 4 if algorithm == "ppo" else 1
+    assert [(r["rollout"], r["step"]) for r in rollouts] == [(i, i * each) for i in range(8)]
     assert rollouts[-1]["numbers"]["reward"] > rollouts[0]["numbers"]["reward"]
     assert rollouts[0]["numbers"]["kl"] == pytest.approx(0.0, abs=1e-6)
     assert rollouts[-1]["numbers"]["kl"] != 0.0
@@ -125,6 +132,7 @@ def test_a_run_that_died_while_it_wrote_answers_goes_on(base: Path, tmp_path: Pa
         run(tree | {"output": str(tmp_path / "cut")}, sink=at("rollout", crash, rollout=1))
     resume(tmp_path / "cut" / "tiny")
     assert_same(ending(tmp_path / "cut" / "tiny"), ending(whole.folder))
+    assert told_of_rollouts(tmp_path / "cut" / "tiny") == told_of_rollouts(whole.folder)
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])

@@ -86,7 +86,8 @@ class RolloutSource:
         rollout, inner = divmod(step, self.steps_each)
         if rollout != self._at:
             assert inner == 0, "a run that is resumed inside a rollout has its rows"
-            self._at, self._rows = rollout, self._roll(rollout)
+            self._at = rollout  # before it: what is told of it names it
+            self._rows = self._roll(rollout)
         self._left = self.steps_each - 1 - inner
         rows = [self._rows[i] for i in self._share(rollout, inner)]
         return [Batch.from_rows(part) for part in self._packed(rows)]
