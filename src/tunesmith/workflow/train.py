@@ -24,6 +24,7 @@ from tunesmith.errors import Interrupted, RunError
 from tunesmith.evaluate.answers import EVALUATION_TOKENS
 from tunesmith.evaluate.report import write_report
 from tunesmith.evaluate.report_model import SeedRun
+from tunesmith.train import storage
 from tunesmith.train.build import Built, build
 from tunesmith.train.checkpoint import Checkpoints, Snapshot
 from tunesmith.train.engine import Engine, Source
@@ -188,7 +189,7 @@ def _carry_out(
         estimate = _estimate(prepared, sink)
         prepared.run.train.micro_batch_tokens = estimate.micro_batch_tokens
         prepared.run.train.activation_checkpointing = estimate.activation_checkpointing
-        folder.config.write_text(explain(prepared.run, prepared.reasons))
+        storage.write_whole(folder.config, explain(prepared.run, prepared.reasons).encode())
     prepare_seconds = time.monotonic() - started
     built = build(prepared.run, prepared.rows["train"], prepared.splits.hashes)
     if isinstance(prepared.run.method, Judged) and prepared.run.method.reference == "start":
