@@ -218,6 +218,17 @@ def test_the_run_ends_where_the_policy_went_too_far(base: Path, tmp_path: Path) 
     assert len(RunFolder(result.folder).curve("step")) < 30
 
 
+def test_a_run_that_died_once_it_had_gone_too_far_goes_no_further(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    train = {"max_steps": 30, "learning_rate": 3e-2}
+    tree = recipe(base, tmp_path / "rows", method={"kl": {"stop_at": 0.05, "weight": 0.0}}, train=train)
+    whole = run(tree | {"output": str(tmp_path / "whole")})
+    with pytest.raises(Crash):
+        run(tree | {"output": str(tmp_path / "cut")}, sink=at("phase", crash, name="save"))
+    resume(tmp_path / "cut" / "tiny")
+    assert_same(ending(tmp_path / "cut" / "tiny"), ending(whole.folder))
+
+
 def test_start_weights_come_back_and_go_again() -> None:
     module = torch.nn.Linear(3, 2)
     module.bias.requires_grad_(False)

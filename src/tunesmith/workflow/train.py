@@ -34,7 +34,7 @@ from tunesmith.train.probe import Estimate, probe
 from tunesmith.train.profile import Profile
 from tunesmith.train.reference import FILE as REFERENCE_FILE
 from tunesmith.train.reference import with_reference
-from tunesmith.train.rollout import RolloutSource
+from tunesmith.train.rollout import Memory, RolloutSource
 from tunesmith.train.source import rows_taken
 from tunesmith.train.stop import Stop
 from tunesmith.types import EventSink, TokenRow, silent
@@ -289,6 +289,10 @@ def _run_engine(
         rows=len(built.source.rows),
     )
     sink("phase", name="train", text="")
+    memory = source.memory if isinstance(source, RolloutSource) else Memory()
+    built.state.progress.stopped = (
+        built.state.progress.stopped or memory.stopping
+    )  # it ended before the crash
     with Stop(max_minutes) as stop:
         engine = Engine(
             model=built.loaded.model,
@@ -300,7 +304,7 @@ def _run_engine(
             checkpoints=checkpoints,
             sink=sink,
             watch=watch_of(prepared, built.loaded.model),
-            stop=lambda: stop() or (source.stopping if isinstance(source, RolloutSource) else ""),
+            stop=lambda: stop() or memory.stopping,
             profile=Profile(built.loaded.model) if profile else None,
         )
         engine.run()
