@@ -70,7 +70,7 @@ def ending(folder: Path, asks: bool = True) -> dict[str, Any]:
     assert not problems
     snapshot.state["progress"].pop("elapsed")
     report = json.loads((folder / "report" / "metrics.json").read_text())
-    kept = ("systems", "comparisons", "flips", "good", "bad", "suspects", "fit", "classes")
+    kept = ("systems", "comparisons", "flips", "good", "bad", "suspects", "fit", "classes", "reasons")
     return {
         "step": step,
         "state": snapshot.state,
@@ -152,7 +152,7 @@ def test_a_run_that_died_goes_on_from_its_last_checkpoint(sink, base, labels, un
 def test_a_file_that_was_being_written_is_not_taken_for_a_whole_one(
     write, base, labels, uninterrupted, tmp_path, monkeypatch
 ):
-    """The run dies while it writes config.yaml, the model's card or the report: it has not begun, or is not finished."""
+    """The run dies while it writes config.yaml, the model's card or the report: it has not begun, or not finished."""
     tree, folder = recipe(base, labels, tmp_path), RunFolder(tmp_path / "tiny")
     with monkeypatch.context() as patch:
         patch.setattr(f"tunesmith.{write}", lambda *given: crash())

@@ -35,7 +35,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith.config.fields import keys
+from tunesmith.config.fields import Key, keys
 from tunesmith.config.judged import Judged
 from tunesmith.config.policy import PolicyConfig
 from tunesmith.config.run import Run
@@ -137,19 +137,19 @@ def given(run: Run) -> dict[str, str]:
             if isinstance(value, Section):
                 visit(value, f"{prefix}{name}.")
             else:
-                reasons[prefix + name] = _origin(prefix + name, value, name in section.model_fields_set)
+                key = keys()[prefix + name].under(run.method.type)
+                reasons[key.path] = _origin(key, value, name in section.model_fields_set)
 
     visit(run, "")
     return reasons
 
 
-def _origin(path: str, value: Any, said: bool) -> str:
-    description = keys()[path].description
-    if value in (None, "auto") and path in DECIDED_LATER:
-        return DECIDED_LATER[path]
-    if value is None and "Null: " in description:
-        return "null: " + _sentence(description.partition("Null: ")[2])
-    return SET if said else "default: " + _sentence(description)
+def _origin(key: Key, value: Any, said: bool) -> str:
+    if value in (None, "auto") and key.path in DECIDED_LATER:
+        return DECIDED_LATER[key.path]
+    if value is None and "Null: " in key.description:
+        return "null: " + _sentence(key.description.partition("Null: ")[2])
+    return SET if said else "default: " + _sentence(key.description)
 
 
 def _sentence(text: str) -> str:

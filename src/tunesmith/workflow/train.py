@@ -180,6 +180,10 @@ def _carry_out(
     sink("start", versions=versions(), machine=describe_machine(), pid=os.getpid())
     began = datetime.fromtimestamp(folder.read_events("start")[0]["time"])
     prepared = prepare(run, folder.path, sink, began)
+    if folder.is_started():  # its config.yaml says every value, but not who chose it
+        prepared.reasons = next((e["reasons"] for e in folder.read_events("reasons")[::-1]), prepared.reasons)
+    else:
+        sink("reasons", reasons=prepared.reasons)
     check_watch(prepared)
     sink("data", hashes=prepared.splits.hashes)
     checkpoints = Checkpoints(folder.checkpoints, prepared.run.train.keep_checkpoints)
