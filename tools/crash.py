@@ -1,6 +1,6 @@
 """The crash campaign: random kills, every crash point of the checkpoint writes, random corruptions.
 
-python tools/crash.py [--method preference] --kills 25 --corruptions 500 [--record benchmarks/results]
+python tools/crash.py [--method preference|ppo|grpo] --kills 25 --corruptions 500 [--record benchmarks/results]
 """
 
 from __future__ import annotations
