@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tunesmith.config.judged import Judged, RewardConfig
 from tunesmith.config.methods import Method
 from tunesmith.core.model import Model
 from tunesmith.evaluate.judge import Judge, PolicyJudge, RewardJudge, as_json
+from tunesmith.evaluate.judged import linear_reward
 from tunesmith.objectives.completions import SCORES, Comparing
 from tunesmith.objectives.reward import Reward
 from tunesmith.train.build import make_objective
@@ -22,7 +22,8 @@ GAINED = "prefers the answer that gained more on the model as it started: its re
 REWARDED = "the reward model's own rewards"
 PROBE = (
     "scikit-learn: a linear reward on the untuned model's features (logistic regression of pairs' differences; of "
-    "single answers ridge regression of their scores), everything else at its default"
+    "single answers logistic regression of two different scores, ridge regression of more), everything else at its "
+    "default"
 )
 
 
@@ -59,28 +60,7 @@ def probe(proof: Proof, method: RewardConfig, base: Model, train: Sequence[Token
     with proof.timed("answers of base"):
         judge = judge_of(method, base, [*train, *proof.rows])
         assert isinstance(judge, RewardJudge)
-        weight = _linear(judge.features(train), train)
+        reward = linear_reward(np.concatenate(judge.features(train)), [row.given[SCORES] for row in train])
         rows = judge.rows_of(proof.examples)
-        said = [features @ weight for features in judge.features(rows)]
+        said = [reward(features) for features in judge.features(rows)]
         proof.systems.append(proof.found("base", PROBE, as_json(rows, said)))
-
-
-def _linear(features: Sequence[NDArray[np.float64]], rows: Sequence[TokenRow]) -> NDArray[np.float64]:
-    """(H,) from the features (K, H) of each row's answers."""
-    from sklearn.linear_model import LogisticRegression, Ridge
-
-    scores = [row.given[SCORES] for row in rows]
-    if all(len(of_row) == 1 for of_row in scores):
-        fitted = Ridge().fit(np.concatenate(features), np.concatenate(scores))
-        return np.asarray(fitted.coef_)
-    gaps = [
-        found[i] - found[j]
-        for found, of_row in zip(features, scores, strict=True)
-        for i in range(len(of_row))
-        for j in range(len(of_row))
-        if of_row[i] > of_row[j]
-    ]
-    both = np.concatenate([gaps, np.negative(gaps)])
-    sides = np.repeat([1, 0], len(gaps))
-    found = LogisticRegression(fit_intercept=False, max_iter=1000).fit(both, sides)
-    return np.asarray(found.coef_[0])
