@@ -94,6 +94,9 @@ def test_it_learns_what_is_rewarded(algorithm: str, tmp_path: Path) -> None:
     assert "win rate" in result.report.wins
     assert result.report.wins in (result.folder / "report" / "report.md").read_text()
     assert result.report.wins in (result.folder / "report" / "report.html").read_text()
+    curves = result.report.curves
+    assert len(curves.rollouts["reward"]) == 8
+    assert curves.validation_loss == []  # minus the reward, which is drawn by itself
     rollouts = RunFolder(result.folder).curve("rollout")
     each = 4 if algorithm == "ppo" else 1
     assert [(r["rollout"], r["step"]) for r in rollouts] == [(i, i * each) for i in range(8)]

@@ -226,6 +226,8 @@ class Suspect(Part):
 class Curves(Part):
     """What was measured during training."""
 
+    loss: str = "Loss"
+    """What the loss is, with its unit where it has one."""
     train_loss: Points = []
     validation_loss: Points = []
     validation: dict[str, Points] = {}
@@ -234,6 +236,8 @@ class Curves(Part):
     grad_norm: Points = []
     train_metrics: dict[str, Points] = {}
     """What the method measured of each training step besides its loss -> points."""
+    rollouts: dict[str, Points] = {}
+    """What was measured of the answers of each rollout -> points, at the step before which they were written."""
     warnings: list[str] = []
     """What these say against the run, and what to do."""
 

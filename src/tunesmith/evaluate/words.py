@@ -89,6 +89,21 @@ def describe_fit(train_curve: Curve, val_curve: Curve, best_step: int) -> str:
     return f"{rose} and training loss did not fall either: the later steps were unstable, not overfit{kept}"
 
 
+def describe_rewards(curve: Curve) -> str:
+    """How training went, from the mean reward of the answers to validation prompts. curve: not empty."""
+    (_, first), (last_step, last) = curve[0], curve[-1]
+    highest_step, highest = max(curve, key=lambda point: point[1])
+    if highest_step == curve[0][0]:
+        return (
+            f"The reward of validation prompts never rose above its first value ({first:.3g} at step {highest_step}): "
+            "training did not help on unseen prompts; hold the policy less near, or raise the learning rate."
+        )
+    rose = f"The reward of validation prompts rose from {first:.3g} to {highest:.3g}"
+    if highest_step == last_step:
+        return f"{rose} at the last measured step, {last_step}: more steps may help."
+    return f"{rose} at step {highest_step}, and was {last:.3g} at the last measured step, {last_step}."
+
+
 def describe_forgetting(before: float, after: float, ratio: Interval | None = None) -> str:
     """What tuning cost on general text, from the perplexity there before and after.
 
