@@ -94,6 +94,8 @@ def test_it_learns_what_is_rewarded(algorithm: str, tmp_path: Path) -> None:
     assert "win rate" in result.report.wins
     assert result.report.wins in (result.folder / "report" / "report.md").read_text()
     assert result.report.wins in (result.folder / "report" / "report.html").read_text()
+    assert len(result.report.written.samples) == 5
+    assert all("(reward " in s.base and "(reward " in s.tuned for s in result.report.written.samples)
     curves = result.report.curves
     assert len(curves.rollouts["reward"]) == 8
     assert curves.validation_loss == []  # minus the reward, which is drawn by itself

@@ -70,7 +70,19 @@ def ending(folder: Path, asks: bool = True) -> dict[str, Any]:
     assert not problems
     snapshot.state["progress"].pop("elapsed")
     report = json.loads((folder / "report" / "metrics.json").read_text())
-    kept = ("systems", "comparisons", "flips", "good", "bad", "suspects", "fit", "classes", "reasons")
+    kept = (
+        "systems",
+        "comparisons",
+        "flips",
+        "good",
+        "bad",
+        "suspects",
+        "fit",
+        "classes",
+        "reasons",
+        "written",
+        "wins",
+    )
     return {
         "step": step,
         "state": snapshot.state,

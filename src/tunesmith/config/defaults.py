@@ -122,7 +122,10 @@ def resolve(run: Run, facts: Facts) -> tuple[Run, dict[str, str]]:
     if isinstance(run.method, PolicyConfig):
         reasons |= {path: f"{NOT_USED}: answers are sampled" for path in ONLY_ANSWERS[1:]}
     if isinstance(run.method, Judged):
-        reasons |= {path: f"{NOT_USED}: answers are judged, not written" for path in ONLY_ANSWERS}
+        unused = ("train.eval_generate", "evaluate.few_shot", "evaluate.label_scoring")
+        reasons |= {
+            path: f"{NOT_USED}: answers are judged, and some are written for the report" for path in unused
+        }
     return Run.model_validate(tree), reasons
 
 

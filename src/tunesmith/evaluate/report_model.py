@@ -205,6 +205,14 @@ class Sample(Part):
     """Where people judged completions; they stand for reference, base and tuned then."""
 
 
+class Written(Part):
+    """What base and tuned model wrote to some test prompts, chosen by the seed alone."""
+
+    how: str
+    """How the answers came about."""
+    samples: list[Sample]
+
+
 class Flips(Part):
     """Rows on which base and tuned differ in being right; for numbers, in how near they are."""
 
@@ -339,6 +347,8 @@ class Report(Part):
     curves: Curves = Curves()
     fit: Fit | None = None
     forgetting: Forgetting | None = None
+    written: Written | None = None
+    """Where answers are judged or rewarded: such as were written."""
     wins: str = ""
     """How often the tuned model's answers are rewarded more than those of the base, in words."""
     cost: Cost = Cost()

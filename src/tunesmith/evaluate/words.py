@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.evaluate.stats import Interval
+from tunesmith.evaluate.wins import Wins
 from tunesmith.scoring import digits, metric
 
 Tone = Literal["better", "worse", "none"]
@@ -102,6 +103,17 @@ def describe_rewards(curve: Curve) -> str:
     if highest_step == last_step:
         return f"{rose} at the last measured step, {last_step}: more steps may help."
     return f"{rose} at step {highest_step}, and was {last:.3g} at the last measured step, {last_step}."
+
+
+def describe_wins(found: Wins, base_tokens: float, tuned_tokens: float) -> str:
+    """Whose answers to the same prompts are rewarded more; tokens: the mean length of an answer of each."""
+    win, lose, tie = (f"{100 * share:.0f} %" for share in (found.win, found.lose, found.tie))
+    rate = found.rate
+    return (
+        f"The tuned model is rewarded more than the base in {win} of {found.num_pairs:,} prompts, less in {lose}, the "
+        f"same in {tie}: a win rate of {100 * rate.value:.1f} % ({100 * rate.low:.1f} to {100 * rate.high:.1f}). Its "
+        f"answers have {tuned_tokens:.0f} tokens in the mean, those of the base {base_tokens:.0f}."
+    )
 
 
 def describe_forgetting(before: float, after: float, ratio: Interval | None = None) -> str:

@@ -43,6 +43,7 @@ from tunesmith.workflow.own import trial_rows
 from tunesmith.workflow.prepare import Prepared, absolute, prepare
 from tunesmith.workflow.rollouts import source_of
 from tunesmith.workflow.watch import check_watch, watch_of
+from tunesmith.workflow.written import check_rewards
 
 
 def train(
@@ -185,6 +186,7 @@ def _carry_out(
     else:
         sink("reasons", reasons=prepared.reasons)
     check_watch(prepared)
+    check_rewards(prepared)
     sink("data", hashes=prepared.splits.hashes)
     checkpoints = Checkpoints(folder.checkpoints, prepared.run.train.keep_checkpoints)
     latest = checkpoints.load_latest()
