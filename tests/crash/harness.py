@@ -7,6 +7,7 @@ the real engine, or on its own answers as a whole run (`jobs`).
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ import torch
 
 from tests import fakes
 from tests.crash import jobs
+from tunesmith.config.fields import keys
 from tunesmith.config.judged import PreferenceConfig
 from tunesmith.config.methods import SftConfig
 from tunesmith.config.run import EarlyStopping, TrainConfig
@@ -177,6 +179,8 @@ def in_child(work: Callable[[], None], kill_after: float | None = None) -> int:
 
 def whole(folder: Path, method: str) -> tuple[str, float]:
     """(fingerprint, seconds) of an uninterrupted run."""
+    keys()  # what every child would work out anew, without a thread
+    gc.freeze()
     started = time.monotonic()
     assert in_child(lambda: METHODS[method].train(folder)) == 0
     return METHODS[method].fingerprint(folder), time.monotonic() - started

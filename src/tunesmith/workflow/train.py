@@ -296,9 +296,8 @@ def _run_engine(
     )
     sink("phase", name="train", text="")
     memory = source.memory if isinstance(source, RolloutSource) else Memory()
-    built.state.progress.stopped = (
-        built.state.progress.stopped or memory.stopping
-    )  # it ended before the crash
+    if memory.stopping:
+        built.state.progress.stopped = memory.stopping  # it had ended for this before it died
     with Stop(max_minutes) as stop:
         engine = Engine(
             model=built.loaded.model,
