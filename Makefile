@@ -38,6 +38,8 @@ crash: $(VENV)/.dev
 crash-campaign: $(VENV)/.dev
 	$(BIN)/python tools/crash.py --kills 200 --corruptions 500 --record benchmarks/results
 	$(BIN)/python tools/crash.py --method preference --kills 200 --corruptions 500 --record benchmarks/results
+	$(BIN)/python tools/crash.py --method ppo --kills 25 --corruptions 500 --record benchmarks/results
+	$(BIN)/python tools/crash.py --method grpo --kills 25 --corruptions 500 --record benchmarks/results
 
 # Beside peers, in an environment of their own; DATA holds gsm8k/train.jsonl and banking77/train.csv. Results are added to those that are there.
 BENCH := .venv-bench

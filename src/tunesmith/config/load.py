@@ -26,7 +26,7 @@ from tunesmith.config.document import (
     read_document,
 )
 from tunesmith.config.fields import Key, allowed, inside, keys
-from tunesmith.config.peers import NOTES, PEERS
+from tunesmith.config.peers import NOTES, PEERS, method_called
 from tunesmith.config.run import Run
 from tunesmith.config.section import Section
 from tunesmith.errors import ConfigError
@@ -37,6 +37,9 @@ MAX_SHOWN = 8
 
 MAIN_KEY = {"data": "train", "model": "base", "method": "type", "train": "epochs"}
 """What a single value most likely means where a section belongs."""
+
+METHOD_KEYS = ("method.type", "method.loss", "method.algorithm")
+"""Which of several methods is meant: papers and other tools have one name for it."""
 
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.-]*=")
 
@@ -277,6 +280,8 @@ def _wrong(key: Key, value: Any, path: PathTuple, draft: Draft) -> Problem:
     if choices and isinstance(value, str):
         match = difflib.get_close_matches(value, choices, n=1)
         fix = f"did you mean '{match[0]}'?" if match else ""
+        if key.path in METHOD_KEYS and (known := method_called(value)):
+            fix = f"write {known}"
     elif "string" in _kinds(key.node) and isinstance(value, bool | int | float):
         fix = f'put it in quotes: {key.name}: "{describe(value)}"'
     elif value is None:

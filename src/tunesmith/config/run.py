@@ -10,7 +10,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from tunesmith.config.judged import Judged
 from tunesmith.config.methods import Method, SftConfig
+from tunesmith.config.rewards import AnyRewardParts
 from tunesmith.config.section import Fraction, Positive, Section
 
 
@@ -332,6 +334,10 @@ class EvaluateConfig(Section):
     limit: Positive | None = None
     """Score at most this many test rows (a seeded choice)."""
 
+    rewards: AnyRewardParts = []
+    """Of preference, unpaired and ranking: what rewards the answers that base and tuned model write to the test
+    prompts, for a win rate; parts as of method.rewards (docs/rewards.md). Empty: no win rate."""
+
 
 class Run(Section):
     """A whole run, as a recipe describes it."""
@@ -359,3 +365,10 @@ class Run(Section):
 
     evaluate: EvaluateConfig = EvaluateConfig()
     """The proof."""
+
+    @model_validator(mode="after")
+    def _rewards_have_answers(self) -> Self:
+        if self.evaluate.rewards and not isinstance(self.method, Judged):
+            fix = "write method.rewards" if self.method.type == "policy" else "leave it out"
+            raise ValueError(f"evaluate.rewards has no meaning with method.type {self.method.type}; {fix}")
+        return self

@@ -24,6 +24,15 @@ _VARIABLES = {_INK: "currentColor", _FAINT: "var(--line)"} | {
 }
 """Colours drawn as place-holders and replaced by CSS variables, so that one picture serves light and dark."""
 
+ROLLED = {
+    "reward_deviation": "Deviation of rewards",
+    "length": "Tokens of an answer",
+    "entropy": "Entropy of a token (nats)",
+    "cut": "Share of answers cut off",
+    "kl": "KL divergence of an answer from the start (nats)",
+}
+"""What numbers of rollouts are called, where their own name is not enough."""
+
 _STYLES = ("-", "--", "-.", ":")
 
 
@@ -35,7 +44,7 @@ def figures(report: Report) -> list[tuple[str, str]]:
     shares = {n: p for n, p in curves.validation.items() if metric(n).is_share}
     others = {n: p for n, p in curves.validation.items() if not metric(n).is_share}
     wanted: list[tuple[str, str, Mapping[str, Points]]] = [
-        ("Loss" if report.task == "judged" else "Loss (nats per token)", "loss", loss),
+        (curves.loss, "loss", loss),
         ("On validation rows", "validation", {metric(n).title: p for n, p in shares.items()}),
         *[
             (f"{metric(n).title}, validation rows", f"validation-{i}", {n: p})
@@ -44,6 +53,10 @@ def figures(report: Report) -> list[tuple[str, str]]:
         ("Learning rate", "rate", {"learning rate": curves.learning_rate}),
         ("Gradient norm", "norm", {"gradient norm": curves.grad_norm}),
         *_measured(curves.train_metrics),
+        *[
+            (f"{ROLLED.get(n, n.replace('_', ' ').capitalize())}, rollouts", f"rollout-{i}", {n: p})
+            for i, (n, p) in enumerate(curves.rollouts.items())
+        ],
     ]
     out = []
     for caption, name, lines in wanted:
