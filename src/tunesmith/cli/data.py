@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from tunesmith.cli.options import Json, Quiet
 from tunesmith.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tunesmith.config.desk import Desk
+    from tunesmith.desk.finding import Names
 
 app = typer.Typer(
     help="Look at rows, clean, de-duplicate and split them; every version of a data set stays, with its reasons.",
@@ -81,6 +85,7 @@ def _one_step(name: str, help_text: str) -> None:
 
 
 _one_step("clean", "Mend texts (encoding, HTML, white space …) and drop rows that teach nothing.")
+_one_step("scrub", "Replace personal data (see `kinds`) by masks, keyed hashes or invented values.")
 _one_step("dedup", "Drop rows that repeat others, exactly or nearly, or that evaluations ask for.")
 _one_step("split", "Make train, validation and test, with rows that belong together on one side.")
 
@@ -103,8 +108,30 @@ def _carried_out(
     if not (desk.data.train or desk.data.validation or desk.data.test):
         raise ConfigError("the recipe names no rows", "data.train", "data.train=rows.jsonl")
     with progress(quiet) as sink:
-        made = make_version(desk, sink, dry_run=dry_run)
+        made = make_version(desk, sink, dry_run=dry_run, names=_names(desk))
     out.show(made, as_json)
+
+
+def _names(desk: Desk) -> Names | None:
+    if desk.scrub is None or desk.scrub.names_model is None:
+        return None
+    from tunesmith.workflow.names import names_of
+
+    return names_of(desk.scrub.names_model)
+
+
+@app.command()
+def kinds(as_json: Json = False) -> None:
+    """List the kinds of personal data that scrubbing looks for."""
+    from tunesmith.cli import output as out
+    from tunesmith.desk.kinds import KINDS
+
+    columns = ["kind", "what", "found by", "checked by", "needs a word nearby"]
+    rows = [[one.name, one.what, one.by, one.check, one.needs] for one in KINDS.values()]
+    if as_json:
+        out.show_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        out.show_table(columns, rows)
 
 
 @app.command()

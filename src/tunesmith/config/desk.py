@@ -1,7 +1,8 @@
 """What a recipe of the data desk can say: the rows, and the steps that they go through.
 
-A step that is named runs, in this order whatever the order in the file: clean, dedup, split. Cleaning comes
-first, so that rows that are alike can be seen to be; the split last, so that it is of the rows that are left.
+A step that is named runs, in this order whatever the order in the file: clean, scrub, dedup, split. Cleaning comes
+first, so that personal data are written as recognisers know them, and rows that are alike can be seen to be; the split
+last, so that it is of the rows that are left.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from tunesmith.config.run import DataConfig, Files, Reading
 from tunesmith.config.section import Positive, Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
-STEPS = ("clean", "dedup", "split")
+STEPS = ("clean", "scrub", "dedup", "split")
 """In the order in which they run."""
 
 
@@ -78,6 +79,46 @@ class Clean(Section):
     languages: list[str] = []
     """Rows in other languages than these (ISO 639-1, such as en) are dropped, as py3langid tells them. Empty: none.
     Texts of fewer than five words are kept."""
+
+
+class Scrub(Section):
+    """Personal data in every text of a row but its labels, also in columns that training does not read. Numbers that a
+    file holds as numbers are not looked at."""
+
+    kinds: list[str] = []
+    """What is looked for. Empty: all that `tunesmith data kinds` lists, PERSON where a model is named."""
+
+    how: Literal["mask", "hash", "pseudonym"] = "mask"
+    """`mask`: the kind in its place, `<EMAIL>`. `hash`: the kind and a keyed hash (HMAC-SHA256) of what stood there, so
+    that equal values stay equal. `pseudonym`: an invented value of the same kind, the same for equal values."""
+
+    key: str | None = None
+    """Of hash and pseudonym: the name of the environment variable that holds the key. Without the key nobody can try
+    values until a hash fits."""
+
+    names_model: str | None = None
+    """Folder of a run of `method.type=tag` that learned names of people; what it calls `PER`, `PERSON` or `NAME`
+    counts. Null: names are not looked for."""
+
+    columns_kept: list[str] = []
+    """Columns that are left as they are."""
+
+    min_score: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """How sure a recogniser must be (Presidio's scores: a pattern's own, raised by words nearby and by checksums)."""
+
+    keep_originals: bool = False
+    """Keep in changes.jsonl what was scrubbed, beside the scrubbed rows. Otherwise the ledger shows masks as well, and
+    `tunesmith data restore` reads originals from the files that the rows came from, if these are as they were."""
+
+    @model_validator(mode="after")
+    def _a_key_where_one_is_needed(self) -> Self:
+        if self.how != "mask" and self.key is None:
+            raise ValueError(
+                f"how {self.how} needs a key; put one into an environment variable, and its name into key"
+            )
+        if self.how == "mask" and self.key is not None:
+            raise ValueError("key has no meaning with how mask; leave it out")
+        return self
 
 
 class Dedup(Section):
@@ -167,6 +208,9 @@ class Desk(Section):
 
     clean: Clean | None = None
     """Mend texts, drop rows that teach nothing. Absent: not done; empty: as by default."""
+
+    scrub: Scrub | None = None
+    """Personal data. Absent: not looked for; empty: as by default."""
 
     dedup: Dedup | None = None
     """Rows that repeat others. Absent: not done; empty: as by default."""

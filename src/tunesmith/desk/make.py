@@ -21,10 +21,13 @@ from tunesmith.desk import card
 from tunesmith.desk.alike import Sketches
 from tunesmith.desk.clean import Cleaning
 from tunesmith.desk.dedup import Repeats, contamination, said
+from tunesmith.desk.finding import Names
 from tunesmith.desk.labels import Labels
+from tunesmith.desk.originals import read_again
 from tunesmith.desk.passes import Counted, Passes
 from tunesmith.desk.reading import FileRead, Read, read
 from tunesmith.desk.rows import SPLITS
+from tunesmith.desk.scrub import Scrubbing, Veil
 from tunesmith.desk.splitting import Splitting
 from tunesmith.desk.steps import Step
 from tunesmith.desk.versions import MANIFEST, DataSet, Version, digest, manifest_text
@@ -59,29 +62,49 @@ class Made:
         return card.as_text(self.as_dict(), {step.name: step.examples for step in self.steps})
 
 
-def make(desk: Desk, sink: EventSink, *, dry_run: bool = False, sharing: Sharing | None = None) -> Made:
+def make(
+    desk: Desk,
+    sink: EventSink,
+    *,
+    dry_run: bool = False,
+    sharing: Sharing | None = None,
+    names: Names | None = None,
+) -> Made:
     """Reads, carries out every step that is named, and adds a version to `desk.output`; of a dry run, only counts.
+    names: finds those of people, for scrubbing; then one process does all, which has the model.
 
     Raises DataError for files or rows that stop the work; then nothing is left behind.
     """
     started = datetime.now(UTC)
-    sharing = sharing or Sharing.by_cores()
+    sharing = sharing or (Sharing.by_cores() if names is None else Sharing(1))
+    scrubbing = None if desk.scrub is None else Scrubbing.of(desk.scrub, names)
     with few_collections():
         if dry_run:
             with tempfile.TemporaryDirectory(prefix="tunesmith-desk-") as name:
-                return _made(desk, Path(name), sink, sharing, started)
+                return _made(desk, scrubbing, Path(name), sink, sharing, started)
         data_set = DataSet(Path(desk.output))
         with data_set.making() as folder:
-            made = _made(desk, folder, sink, sharing, started)
+            made = _made(desk, scrubbing, folder, sink, sharing, started)
         return Made(**{**made.__dict__, "version": data_set.version()})
 
 
-def _made(desk: Desk, folder: Path, sink: EventSink, sharing: Sharing, started: datetime) -> Made:
+def _made(
+    desk: Desk,
+    scrubbing: Scrubbing | None,
+    folder: Path,
+    sink: EventSink,
+    sharing: Sharing,
+    started: datetime,
+) -> Made:
     work = folder / "work"
     work.mkdir()
-    found = read(desk.data, work / "read", folder / REFUSED, sink)
-    passes = Passes(found, work, Sharing(sharing.processes, least=2, part=1), sink)
-    pieces = passes.run(steps_of(desk, found))
+    veil = None
+    if desk.scrub is not None and scrubbing is not None:
+        veil = Veil(scrubbing.finder, desk.scrub.keep_originals)
+    told = str if veil is None or veil.keeps else veil.over
+    found = read(desk.data, work / "read", folder / REFUSED, sink, told)
+    passes = Passes(found, work, Sharing(sharing.processes, least=2, part=1), sink, veil)
+    pieces = passes.run(steps_of(desk, found, scrubbing))
     sink("phase", name="writing", text=str(desk.output))
     rows = _written(desk, pieces, folder)
     _joined(passes.ledgers, folder / CHANGES)
@@ -92,13 +115,15 @@ def _made(desk: Desk, folder: Path, sink: EventSink, sharing: Sharing, started: 
     return made
 
 
-def steps_of(desk: Desk, found: Read) -> list[Step]:
+def steps_of(desk: Desk, found: Read, scrubbing: Scrubbing | None = None) -> list[Step]:
     """The steps that the recipe names, in their order, without those of which such rows have nothing."""
     steps: list[Step] = []
     if desk.clean is not None:
         steps.append(Cleaning(desk.clean))
         if desk.clean.labels and any("label" in shape.parts.values() for shape in found.shapes):
             steps.append(Labels())
+    if scrubbing is not None:
+        steps.append(scrubbing)
     if desk.dedup is not None:
         near = desk.dedup.near
         sketches = None if near is None else Sketches(near, desk.dedup.permutations)
@@ -206,7 +231,10 @@ def file_facts(one: FileRead) -> dict[str, Any]:
 
 
 def restored(made: Version) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number, columns) of every row that was read, in order, as it was before any step."""
+    """(number, columns) of every row that was read, in order, as it was before any step.
+
+    Raises DataError where scrubbing left no originals, and the files that they are from are gone or others.
+    """
     rows: dict[int, dict[str, Any]] = {}
     with (made.folder / ORIGINS).open(encoding="utf-8") as origins:
         at = [json.loads(line) for line in origins]
@@ -218,17 +246,22 @@ def restored(made: Version) -> Iterator[tuple[int, dict[str, Any]]]:
         for line in changes:
             entry = json.loads(line)
             undone.setdefault(entry["row"], []).append(entry)
+    hidden = {n: e[0] for n, e in undone.items() if any(entry.get("hidden") for entry in e)}
     for number, entries in undone.items():
-        values = rows.get(number, {})
-        for entry in reversed(entries):
-            if entry.get("dropped"):
-                values = entry["before"]
-                continue
-            values = {**values, **entry["before"]}
-            for column in entry.get("added", ()):
-                del values[column]
-        rows[number] = values
+        rows[number] = {} if number in hidden else _undone(rows.get(number, {}), entries)
+    rows |= read_again(made, {number: (one["file"], one["line"]) for number, one in hidden.items()})
     yield from sorted(rows.items())
+
+
+def _undone(values: dict[str, Any], entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    for entry in reversed(entries):
+        if entry.get("dropped"):
+            values = entry["before"]
+            continue
+        values = {**values, **entry["before"]}
+        for column in entry.get("added", ()):
+            del values[column]
+    return values
 
 
 def rows_of_split(made: Version, split: str) -> Iterator[dict[str, Any]]:

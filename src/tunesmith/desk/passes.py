@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tunesmith.data.shares import Sharing, shared_out
 from tunesmith.desk.reading import Read, packed
 from tunesmith.desk.rows import SPLITS, Row, Values
+from tunesmith.desk.scrub import Veil
 from tunesmith.desk.steps import Outcome, RowStep, Seen, Step, Survey, is_survey
 from tunesmith.types import EventSink
 
@@ -82,12 +83,14 @@ class Counted:
 
 @dataclass
 class Passes:
-    """Runs steps over what was read. folder: where chunks and the ledger's parts lie while it works."""
+    """Runs steps over what was read. folder: where chunks and the ledger's parts lie while it works. veil: over what
+    is shown, and over what the ledger keeps; None where rows may be seen as they are."""
 
     read: Read
     folder: Path
     sharing: Sharing
     sink: EventSink
+    veil: Veil | None = None
     counts: list[Counted] = field(default_factory=list)
     ledgers: list[Path] = field(default_factory=list)
     _folder: Path = Path()
@@ -115,7 +118,7 @@ class Passes:
     ) -> tuple[list[Path], Seen | None]:
         self._folder = self.folder / f"pass-{len(list(self.folder.glob('pass-*')))}"
         self._folder.mkdir()
-        work = _Pass(self.read, chunks, steps, survey, self._folder)
+        work = _Pass(self.read, chunks, steps, survey, self._folder, self.veil)
         name = " + ".join([step.name for step in steps] + ([f"{survey.name}: looking"] if survey else []))
         self.sink("phase", name=name or "rows", text=f"{len(chunks):,} chunks")
         alone = self.sharing.processes == 1 or len(chunks) == 1
@@ -145,6 +148,7 @@ class _Pass:
     steps: Sequence[RowStep]
     survey: Survey | None
     target: Path
+    veil: Veil | None
 
     def __call__(self, part: range) -> tuple[dict[str, NDArray[Any]], list[dict[str, Any]]]:
         said = [_nothing() for _ in self.steps]
@@ -201,8 +205,9 @@ class _Pass:
                 }
             else:
                 entry = _entry(step.name, row, outcome)
-                kept.write(json.dumps(entry, ensure_ascii=False) + "\n")
-                _count(counts, row, outcome, entry)
+                shown, told = (entry, entry) if self.veil is None else self.veil.over_entry(entry)
+                kept.write(json.dumps(told, ensure_ascii=False) + "\n")
+                _count(counts, row, outcome, shown, self.veil)
             if outcome.values is None:
                 return None
             counts["out"] += 1
@@ -214,7 +219,9 @@ def _nothing() -> dict[str, Any]:
     return {"in": 0, "out": 0, "rows_changed": 0, "dropped": {}, "changed": {}, "moved": {}, "examples": {}}
 
 
-def _count(counts: dict[str, Any], row: Row, outcome: Outcome, entry: dict[str, Any]) -> None:
+def _count(
+    counts: dict[str, Any], row: Row, outcome: Outcome, entry: dict[str, Any], veil: Veil | None
+) -> None:
     dropped = outcome.values is None
     rules = outcome.rules[-1:] if dropped else outcome.rules
     counts["rows_changed"] += not dropped
@@ -225,7 +232,12 @@ def _count(counts: dict[str, Any], row: Row, outcome: Outcome, entry: dict[str, 
         if len(shown) < EXAMPLES:
             after = None if outcome.values is None else {c: outcome.values.get(c) for c in entry["before"]}
             shown.append(
-                {"place": str(row.ref), "before": entry["before"], "after": after, "message": outcome.message}
+                {
+                    "place": str(row.ref),
+                    "before": entry["before"],
+                    "after": after if veil is None else veil.over(after),
+                    "message": entry["message"],
+                }
             )
 
 

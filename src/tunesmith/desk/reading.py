@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -72,8 +72,11 @@ def packed(row: Row, file: int) -> str:
     return _ENCODE(fields) + "\n"
 
 
-def read(data: DeskData, folder: Path, refused: Path, sink: EventSink) -> Read:
-    """Everything that `data` names, as chunks in `folder`. refused: rows that cannot be read are listed there.
+def read(
+    data: DeskData, folder: Path, refused: Path, sink: EventSink, told: Callable[[str], str] = str
+) -> Read:
+    """Everything that `data` names, as chunks in `folder`. refused: rows that cannot be read are listed there. told:
+    what may be kept of the text of such a row.
 
     Raises DataError for what concerns a whole file, and where not one row can be read.
     """
@@ -98,9 +101,9 @@ def read(data: DeskData, folder: Path, refused: Path, sink: EventSink) -> Read:
                 shapes.append(shape)
                 for line, values in chain(head, rows):
                     one.rows += 1
-                    found = values if isinstance(values, RowError) else _plain(values)
+                    found = values if isinstance(values, RowError) else plain(values)
                     if isinstance(found, RowError):
-                        _refuse(found, one, line, listed)
+                        _refuse(found, one, line, listed, told)
                     else:
                         ref = RowRef(source.file, line)
                         writer.add(Row(writer.count, split, ref, found, shape), len(files) - 1)
@@ -118,14 +121,20 @@ def _shape(data: DeskData, source: Any, rows: Sequence[dict[str, Any]], head: Se
     return Shape(source.mapping or detect(rows, data.as_data_config(), source.file))
 
 
-def _refuse(error: RowError, one: FileRead, line: int, listed: Any) -> None:
+def _refuse(error: RowError, one: FileRead, line: int, listed: Any, told: Callable[[str], str]) -> None:
     one.refused[error.reason] += 1
     raw = error.raw if isinstance(error, UnreadableRow) else ""
-    entry = {"file": one.file, "line": line, "reason": error.reason, "message": error.got, "row": raw}
+    entry = {
+        "file": one.file,
+        "line": line,
+        "reason": error.reason,
+        "message": told(error.got),
+        "row": told(raw),
+    }
     listed.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any] | RowError:
+def plain(values: dict[str, Any]) -> dict[str, Any] | RowError:
     """The row as JSON can hold it: dates as ISO 8601, decimals as they are written."""
     if PLAIN.issuperset(map(type, values.values())):
         return values
