@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,6 +21,8 @@ from tunesmith.desk import card
 from tunesmith.desk.clean import Cleaning
 from tunesmith.desk.dedup import Exact, Near, contamination, said
 from tunesmith.desk.labels import Labels
+from tunesmith.desk.left import Left
+from tunesmith.desk.pages import card_page
 from tunesmith.desk.passes import Counted, Passes
 from tunesmith.desk.reading import FileRead, Read, read
 from tunesmith.desk.rows import SPLITS
@@ -83,12 +84,12 @@ def _made(desk: Desk, folder: Path, sink: EventSink, sharing: Sharing, started: 
     passes = Passes(found, work, Sharing(sharing.processes, least=2, part=1), sink)
     chunks = passes.run(steps_of(desk))
     sink("phase", name="writing", text=str(desk.output))
-    rows = _written(desk, found, chunks, folder)
+    rows, left = _written(desk, found, chunks, folder)
     _joined(passes.ledgers, folder / CHANGES)
     shutil.rmtree(work)
     seconds = (datetime.now(UTC) - started).total_seconds()
     made = Made(desk, found.files, found.meaning, passes.counts, rows, None, seconds)
-    _described(made, folder, started)
+    _described(made, left, folder, started)
     return made
 
 
@@ -127,9 +128,12 @@ def _benchmarks(desk: Desk) -> dict[str, list[list[str]]]:
 # What is written -----------------------------------------------------------------------------------------
 
 
-def _written(desk: Desk, found: Read, chunks: Sequence[Path], folder: Path) -> dict[str, int]:
-    """The rows of each split, and where they are from; how many there are of each."""
+def _written(
+    desk: Desk, found: Read, chunks: Sequence[Path], folder: Path
+) -> tuple[dict[str, int], dict[str, Left]]:
+    """The rows of each split, and where they are from; how many there are of each, and what is left in it."""
     rows: Counter[str] = Counter()
+    left: dict[str, Left] = {split: Left() for split in SPLITS}
     out: dict[str, TextIO] = {}
     try:
         with (folder / ORIGINS).open("w", encoding="utf-8") as origins:
@@ -139,6 +143,7 @@ def _written(desk: Desk, found: Read, chunks: Sequence[Path], folder: Path) -> d
                         out[row.split] = (folder / f"{row.split}.jsonl").open("w", encoding="utf-8")
                     out[row.split].write(json.dumps(row.values, ensure_ascii=False) + "\n")
                     rows[row.split] += 1
+                    left[row.split].add(row)
                     at = [row.number, row.split, rows[row.split], row.ref.file, row.ref.line]
                     origins.write(json.dumps(at, ensure_ascii=False) + "\n")
     finally:
@@ -147,7 +152,8 @@ def _written(desk: Desk, found: Read, chunks: Sequence[Path], folder: Path) -> d
     if desk.format == "parquet":
         for split in rows:
             as_parquet(folder / f"{split}.jsonl")
-    return {split: rows[split] for split in SPLITS if rows[split]}
+    splits = [split for split in SPLITS if rows[split]]
+    return {split: rows[split] for split in splits}, {split: left[split] for split in splits}
 
 
 def as_parquet(path: Path) -> None:
@@ -177,7 +183,7 @@ def _joined(parts: Sequence[Path], target: Path) -> None:
                 shutil.copyfileobj(file, out)
 
 
-def _described(made: Made, folder: Path, started: datetime) -> None:
+def _described(made: Made, left: Mapping[str, Left], folder: Path, started: datetime) -> None:
     facts = made.as_dict()
     manifest = {
         "tunesmith": version("tunesmith"),
@@ -187,9 +193,12 @@ def _described(made: Made, folder: Path, started: datetime) -> None:
         "sources": facts["files"],
         "steps": facts["steps"],
         "rows": made.rows,
+        "left": {split: one.as_dict() for split, one in left.items()},
     }
     examples = {step.name: step.examples for step in made.steps}
     (folder / "card.md").write_text(card.as_markdown(manifest, examples), encoding="utf-8")
+    name = Path(made.desk.output).name
+    (folder / "card.html").write_text(card_page(manifest, examples, name), encoding="utf-8")
     files = {
         path.name: {"sha256": digest(path), "bytes": path.stat().st_size}
         for path in sorted(folder.iterdir())
@@ -200,7 +209,7 @@ def _described(made: Made, folder: Path, started: datetime) -> None:
 
 def file_facts(one: FileRead) -> dict[str, Any]:
     return {
-        "file": os.path.relpath(one.file) if not one.file.startswith("/") else one.file,
+        "file": one.file,
         "split": one.split,
         "sha256": one.sha256,
         "rows": one.rows,
