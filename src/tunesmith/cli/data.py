@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from tunesmith.cli.options import Json, Quiet
+from tunesmith.cli import looking
+from tunesmith.cli.arguments import files_and_settings
+from tunesmith.cli.options import FilesAndSettings, Json, Quiet
 from tunesmith.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,12 +21,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-FilesAndSettings: TypeAlias = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="FILE... [KEY=VALUE]...", help="Files of rows, and settings, such as data.columns.text=body."
-    ),
-]
 Output: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -35,6 +31,9 @@ DryRun: TypeAlias = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be done, and write nothing.")
 ]
 Folder: TypeAlias = Annotated[Path, typer.Argument(metavar="DATASET", help="Folder of a data set.")]
+
+
+app.command()(looking.inspect)
 
 
 @app.command()
@@ -64,14 +63,7 @@ def _one_step(name: str, help_text: str) -> None:
         as_json: Json = False,
         quiet: Quiet = False,
     ) -> None:
-        from tunesmith.config.load import is_override
-
-        overrides = [one for one in arguments if is_override(one) and not Path(one).exists()]
-        files = [one for one in arguments if one not in overrides]
-        if not files:
-            raise ConfigError(
-                "no file is named", "files of rows", f"tunesmith data {name} rows.jsonl -o dataset"
-            )
+        files, overrides = files_and_settings(arguments, f"tunesmith data {name} rows.jsonl -o dataset")
         if output is None and not dry_run:
             raise ConfigError(
                 "nothing says where to write", "--output FOLDER, or --dry-run to look", "add -o dataset"
@@ -132,6 +124,10 @@ def kinds(as_json: Json = False) -> None:
         out.show_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
         out.show_table(columns, rows)
+
+
+app.command()(looking.diff)
+app.command()(looking.show)
 
 
 @app.command()

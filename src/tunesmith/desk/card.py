@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tunesmith.desk.left import labels_line
 from tunesmith.desk.passes import Example
 from tunesmith.desk.steps import excerpt
 
@@ -39,8 +40,9 @@ def as_text(facts: Mapping[str, Any], examples: Examples) -> str:
 def as_markdown(manifest: Mapping[str, Any], examples: Examples) -> str:
     """The card: where the rows are from, what was done to them and to how many, and what is left."""
     lines = ["# Data card", "", f"Made {manifest['made']} by tunesmith {manifest['tunesmith']}.", ""]
-    lines += ["## Rows", "", "| split | rows |", "|---|---:|"]
-    lines += [f"| {split} | {count:,} |" for split, count in manifest["rows"].items()]
+    lines += ["## Rows", "", "| split | rows | characters: mean | p50 | p90 | p99 | most | labels |"]
+    lines += ["|---|---:|---:|---:|---:|---:|---:|---|"]
+    lines += [_left(split, one) for split, one in manifest["left"].items()]
     lines += ["", f"What the columns mean: {_cell(manifest['meaning'])}", "", "## Sources", ""]
     lines += ["| file | split | rows | used | refused | SHA-256 |", "|---|---|---:|---:|---|---|"]
     for one in manifest["sources"]:
@@ -78,6 +80,13 @@ def as_markdown(manifest: Mapping[str, Any], examples: Examples) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _left(split: str, one: Mapping[str, Any]) -> str:
+    """What is left of a split, as a line of the table."""
+    lengths = " | ".join(f"{one['characters'][name]:,}" for name in ("mean", "p50", "p90", "p99", "most"))
+    labels = _cell(labels_line(one["labels"])) if "labels" in one else ""
+    return f"| {split} | {one['rows']:,} | {lengths} | {labels} |"
 
 
 def _shown(examples: Sequence[Example]) -> list[str]:

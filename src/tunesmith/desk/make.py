@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -23,7 +22,9 @@ from tunesmith.desk.clean import Cleaning
 from tunesmith.desk.dedup import Repeats, contamination, said
 from tunesmith.desk.finding import Names
 from tunesmith.desk.labels import Labels
+from tunesmith.desk.left import Left
 from tunesmith.desk.originals import read_again
+from tunesmith.desk.pages import card_page
 from tunesmith.desk.passes import Counted, Passes
 from tunesmith.desk.reading import FileRead, Read, read
 from tunesmith.desk.rows import SPLITS
@@ -111,7 +112,7 @@ def _made(
     shutil.rmtree(work)
     seconds = (datetime.now(UTC) - started).total_seconds()
     made = Made(desk, found.files, found.meaning, passes.counts, rows, None, seconds)
-    _described(made, folder, started)
+    _described(made, passes.left, folder, started)
     return made
 
 
@@ -195,7 +196,7 @@ def _joined(parts: Sequence[Path], target: Path) -> int:
     return count
 
 
-def _described(made: Made, folder: Path, started: datetime) -> None:
+def _described(made: Made, left: Mapping[str, Left], folder: Path, started: datetime) -> None:
     facts = made.as_dict()
     manifest = {
         "tunesmith": version("tunesmith"),
@@ -205,9 +206,12 @@ def _described(made: Made, folder: Path, started: datetime) -> None:
         "sources": facts["files"],
         "steps": facts["steps"],
         "rows": made.rows,
+        "left": {split: left[split].as_dict() for split in made.rows},
     }
     examples = {step.name: step.examples for step in made.steps}
     (folder / "card.md").write_text(card.as_markdown(manifest, examples), encoding="utf-8")
+    name = Path(made.desk.output).name
+    (folder / "card.html").write_text(card_page(manifest, examples, name), encoding="utf-8")
     files = {
         path.name: {"sha256": digest(path), "bytes": path.stat().st_size}
         for path in sorted(folder.iterdir())
@@ -218,7 +222,7 @@ def _described(made: Made, folder: Path, started: datetime) -> None:
 
 def file_facts(one: FileRead) -> dict[str, Any]:
     return {
-        "file": os.path.relpath(one.file) if not one.file.startswith("/") else one.file,
+        "file": one.file,
         "split": one.split,
         "sha256": one.sha256,
         "rows": one.rows,

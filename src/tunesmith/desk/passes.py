@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.data.shares import Sharing, shared_out
+from tunesmith.desk.left import Left
 from tunesmith.desk.reading import Read, packed
 from tunesmith.desk.rows import SPLITS, Row, Values
 from tunesmith.desk.scrub import Veil
@@ -93,6 +94,8 @@ class Passes:
     veil: Veil | None = None
     counts: list[Counted] = field(default_factory=list)
     ledgers: list[Path] = field(default_factory=list)
+    left: dict[str, Left] = field(default_factory=dict)
+    """Of each split, what is in it after the last pass."""
     _folder: Path = Path()
     """Of the last pass."""
 
@@ -122,11 +125,14 @@ class Passes:
         name = " + ".join([step.name for step in steps] + ([f"{survey.name}: looking"] if survey else []))
         self.sink("phase", name=name or "rows", text=f"{len(chunks):,} chunks")
         alone = self.sharing.processes == 1 or len(chunks) == 1
-        made = [work(range(len(chunks)))] if alone else shared_out(len(chunks), work, self.sharing)
+        parts = (range(at, at + 1) for at in range(len(chunks)))
+        made = [work(part) for part in parts] if alone else shared_out(len(chunks), work, self.sharing)
         counts = [Counted(step.name) for step in steps]
-        for _, said in made:
-            for counted, one in zip(counts, said, strict=True):
+        for arrays, said in made:
+            for counted, one in zip(counts, said["steps"], strict=True):
                 counted.add(one)
+            for split, found in said["left"].items():
+                self.left.setdefault(split, Left()).join(arrays[split].tolist(), *found)
         self.counts += counts
         for chunk in chunks:
             chunk.unlink()
@@ -150,17 +156,21 @@ class _Pass:
     target: Path
     veil: Veil | None
 
-    def __call__(self, part: range) -> tuple[dict[str, NDArray[Any]], list[dict[str, Any]]]:
-        said = [_nothing() for _ in self.steps]
+    def __call__(self, part: range) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        steps = [_nothing() for _ in self.steps]
         seen: dict[str, list[Any]] = {name: [] for name in LOOKS}
+        left: dict[str, Left] = {}
         for index in part:
-            self._chunk(index, said, seen)
+            self._chunk(index, steps, seen, left)
+        said = {"steps": steps, "left": {split: (one.labels, one.unnamed) for split, one in left.items()}}
         if self.survey is None:
-            return {}, said
+            return {split: np.array(one.lengths, np.int64) for split, one in left.items()}, said
         arrays = {name: np.array(seen[name], kind) for name, kind in LOOKS.items() if kind is not None}
         return arrays | {"looks": np.concatenate(seen["looks"])}, said
 
-    def _chunk(self, index: int, said: list[dict[str, Any]], seen: dict[str, list[Any]]) -> None:
+    def _chunk(
+        self, index: int, said: list[dict[str, Any]], seen: dict[str, list[Any]], left: dict[str, Left]
+    ) -> None:
         files = {one.file: place for place, one in enumerate(self.read.files)}
         source = self.chunks[index]
         with self._piece(index, "ledger") as kept:
@@ -168,6 +178,8 @@ class _Pass:
             rows = [row for row in found if row is not None]
         if self.survey is None:
             self._write(index, rows)
+            for row in rows:
+                left.setdefault(row.split, Left()).add(row)
             return
         with self._piece(index, "jsonl") as out:
             out.writelines(packed(row, files[row.ref.file]) for row in rows)

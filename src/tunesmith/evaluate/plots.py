@@ -186,6 +186,31 @@ def shares(name: str, parts: Mapping[str, float]) -> str:
         return _svg(figure, name, "share of the time by part")
 
 
+def histogram(name: str, edges: Sequence[float], counts: Sequence[int], along: str, title: str) -> str:
+    """How many lie between edges (one more than counts), which stand as far apart as their ratios. name: as in
+    `curve`."""
+    with _figure(name, 2.4) as figure:
+        axes = figure.add_axes((0.125, 0.2, 0.855, 0.74))
+        axes.stairs(counts, edges, fill=True, color=_SERIES[0], alpha=0.85)
+        axes.set_xscale("log")
+        axes.set_xlim(edges[0], edges[-1])
+        marks = _marks(edges[0], edges[-1])
+        axes.set_xticks(marks, [f"{mark:,}" for mark in marks])
+        axes.minorticks_off()
+        _dress(axes, False)
+        axes.set_ylim(0)
+        axes.set_xlabel(along, labelpad=1)
+        axes.set_ylabel("rows")
+        return _svg(figure, name, title)
+
+
+def _marks(low: float, high: float) -> list[int]:
+    """At most seven whole numbers of the kind 1, 2, 5 times a power of ten between the two, and at least one."""
+    found = [k * 10**n for n in range(10) for k in (1, 2, 5) if low <= k * 10**n <= high]
+    step = -(-len(found) // 7) if found else 1
+    return found[::step] or [round(low)]
+
+
 @contextmanager
 def _figure(name: str, height: float) -> Iterator[Figure]:
     """An empty figure, five inches wide, to draw on inside. Training does not wait for matplotlib: it loads here."""
