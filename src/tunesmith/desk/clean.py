@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from tunesmith.config.desk import Clean
 from tunesmith.data.formats import to_example
@@ -30,6 +31,10 @@ class Cleaning:
     config: Clean
     name: str = "clean"
 
+    @cached_property
+    def _on(self) -> list[str]:
+        return [name for name in MENDING if dict(self.config)[name]]
+
     def apply(self, row: Row) -> Outcome | None:
         texts = row.texts()
         changed, rules = self._mended(texts)
@@ -43,12 +48,12 @@ class Cleaning:
     def _mended(self, texts: list[Text]) -> tuple[dict[Path, str], list[str]]:
         changed: dict[Path, str] = {}
         acted: dict[str, None] = {}
-        on = [(name, mend) for name, mend in MENDING.items() if dict(self.config)[name]]
         for text in texts:
             if text.part not in CONTENT:
                 continue
             now = text.text
-            for name, mend in on:
+            for name in self._on:
+                mend = mending.blanks if name == "whitespace" and _is_part(text.path) else MENDING[name]
                 before, now = now, mend(now)
                 if now != before:
                     acted[name] = None
@@ -82,3 +87,8 @@ class Cleaning:
             if found is not None and found not in config.languages:
                 return "language", f"{found}: {excerpt(t.text for t in content)}"
         return None
+
+
+def _is_part(path: Path) -> bool:
+    """Whether it is one of several texts that are joined to a content: a blank at its end parts two words."""
+    return len(path) > 1 and path[-1] == "text" and isinstance(path[-2], int)

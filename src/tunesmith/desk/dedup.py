@@ -18,6 +18,7 @@ from tunesmith.data.split import normalised
 from tunesmith.desk.alike import Sketches, key_of
 from tunesmith.desk.rows import CONTENT, SPLITS, Row
 from tunesmith.desk.steps import Dropping, Outcome, Seen
+from tunesmith.errors import DataError, near_miss
 
 FIRST = ("test", "validation", "train")
 """Rows of these stay rather than rows of the next."""
@@ -50,13 +51,30 @@ class Exact:
         return np.frombuffer(b"".join(keys), np.uint8).reshape(len(rows), 16)
 
     def decide(self, seen: Seen) -> Dropping:
-        keys = np.ascontiguousarray(seen.looks).view("<u8").reshape(len(seen.looks), 2)
-        order = np.lexsort((seen.numbers, _rank(seen), keys[:, 1], keys[:, 0]))
-        same = (keys[order][1:] == keys[order][:-1]).all(1)
-        stays = np.maximum.accumulate(np.where(np.concatenate([[True], ~same]), np.arange(len(order)), 0))
-        gone = np.flatnonzero(np.concatenate([[False], same]))
-        pairs = ((order[at], order[stays[at]]) for at in gone)
-        return Dropping(self.name, {a: _repeats(seen, "exact", a, b) for a, b in _numbered(seen, pairs)})
+        return Dropping(self.name, {a: _repeats(seen, "exact", a, b) for a, b in _again(seen)})
+
+
+@dataclass(frozen=True)
+class SameId:
+    """Rows that have the same value in a column; those that have none there are told apart."""
+
+    column: str
+    name: str = "dedup: id"
+
+    def look(self, rows: Sequence[Row]) -> NDArray[Any]:
+        found = [(row.values.get(self.column), row.number) for row in rows]
+        if all(self.column not in row.values for row in rows):
+            raise DataError(
+                f"{rows[0].ref}: no column '{self.column}' (dedup.id)",
+                near_miss(self.column, rows[0].values),
+                "correct dedup.id, or leave it out",
+            )
+        keys = [key_of(["id", str(value)] if value is not None else ["row", str(at)]) for value, at in found]
+        return np.frombuffer(b"".join(keys), np.uint8).reshape(len(rows), 16)
+
+    def decide(self, seen: Seen) -> Dropping:
+        rows = {a: ("same_id", f"has the {self.column} of {seen.place(b)}") for a, b in _again(seen)}
+        return Dropping(self.name, rows)
 
 
 @dataclass(frozen=True)
@@ -93,6 +111,16 @@ class Near:
             for (number, other), place in zip(_numbered(seen, gone.items()), gone, strict=True)
         }
         return Dropping(self.name, rows)
+
+
+def _again(seen: Seen) -> list[tuple[int, int]]:
+    """(number of a row, number of the one that stays) for rows of equal keys; looks (N, 16): the keys."""
+    keys = np.ascontiguousarray(seen.looks).view("<u8").reshape(len(seen.looks), 2)
+    order = np.lexsort((seen.numbers, _rank(seen), keys[:, 1], keys[:, 0]))
+    same = (keys[order][1:] == keys[order][:-1]).all(1)
+    stays = np.maximum.accumulate(np.where(np.concatenate([[True], ~same]), np.arange(len(order)), 0))
+    gone = np.flatnonzero(np.concatenate([[False], same]))
+    return _numbered(seen, ((order[at], order[stays[at]]) for at in gone))
 
 
 def _rank(seen: Seen) -> NDArray[np.int64]:

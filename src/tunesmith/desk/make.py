@@ -20,12 +20,13 @@ from tunesmith.data.load import few_collections
 from tunesmith.data.shares import Sharing
 from tunesmith.desk import card
 from tunesmith.desk.clean import Cleaning
-from tunesmith.desk.dedup import Exact, Near, contamination, said
+from tunesmith.desk.dedup import Exact, Near, SameId, contamination, said
 from tunesmith.desk.labels import Labels
 from tunesmith.desk.passes import Counted, Passes
 from tunesmith.desk.reading import FileRead, Read, read
 from tunesmith.desk.rows import SPLITS
 from tunesmith.desk.splitting import Splitting
+from tunesmith.desk.stated import Stated
 from tunesmith.desk.steps import Step
 from tunesmith.desk.versions import MANIFEST, DataSet, Version, digest, manifest_text
 from tunesmith.types import EventSink
@@ -99,7 +100,11 @@ def steps_of(desk: Desk) -> list[Step]:
         steps.append(Cleaning(desk.clean))
         if desk.clean.labels:
             steps.append(Labels())
+        if desk.clean.label_in_text:
+            steps.append(Stated())
     if desk.dedup is not None:
+        if desk.dedup.id is not None:
+            steps.append(SameId(desk.dedup.id))
         if desk.dedup.exact:
             steps.append(Exact(desk.dedup.by))
         if desk.dedup.near is not None:
@@ -206,6 +211,7 @@ def file_facts(one: FileRead) -> dict[str, Any]:
         "rows": one.rows,
         "used": one.used,
         "refused": dict(one.refused.most_common()),
+        "repaired": dict(one.repaired.most_common()),
     }
 
 

@@ -116,7 +116,8 @@ class Passes:
         name = " + ".join([step.name for step in steps] + ([f"{survey.name}: looking"] if survey else []))
         self.sink("phase", name=name or "rows", text=f"{len(chunks):,} chunks")
         alone = self.sharing.processes == 1 or len(chunks) == 1
-        made = [work(range(len(chunks)))] if alone else shared_out(len(chunks), work, self.sharing)
+        each = [range(at, at + 1) for at in range(len(chunks))]
+        made = [work(chunk) for chunk in each] if alone else shared_out(len(chunks), work, self.sharing)
         counts = [Counted(step.name) for step in steps]
         for _, said in made:
             for counted, one in zip(counts, said, strict=True):
@@ -129,7 +130,8 @@ class Passes:
         return out, self._seen([arrays for arrays, _ in made]) if survey else None
 
     def _seen(self, made: Sequence[Any]) -> Seen:
-        fields = {name: np.concatenate([arrays[name] for arrays in made]) for name in LOOKS}
+        # Taken out one after another: the arrays of ten million rows are not held twice.
+        fields = {name: np.concatenate([arrays.pop(name) for arrays in made]) for name in LOOKS}
         return Seen(**fields, names=[one.file for one in self.read.files])
 
 
