@@ -119,13 +119,13 @@ def _child(hostile: Hostile, folder: Path) -> None:
 def _watched(process: int) -> tuple[int, int, float]:
     """Its exit status, the most memory (MiB, shared pages counted once) that it and its children held at a time, and
     the seconds that they had a processor for: a machine that does other things besides makes no input slow."""
-    peak = 0.0
+    peak, started = 0.0, time.monotonic()
     while True:
         ended, status, used = os.wait4(process, os.WNOHANG)
         if ended:
             return status, round(peak / 1024), used.ru_utime + used.ru_stime
         peak = max(peak, sum(map(_held, _family(process))))
-        time.sleep(0.02)
+        time.sleep(min(0.5, 0.02 + (time.monotonic() - started) / 50))  # looking takes time too
 
 
 def _family(process: int) -> list[int]:

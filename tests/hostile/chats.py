@@ -267,7 +267,7 @@ def one_row(folder: Path, full: bool) -> None:
 )
 def many_rows(folder: Path, full: bool) -> None:
     with (folder / "rows.jsonl").open("wb") as file:
-        for start in range(0, 10_000_000 if full else 20_000, 1000):
+        for start in range(0, 10_000_000 if full else 11_000, 1000):
             file.write(
                 b"".join(line({"text": f"Ticket {i}", "label": i % 7}) for i in range(start, start + 1000))
             )

@@ -133,7 +133,7 @@ def cut_off(folder: Path, full: bool) -> None:
 def one_long_line(folder: Path, full: bool) -> None:
     with (folder / "rows.jsonl").open("wb") as file:
         file.write(line(GOOD) + b'{"label": "billing", "text": "')
-        for _ in range(1024 if full else 80):
+        for _ in range(1024 if full else 66):
             file.write(b"invoice " * 2**17)
         file.write(b'"}\n' + line(OTHER))
 
@@ -149,8 +149,14 @@ def nested(folder: Path, full: bool) -> None:
 def many_keys(folder: Path, full: bool) -> None:
     with (folder / "rows.jsonl").open("wb") as file:
         file.write(line(GOOD) + b'{"text": "My invoice is wrong", "label": "billing"')
-        for start in range(0, 10_000_000 if full else 4_000_000, 1000):
-            file.write(b"".join(b',"key number %d":%d' % (i, i) for i in range(start, start + 1000)))
+        for start in range(0, 10_000_000 if full else 1_000_000, 1000):
+            file.write(
+                b"".join(
+                    b',"column number %d of a table that is much too wide to be a row of anything":%d'
+                    % (i, i)
+                    for i in range(start, start + 1000)
+                )
+            )
         file.write(b"}\n" + line(OTHER))
 
 

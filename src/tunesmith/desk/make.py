@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tunesmith.config.desk import Desk
+from tunesmith.data.addresses import is_remote
 from tunesmith.data.folders import sources_of
 from tunesmith.data.load import few_collections
 from tunesmith.data.shares import Sharing
@@ -205,7 +206,7 @@ def _described(made: Made, folder: Path, started: datetime) -> None:
 
 def file_facts(one: FileRead) -> dict[str, Any]:
     return {
-        "file": os.path.relpath(one.file) if not one.file.startswith("/") else one.file,
+        "file": one.file if one.file.startswith("/") or is_remote(one.file) else os.path.relpath(one.file),
         "split": one.split,
         "sha256": one.sha256,
         "rows": one.rows,
