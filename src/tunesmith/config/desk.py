@@ -57,6 +57,10 @@ class Clean(Section):
     labels: bool = True
     """Labels that differ from a much more frequent one in case, blanks or a single letter become that one."""
 
+    label_in_text: bool = True
+    """Lines that state the row's own label (`Category: billing`) are taken out of its text; a row of which nothing
+    would be left is dropped."""
+
     usable: bool = True
     """Rows that training would refuse are dropped for the same reasons."""
 
@@ -123,6 +127,10 @@ class Scrub(Section):
 
 class Dedup(Section):
     """Rows that say what another one says: the first one stays, of test before validation before training rows."""
+
+    id: str | None = None
+    """Column whose value names a row: of rows with the same value the first one stays, whatever they say. Null:
+    none."""
 
     exact: bool = True
     """Rows equal in prompt and answer but for case and white space."""

@@ -18,7 +18,8 @@ def as_text(facts: Mapping[str, Any], examples: Examples) -> str:
     """One screen: files, steps with their rules and an example of each, and what is left."""
     lines = [facts["meaning"]]
     for file in facts["files"]:
-        refused = "".join(f"; {count:,} x {reason}" for reason, count in file["refused"].items())
+        said = [(what, count) for kind in ("refused", "repaired") for what, count in file[kind].items()]
+        refused = "".join(f"; {count:,} x {what}" for what, count in said)
         lines.append(
             f"{file['file']} ({file['split']}): {file['used']:,} of {file['rows']:,} rows read{refused}"
         )
@@ -44,11 +45,15 @@ def as_markdown(manifest: Mapping[str, Any], examples: Examples) -> str:
     lines += ["|---|---:|---:|---:|---:|---:|---:|---|"]
     lines += [_left(split, one) for split, one in manifest["left"].items()]
     lines += ["", f"What the columns mean: {_cell(manifest['meaning'])}", "", "## Sources", ""]
-    lines += ["| file | split | rows | used | refused | SHA-256 |", "|---|---|---:|---:|---|---|"]
+    lines += ["| file | split | rows | used | refused | repaired | SHA-256 |"]
+    lines += ["|---|---|---:|---:|---|---|---|"]
     for one in manifest["sources"]:
-        refused = ", ".join(f"{count:,} {reason}" for reason, count in one["refused"].items()) or "none"
+        refused, repaired = (
+            ", ".join(f"{count:,} {what}" for what, count in one[kind].items()) or "none"
+            for kind in ("refused", "repaired")
+        )
         where = f"{_cell(one['file'])} | {one['split']} | {one['rows']:,} | {one['used']:,}"
-        lines.append(f"| {where} | {refused} | {one['sha256'][:16]} |")
+        lines.append(f"| {where} | {refused} | {repaired} | {one['sha256'][:16]} |")
     lines += [
         "",
         "## Steps",

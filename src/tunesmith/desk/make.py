@@ -19,7 +19,7 @@ from tunesmith.data.shares import Sharing
 from tunesmith.desk import card
 from tunesmith.desk.alike import Sketches
 from tunesmith.desk.clean import Cleaning
-from tunesmith.desk.dedup import Repeats, contamination, said
+from tunesmith.desk.dedup import Repeats, SameId, contamination, said
 from tunesmith.desk.finding import Names
 from tunesmith.desk.labels import Labels
 from tunesmith.desk.left import Left
@@ -30,6 +30,7 @@ from tunesmith.desk.reading import FileRead, Read, read
 from tunesmith.desk.rows import SPLITS
 from tunesmith.desk.scrub import Scrubbing, Veil
 from tunesmith.desk.splitting import Splitting
+from tunesmith.desk.stated import Stated
 from tunesmith.desk.steps import Step
 from tunesmith.desk.versions import MANIFEST, DataSet, Version, digest, manifest_text
 from tunesmith.types import EventSink
@@ -123,9 +124,13 @@ def steps_of(desk: Desk, found: Read, scrubbing: Scrubbing | None = None) -> lis
         steps.append(Cleaning(desk.clean))
         if desk.clean.labels and any("label" in shape.parts.values() for shape in found.shapes):
             steps.append(Labels())
+        if desk.clean.label_in_text:
+            steps.append(Stated())
     if scrubbing is not None:
         steps.append(scrubbing)
     if desk.dedup is not None:
+        if desk.dedup.id is not None:
+            steps.append(SameId(desk.dedup.id))
         near = desk.dedup.near
         sketches = None if near is None else Sketches(near, desk.dedup.permutations)
         steps.append(Repeats(desk.dedup.exact, sketches, desk.dedup.by))
@@ -228,6 +233,7 @@ def file_facts(one: FileRead) -> dict[str, Any]:
         "rows": one.rows,
         "used": one.used,
         "refused": dict(one.refused.most_common()),
+        "repaired": dict(one.repaired.most_common()),
     }
 
 

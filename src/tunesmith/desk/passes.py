@@ -141,7 +141,8 @@ class Passes:
         return out, self._seen([arrays for arrays, _ in made]) if survey else None
 
     def _seen(self, made: Sequence[Any]) -> Seen:
-        fields = {name: np.concatenate([arrays[name] for arrays in made]) for name in LOOKS}
+        # Taken out one after another: the arrays of ten million rows are not held twice.
+        fields = {name: np.concatenate([arrays.pop(name) for arrays in made]) for name in LOOKS}
         return Seen(**fields, names=[one.file for one in self.read.files])
 
 

@@ -45,7 +45,8 @@ class Survey(Protocol):
     def name(self) -> str: ...
 
     def look(self, rows: Sequence[Row]) -> NDArray[Any]:
-        """(n, ...) what each of these rows tells, whatever the others are; of one shape and type for all rows."""
+        """(n, ...) what each of these rows tells, whatever the others are; of one shape and type for all rows. A survey
+        that only counts may give fewer: what it found in these rows together."""
         ...
 
     def decide(self, seen: Seen) -> RowStep: ...
