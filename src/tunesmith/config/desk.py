@@ -1,7 +1,8 @@
 """What a recipe of the data desk can say: the rows, and the steps that they go through.
 
-A step that is named runs, in this order whatever the order in the file: clean, dedup, split. Cleaning comes
-first, so that rows that are alike can be seen to be; the split last, so that it is of the rows that are left.
+A step that is named runs, in this order whatever the order in the file: review, clean, dedup, split. Decisions
+are of rows as they are read, so they come first; then cleaning, so that rows that are alike can be seen to be; the
+split last, so that it is of the rows that are left.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from tunesmith.config.run import DataConfig, Files, Reading
 from tunesmith.config.section import Positive, Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
-STEPS = ("clean", "dedup", "split")
+STEPS = ("review", "clean", "dedup", "split")
 """In the order in which they run."""
 
 
@@ -26,6 +27,17 @@ class DeskData(Reading):
 
     def as_data_config(self) -> DataConfig:
         return DataConfig(**self.model_dump())
+
+
+class Review(Section):
+    """Carries out what a person decided about rows with `tunesmith data review`: drops and relabels them."""
+
+    decisions: str
+    """The file of decisions."""
+
+    stale: Literal["refuse", "skip"] = "refuse"
+    """A decision on a row that is not there, or is another by now: `refuse` stops, `skip` counts it and leaves it
+    out."""
 
 
 class Clean(Section):
@@ -164,6 +176,9 @@ class Desk(Section):
 
     data: DeskData = DeskData()
     """Where the rows come from."""
+
+    review: Review | None = None
+    """Decisions on rows. Absent: none."""
 
     clean: Clean | None = None
     """Mend texts, drop rows that teach nothing. Absent: not done; empty: as by default."""

@@ -20,6 +20,7 @@ from tunesmith.data.load import few_collections
 from tunesmith.data.shares import Sharing
 from tunesmith.desk import card
 from tunesmith.desk.clean import Cleaning
+from tunesmith.desk.decisions import Reviewed
 from tunesmith.desk.dedup import Exact, Near, contamination, said
 from tunesmith.desk.labels import Labels
 from tunesmith.desk.passes import Counted, Passes
@@ -95,6 +96,8 @@ def _made(desk: Desk, folder: Path, sink: EventSink, sharing: Sharing, started: 
 def steps_of(desk: Desk) -> list[Step]:
     """The steps that the recipe names, in their order."""
     steps: list[Step] = []
+    if desk.review is not None:
+        steps.append(Reviewed.of(desk.review))
     if desk.clean is not None:
         steps.append(Cleaning(desk.clean))
         if desk.clean.labels:
