@@ -15,6 +15,7 @@ from tests.workflow.conftest import label_rows, write_jsonl
 from tunesmith.config.desk import Desk
 from tunesmith.config.quality import Quality
 from tunesmith.data.formats import to_example
+from tunesmith.desk.held import held
 from tunesmith.desk.make import make
 from tunesmith.desk.review import walk_of
 from tunesmith.errors import DataError, ModelError
@@ -104,7 +105,7 @@ def test_answers_are_scored_by_the_loss_of_a_model(base: Path, tmp_path: Path) -
 def test_rows_without_scores_are_refused(encoder: Path, tmp_path: Path) -> None:
     several = write_jsonl(tmp_path / "several.jsonl", [{"text": "a", "labels": ["b", "c"]}] * 4)
     with pytest.raises(DataError, match="labels rows have no scores"):
-        quality(Quality.model_validate({"data": {"train": [str(several)]}}), silent)
+        quality(Quality.model_validate({"data": {"train": [str(several)], "format": "labels"}}), silent)
     prompts = write_jsonl(tmp_path / "p.jsonl", [{"prompt": "a", "completion": "b"}] * 4)
     with pytest.raises(ModelError):
         quality(Quality.model_validate({"data": {"train": [str(prompts)]}, "model": str(encoder)}), silent)

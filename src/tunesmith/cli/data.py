@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from tunesmith.cli import quality
+from tunesmith.cli import audit, quality
 from tunesmith.cli.options import Json, Quiet
 from tunesmith.cli.rows import FilesAndSettings, files_and_settings
 from tunesmith.errors import ConfigError
@@ -98,6 +98,7 @@ def _carried_out(
 
 app.command()(quality.quality)
 app.command()(quality.review)
+app.command()(audit.audit)
 
 
 @app.command()

@@ -70,7 +70,7 @@ def review(
         while not walk.ended:
             terminal.show(walk.screen())
             walk.press(next_key())
-    counts = Counter(one.verdict for one in walk.decided.values())
+    counts = Counter(str(one.verdict) for one in walk.decided.values())
     facts: dict[str, Any] = {"decisions": str(walk.path), "rows": len(walk.records), **counts}
     if as_json:
         out.show_json(facts)

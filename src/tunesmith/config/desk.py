@@ -1,8 +1,8 @@
 """What a recipe of the data desk can say: the rows, and the steps that they go through.
 
-A step that is named runs, in this order whatever the order in the file: review, clean, dedup, split. Decisions
+A step that is named runs, in this order whatever the order in the file: review, clean, dedup, split, balance. Decisions
 are of rows as they are read, so they come first; then cleaning, so that rows that are alike can be seen to be; the
-split last, so that it is of the rows that are left.
+split, so that it is of the rows that are left; and last what makes training rows even, which adds rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tunesmith.config.run import DataConfig, Files, Reading
 from tunesmith.config.section import Positive, Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
-STEPS = ("review", "clean", "dedup", "split")
+STEPS = ("review", "clean", "dedup", "split", "balance")
 """In the order in which they run."""
 
 
@@ -162,6 +162,21 @@ class Split(Section):
         return self
 
 
+class Balance(Section):
+    """Training rows whose labels do not depend on a group of people: against a bias that `data audit` found."""
+
+    how: Literal["reweigh", "sample", "counterfactual"] = "reweigh"
+    """`reweigh` writes a weight into each row (column sample_weight, which training reads); `sample` drops rows of
+    groups that have a label too often, and repeats rows of those that have it too seldom; `counterfactual` adds each
+    row that has words of a group again, with the words of every other group in their place."""
+
+    group: str
+    """A dimension of word lists (gender, first_name, name_origin, nationality, or one of `lists`), else a column."""
+
+    lists: str | None = None
+    """A YAML file of word lists: dimension -> group -> words; beside those that come with the package."""
+
+
 class Desk(Section):
     """A recipe of the data desk: rows, and the steps that they go through."""
 
@@ -188,6 +203,9 @@ class Desk(Section):
 
     split: Split | None = None
     """Train, validation and test. Absent: as the files say; empty: as by default."""
+
+    balance: Balance | None = None
+    """Training rows made even. Absent: not done."""
 
     @field_validator(*STEPS, mode="before")
     @classmethod

@@ -19,6 +19,7 @@ from tunesmith.data.folders import sources_of
 from tunesmith.data.load import few_collections
 from tunesmith.data.shares import Sharing
 from tunesmith.desk import card
+from tunesmith.desk.balance import Balancing
 from tunesmith.desk.clean import Cleaning
 from tunesmith.desk.decisions import Reviewed
 from tunesmith.desk.dedup import Exact, Near, contamination, said
@@ -111,6 +112,8 @@ def steps_of(desk: Desk) -> list[Step]:
             steps.append(contamination(_benchmarks(desk), desk.dedup.ngram))
     if desk.split is not None:
         steps.append(Splitting(desk.split, desk.seed))
+    if desk.balance is not None:
+        steps.append(Balancing.of(desk.balance, desk.seed))
     return steps
 
 
@@ -222,7 +225,8 @@ def restored(made: Version) -> Iterator[tuple[int, dict[str, Any]]]:
         at = [json.loads(line) for line in origins]
     for split in SPLITS:
         numbers = [number for number, of, *_ in at if of == split]
-        rows |= zip(numbers, rows_of_split(made, split), strict=True)
+        for number, values in zip(numbers, rows_of_split(made, split), strict=True):
+            rows.setdefault(number, values)  # a row that was added stands after the one that it is of
     with (made.folder / CHANGES).open(encoding="utf-8") as changes:
         undone: dict[int, list[dict[str, Any]]] = {}
         for line in changes:
