@@ -1,8 +1,9 @@
 """What a recipe of the data desk can say: the rows, and the steps that they go through.
 
-A step that is named runs, in this order whatever the order in the file: clean, scrub, dedup, split. Cleaning comes
-first, so that personal data are written as recognisers know them, and rows that are alike can be seen to be; the split
-last, so that it is of the rows that are left.
+A step that is named runs, in this order whatever the order in the file: review, clean, scrub, dedup, split, balance.
+Decisions are of rows as they are read, so they come first; then cleaning, so that personal data are written as
+recognisers know them, and rows that are alike can be seen to be; the split, so that it is of the rows that are left;
+and last what makes training rows even, which adds rows.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tunesmith.config.run import DataConfig, Files, Reading
 from tunesmith.config.section import Positive, Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
-STEPS = ("clean", "scrub", "dedup", "split")
+STEPS = ("review", "clean", "scrub", "dedup", "split", "balance")
 """In the order in which they run."""
 
 
@@ -27,6 +28,17 @@ class DeskData(Reading):
 
     def as_data_config(self) -> DataConfig:
         return DataConfig(**self.model_dump())
+
+
+class Review(Section):
+    """Carries out what a person decided about rows with `tunesmith data review`: drops and relabels them."""
+
+    decisions: str
+    """The file of decisions."""
+
+    stale: Literal["refuse", "skip"] = "refuse"
+    """A decision on a row that is not there, or is another by now: `refuse` stops, `skip` counts it and leaves it
+    out."""
 
 
 class Clean(Section):
@@ -199,6 +211,21 @@ class Split(Section):
         return self
 
 
+class Balance(Section):
+    """Training rows whose labels do not depend on a group of people: against a bias that `data audit` found."""
+
+    how: Literal["reweigh", "sample", "counterfactual"] = "reweigh"
+    """`reweigh` writes a weight into each row (column sample_weight, which training reads); `sample` drops rows of
+    groups that have a label too often, and repeats rows of those that have it too seldom; `counterfactual` adds each
+    row that has words of a group again, with the words of every other group in their place."""
+
+    group: str
+    """A dimension of word lists (gender, first_name, name_origin, nationality, or one of `lists`), else a column."""
+
+    lists: str | None = None
+    """A YAML file of word lists: dimension -> group -> words; beside those that come with the package."""
+
+
 class Desk(Section):
     """A recipe of the data desk: rows, and the steps that they go through."""
 
@@ -214,6 +241,9 @@ class Desk(Section):
     data: DeskData = DeskData()
     """Where the rows come from."""
 
+    review: Review | None = None
+    """Decisions on rows. Absent: none."""
+
     clean: Clean | None = None
     """Mend texts, drop rows that teach nothing. Absent: not done; empty: as by default."""
 
@@ -225,6 +255,9 @@ class Desk(Section):
 
     split: Split | None = None
     """Train, validation and test. Absent: as the files say; empty: as by default."""
+
+    balance: Balance | None = None
+    """Training rows made even. Absent: not done."""
 
     @field_validator(*STEPS, mode="before")
     @classmethod

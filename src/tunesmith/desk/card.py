@@ -29,7 +29,7 @@ def as_text(facts: Mapping[str, Any], examples: Examples) -> str:
             f"{step['step']}: {step['in']:,} rows in, {step['out']:,} out, {step['rows_changed']:,} changed"
         )
         lines += [f"  {count:>9,} moved   to {split}" for split, count in step["moved"].items()]
-        for what in ("changed", "dropped"):
+        for what in ("changed", "added", "dropped"):
             for rule, count in step[what].items():
                 lines.append(f"  {count:>9,} {what:7} {rule}")
                 lines += [f"            {line}" for line in _shown(examples[step["step"]][rule][:1])]
@@ -69,7 +69,11 @@ def as_markdown(manifest: Mapping[str, Any], examples: Examples) -> str:
             f"{step['in']:,} rows in, {step['out']:,} out, {step['rows_changed']:,} changed{moved}.",
             "",
         ]
-        rules = [(what, rule, count) for what in ("changed", "dropped") for rule, count in step[what].items()]
+        rules = [
+            (what, rule, count)
+            for what in ("changed", "added", "dropped")
+            for rule, count in step[what].items()
+        ]
         if rules:
             lines += ["| rule | rows | | an example |", "|---|---:|---|---|"]
         for what, rule, count in rules:

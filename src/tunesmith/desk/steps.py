@@ -22,13 +22,15 @@ class Outcome:
     """What became of a row. rules: those that acted, in their order; of a dropped row the last one is the reason.
 
     values: None where it is dropped; the row's own where it only moves. message: for a person: what was found there.
-    split: where it moves to.
+    split: where it moves to. more: rows that are added after it, by the last of the rules; they keep its number and
+    place, so that only the last step of a recipe adds any.
     """
 
     values: Values | None
     rules: tuple[str, ...]
     message: str = ""
     split: Split | None = None
+    more: tuple[Values, ...] = ()
 
 
 class RowStep(Protocol):
