@@ -1,6 +1,6 @@
 """The crash campaign: random kills, every crash point of the checkpoint writes, random corruptions.
 
-python tools/crash.py [--method preference] --kills 25 --corruptions 500 [--record benchmarks/results]
+python tools/crash.py [--method preference|ppo|grpo] --kills 25 --corruptions 500 [--record benchmarks/results]
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--method", choices=harness.METHODS, default="sft")
     parser.add_argument("--kills", type=int, default=25, help="runs that are killed at random")
+    parser.add_argument(
+        "--points", type=int, help="die at this many storage operations of a run; all by default"
+    )
     parser.add_argument("--corruptions", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", type=Path, help="folder for a dated JSON of the results")
@@ -38,7 +41,7 @@ def main() -> None:
         kills = harness.random_kills(folder, given.method, expected, seconds, given.kills, given.seed)
         results = {"random kills": kills}
         print(results, flush=True)
-        results["crash points"] = harness.crash_points(folder, given.method, expected)
+        results["crash points"] = harness.crash_points(folder, given.method, expected, given.points)
         results["corruptions"] = harness.corruptions(folder / "whole", given.corruptions, given.seed)
     facts = {"date": date.today().isoformat(), "machine": describe_machine(), "method": given.method}
     facts |= {"seed": given.seed}

@@ -63,6 +63,11 @@ def test_every_open_field_gets_a_value_and_every_field_a_reason() -> None:
     assert still_open == STAYS_OPEN | {"method.lora.alpha", "method.loha.alpha"}
 
 
+def test_a_reason_says_what_the_chosen_method_means_by_the_key() -> None:
+    run = parse_run("method: {type: policy, rewards: [{kind: length}]}")
+    assert resolve(run, FACTS)[1]["method.temperature"].startswith("default: Of sampling")
+
+
 def test_the_embedded_model_on_1500_rows() -> None:
     run, reasons = resolve(Run(), FACTS)
     chosen = {

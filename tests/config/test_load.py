@@ -8,7 +8,7 @@ import pytest
 
 from tunesmith.config.fields import allowed, keys
 from tunesmith.config.load import is_override, load_run, parse_run
-from tunesmith.config.peers import NOTES, PEERS
+from tunesmith.config.peers import ALGORITHMS, LOSSES, NOTES, PEERS, method_called
 from tunesmith.config.run import Run
 from tunesmith.errors import ConfigError
 
@@ -123,6 +123,40 @@ def test_unknown_keys_get_a_suggestion(text: str, hint: str) -> None:
 def test_other_tools_names_lead_to_keys_that_exist() -> None:
     assert set(PEERS.values()) <= set(keys())
     assert set(NOTES) <= set(PEERS)
+
+
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("type: dpo", "write type: preference with loss: sigmoid"),
+        ("type: ORPO", "write type: preference with loss: orpo"),
+        ("type: kto", "write type: unpaired with loss: kto"),
+        ("type: lipo", "write type: ranking with loss: lipo_lambda"),
+        ("type: grpo", "write type: policy with algorithm: grpo"),
+        ("type: dr-grpo", "write type: policy with algorithm: dr_grpo"),
+        ("{type: policy, algorithm: reinforce++}", "write type: policy with algorithm: reinforce_pp"),
+        ("{type: preference, loss: dpo}", "write type: preference with loss: sigmoid"),
+        ("{type: preference, loss: kto}", "write type: unpaired with loss: kto"),
+        ("type: rm", "write type: reward"),
+        ("type: lora", "write type: sft with tuning: lora"),
+    ],
+)
+def test_methods_by_the_names_of_papers_lead_to_how_they_are_written(text: str, fix: str) -> None:
+    assert fix in refused(f"method:\n  {text}\n" if "{" not in text else f"method: {text}\n")
+
+
+def test_every_loss_and_algorithm_is_known_by_its_name_and_written_as_the_hint_says() -> None:
+    choices = set()
+    for kind in ("preference", "unpaired", "ranking", "reward"):
+        node = keys()["method.loss"].under(kind).node
+        choices |= {(kind, name) for option in node.get("anyOf", [node]) for name in option.get("enum", [])}
+    for kind, loss in choices:
+        assert parse_run(f"method: {{type: {kind}, loss: {loss}}}").method.type == kind
+        assert loss == "regression" or method_called(loss).endswith(f"with loss: {loss}")
+    assert set(LOSSES.values()) <= choices
+    algorithms = keys()["method.algorithm"].node["enum"]
+    assert set(ALGORITHMS.values()) == set(algorithms)
+    assert all(method_called(name) == f"type: policy with algorithm: {name}" for name in algorithms)
 
 
 def test_all_problems_are_told_at_once_with_their_lines() -> None:

@@ -1,12 +1,13 @@
 """Kill a real training process and look at what is left.
 
 A fork server: this process has imported torch but computed nothing, so that a child starts in milliseconds. A
-child trains a tiny bfloat16 model with evaluations, best step and checkpoints, through the real engine, by one of
-`METHODS`.
+child trains a tiny model with evaluations, best step and checkpoints, by one of `METHODS`: on rows of its own through
+the real engine, or on its own answers as a whole run (`jobs`).
 """
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -14,14 +15,18 @@ import random
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tests import fakes
+from tests.crash import jobs
+from tunesmith.config.fields import keys
 from tunesmith.config.judged import PreferenceConfig
 from tunesmith.config.methods import SftConfig
 from tunesmith.config.run import EarlyStopping, TrainConfig
@@ -79,19 +84,15 @@ def preference(folder: Path) -> Work:
     return Work(model, Preference(config), rows["train"], lambda: judge.mean_loss(rows["test"]))
 
 
-METHODS: dict[str, Callable[[Path], Work]] = {"sft": sft, "preference": preference}
-"""Each gives the model as the run starts, and what it trains on."""
-
-
 def _model(**more: Any) -> Model:
     return Model(fakes.module("llama", dtype=torch.bfloat16, **more), "layout", 2)
 
 
-def train(folder: Path, method: str) -> None:
-    """Start or resume the run in `folder`, to its end."""
+def by_rows(make: Callable[[Path], Work], folder: Path) -> None:
+    """Start or resume the training in `folder`, to its end. make: the model as it starts, and what it trains on."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    work = METHODS[method](folder)
+    work = make(folder)
     config = TrainConfig(
         learning_rate=1e-2,
         warmup_fraction=0.1,
@@ -122,7 +123,7 @@ def train(folder: Path, method: str) -> None:
     ).run()
 
 
-def fingerprint(folder: Path) -> str:
+def of_checkpoint(folder: Path) -> str:
     """Hash of everything the newest checkpoint holds, bit for bit, but the seconds it took; and of the reference."""
     latest = Checkpoints(folder / "checkpoints", keep=2).load_latest()
     assert latest is not None
@@ -138,6 +139,26 @@ def fingerprint(folder: Path) -> str:
             digest.update(f"{group}/{name}".encode())
             digest.update(snapshot.groups[group][name].reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Method:
+    """train: start or resume the run in a folder, to its end. fingerprint: what must not depend on interruptions.
+    moment: what a run that was killed was doing."""
+
+    train: Callable[[Path], None]
+    fingerprint: Callable[[Path], str]
+    moment: Callable[[Path], str] | None = None
+
+
+METHODS: dict[str, Method] = {
+    "sft": Method(partial(by_rows, sft), of_checkpoint),
+    "preference": Method(partial(by_rows, preference), of_checkpoint),
+    **{
+        name: Method(partial(jobs.train, algorithm=name), jobs.fingerprint, jobs.moment)
+        for name in ("ppo", "grpo")
+    },
+}
 
 
 def in_child(work: Callable[[], None], kill_after: float | None = None) -> int:
@@ -158,27 +179,29 @@ def in_child(work: Callable[[], None], kill_after: float | None = None) -> int:
 
 def whole(folder: Path, method: str) -> tuple[str, float]:
     """(fingerprint, seconds) of an uninterrupted run."""
+    keys()  # what every child would work out anew, without a thread
+    gc.freeze()
     started = time.monotonic()
-    assert in_child(lambda: train(folder, method)) == 0
-    return fingerprint(folder), time.monotonic() - started
+    assert in_child(lambda: METHODS[method].train(folder)) == 0
+    return METHODS[method].fingerprint(folder), time.monotonic() - started
 
 
 def random_kills(
     folder: Path, method: str, expected: str, seconds: float, runs: int, seed: int
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Runs that are killed one to three times at random moments and then finished; all must end as `expected`."""
-    rng = random.Random(seed)
-    kills = 0
+    rng, of = random.Random(seed), METHODS[method]
+    moments: Counter[str] = Counter()
     for run in range(runs):
         home = folder / f"kill-{run}"
         for _ in range(rng.randint(1, 3)):
-            kills += (
-                in_child(lambda home=home: train(home, method), rng.uniform(0, seconds)) == -signal.SIGKILL
-            )
-        assert in_child(lambda home=home: train(home, method)) == 0
-        assert fingerprint(home) == expected, f"run {run} of seed {seed} ended otherwise"
+            if in_child(partial(of.train, home), rng.uniform(0, seconds)) == -signal.SIGKILL:
+                moments[of.moment(home) if of.moment is not None else "at any moment"] += 1
+        assert in_child(partial(of.train, home)) == 0
+        assert of.fingerprint(home) == expected, f"run {run} of seed {seed} ended otherwise"
         shutil.rmtree(home)
-    return {"runs": runs, "kills": kills, "identical": runs}
+    found = {"runs": runs, "kills": moments.total(), "identical": runs}
+    return found if of.moment is None else {**found, "killed while": dict(moments.most_common())}
 
 
 class Die:
@@ -204,7 +227,7 @@ class Die:
                 if name.startswith("write"):
                     real(path, *args)
                     os.truncate(path, path.stat().st_size // 2)
-                elif name == "rmtree":
+                elif name == "rmtree" and path.exists():
                     for file in sorted(path.iterdir())[: len(list(path.iterdir())) // 2]:
                         file.unlink()
                 os._exit(CRASHED)
@@ -217,7 +240,7 @@ class Die:
 
 def crash_points(folder: Path, method: str, expected: str, last: int | None = None) -> dict[str, int]:
     """Die at every storage operation of a run (or the first `last`); each must finish as `expected` afterwards."""
-    total = at = 0
+    total, at, of = 0, 0, METHODS[method]
     while last is None or at < last:
         at += 1
         for when in ("before", "half", "after"):
@@ -225,14 +248,14 @@ def crash_points(folder: Path, method: str, expected: str, last: int | None = No
 
             def doomed(home: Path = home, at: int = at, when: str = when) -> None:
                 Die(at, when).install()
-                train(home, method)
+                of.train(home)
 
             status = in_child(doomed)
             if status == 0:  # the run has fewer operations
                 return {"points": total, "identical": total}
             assert status == CRASHED
-            assert in_child(lambda home=home: train(home, method)) == 0
-            assert fingerprint(home) == expected, f"died {when} operation {at}: ended otherwise"
+            assert in_child(partial(of.train, home)) == 0
+            assert of.fingerprint(home) == expected, f"died {when} operation {at}: ended otherwise"
             shutil.rmtree(home)
             total += 1
     return {"points": total, "identical": total}

@@ -6,11 +6,13 @@ import json
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from tunesmith.errors import DataError
 from tunesmith.evaluate.baselines import BASELINES, TITLES, lexicon, majority, mean, ridge, tfidf
+from tunesmith.evaluate.judged import linear_reward
 from tunesmith.evaluate.tasks import SHOWN
 from tunesmith.scoring import TASKS, known_classes, score
 from tunesmith.types import Completion, Example, Message, RowRef
@@ -157,6 +159,25 @@ def test_bradley_terry_is_fitted_on_both_signs_of_every_pair() -> None:
     wanted = vectorizer.transform(["good", "bad", "worse one"]) @ model.coef_[0]
     (found,) = map(json.loads, BASELINES["judged"][2].answer(train, test))
     assert found == pytest.approx(wanted, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "scores", [[[2, 1, 0], [0, 1]], [[1], [0], [1], [0], [0]], [[5], [1], [4], [2.5], [2]]], ids=str
+)
+def test_a_linear_reward_is_the_same_of_vectors_that_are_sparse_and_that_are_not(scores) -> None:
+    rng = np.random.default_rng(0)
+    x, new = rng.normal(size=(5, 3)), rng.normal(size=(4, 3))
+    rows = [np.array(of_row, float) for of_row in scores]
+    found = linear_reward(x, rows)(new)
+    assert linear_reward(csr_matrix(x), rows)(csr_matrix(new)) == pytest.approx(found, abs=1e-3)
+    flat = np.concatenate(rows)
+    if len(rows) == 2:
+        apart = np.array([x[i] - x[j] for i, j in [(0, 1), (0, 2), (1, 2), (4, 3)]])
+        weight = np.linalg.lstsq(new, found)[0]
+        gradient = weight - 2 * apart.T @ (1 / (1 + np.exp(apart @ weight)))  # of the penalised likelihood
+        assert gradient == pytest.approx(np.zeros(3), abs=1e-2)
+    else:
+        assert np.corrcoef(linear_reward(x, rows)(x), flat)[0, 1] > 0.5
 
 
 def test_single_completions_are_rated_by_their_words() -> None:

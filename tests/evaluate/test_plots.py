@@ -39,7 +39,7 @@ def test_names_are_no_markup() -> None:
 def test_one_point_and_values_that_are_not_finite() -> None:
     assert "<svg" in curve("x", {"a": [(5, 1.0)]}, 5)
     captions = [caption for caption, _ in figures(full_report())]
-    assert captions == ["Loss (nats per token)", "On validation rows", "Learning rate", "Gradient norm"]
+    assert captions == ["Loss", "On validation rows", "Learning rate", "Gradient norm"]
     assert figures(bare_report()) == []
 
 
@@ -58,6 +58,22 @@ def test_a_reliability_plot_has_a_bar_and_a_dot_for_each_bin() -> None:
     assert len([part for part in dots.iter() if part.tag.endswith("path")]) == 3
     assert "var(--series-1)" in svg
     assert "#0a0b0c" not in svg
+
+
+def test_the_loss_is_called_what_it_is_and_rollouts_are_told_apart_from_steps() -> None:
+    points = [(0, 0.25), (4, 0.5)]
+    curves = Curves(
+        loss="Policy loss",
+        train_loss=points,
+        rollouts={"kl": points, "reward": points, "reward.kind": points},
+    )
+    found = dict(figures(bare_report().model_copy(update={"curves": curves})))
+    assert list(found) == [
+        "Policy loss",
+        "KL divergence of an answer from the start (nats), rollouts",
+        "Reward, rollouts",
+        "Reward.kind, rollouts",
+    ]
 
 
 def test_what_training_steps_measured_is_drawn_chosen_beside_rejected() -> None:

@@ -13,6 +13,7 @@ from tunesmith.evaluate.words import (
     describe_fit,
     describe_forgetting,
     describe_length,
+    describe_rewards,
     verdict,
 )
 
@@ -86,6 +87,24 @@ def test_without_training_losses_the_cause_is_left_open() -> None:
 )
 def test_other_courses(val: list[tuple[int, float]], words: str) -> None:
     assert words in describe_fit(TRAIN, val, val[-1][0])
+
+
+@pytest.mark.parametrize(
+    ("curve", "words"),
+    [
+        (
+            [(0, 0.2), (10, 0.3), (20, 0.7)],
+            "rose from 0.2 to 0.7 at the last measured step, 20: more steps may help",
+        ),
+        (
+            [(0, 0.2), (10, 0.7), (20, 0.6)],
+            "rose from 0.2 to 0.7 at step 10, and was 0.6 at the last measured step",
+        ),
+        ([(0, -0.2), (10, -0.3)], "never rose above its first value (-0.2 at step 0)"),
+    ],
+)
+def test_rewards_are_told_as_such(curve: list[tuple[int, float]], words: str) -> None:
+    assert words in describe_rewards(curve)
 
 
 def test_a_best_step_by_another_metric_is_said() -> None:

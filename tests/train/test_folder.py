@@ -28,3 +28,13 @@ def test_a_text_stays_a_text(tmp_path):
     folder = RunFolder(tmp_path)
     folder.emit("note", text="NaN")
     assert folder.read_events("note")[0]["text"] == "NaN"
+
+
+def test_an_event_that_a_crash_cut_off_takes_no_other_with_it(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.emit("step", step=1)
+    with folder.events.open("a") as file:
+        file.write('{"kind": "step", "st')
+    folder.emit("step", step=2)
+    folder.emit("step", step=3)
+    assert [event["step"] for event in folder.read_events("step")] == [1, 2, 3]

@@ -162,6 +162,46 @@ def test_a_reward_model_scores_as_people_do(
     assert {len(row["scores"]) for row in written} == {count}
 
 
+def test_the_report_shows_answers_before_and_after_and_whose_are_rewarded_more(
+    base: Path, tmp_path: Path
+) -> None:
+    rewards = [{"kind": "length", "unit": "characters"}, {"kind": "regex", "pattern": GOOD, "weight": 100.0}]
+    tree = recipe("preference", "preference", base, tmp_path, evaluate={"rewards": rewards})
+    result = run(tree)
+    report, opened = result.report, load(result.folder, threads=1)
+    assert len(report.written.samples) == 5
+    asked = {r["prompt"]: r["chosen"] for r in pairs(24, seed=7)}
+    written = opened.predict([s.prompt for s in report.written.samples], max_new_tokens=8)
+    assert [s.tuned for s in report.written.samples] == list(written)
+    assert [s.reference for s in report.written.samples] == [asked[s.prompt] for s in report.written.samples]
+    assert any(s.base != s.tuned for s in report.written.samples)
+    everything = {s: load(path, threads=1) for s, path in (("base", base), ("tuned", result.folder))}
+    said = {s: list(model.predict(list(asked), max_new_tokens=8)) for s, model in everything.items()}
+    worth = {s: [len(a) + 100 * (GOOD in a) for a in answers] for s, answers in said.items()}
+    won = np.mean([t > b for b, t in zip(worth["base"], worth["tuned"], strict=True)])
+    assert f"rewarded more than the base in {100 * won:.0f} % of 24 prompts" in report.wins
+    for name in ("report.md", "report.html"):
+        page = (result.folder / "report" / name).read_text()
+        assert report.wins in page
+        assert "nswers before and after" in page
+
+
+def test_without_rewards_there_is_no_win_rate_and_the_report_says_why(base: Path, tmp_path: Path) -> None:
+    result = run(recipe("unpaired", "unpaired", base, tmp_path, train={"max_steps": 2}))
+    assert result.report.wins == ""
+    assert "evaluate.rewards" in result.report.absent["wins"]
+    notes = {s.reference.split()[0]: s.note for s in result.report.written.samples}
+    assert notes.items() <= {GOOD: "people gave the reference 1", BAD: "people gave the reference 0"}.items()
+
+
+def test_what_cannot_reward_answers_is_told_before_training(base: Path, tmp_path: Path) -> None:
+    rewards = [{"kind": "model", "path": str(base)}]
+    with pytest.raises(ConfigError, match="is no reward model"):
+        run(recipe("preference", "preference", base, tmp_path, evaluate={"rewards": rewards}))
+    with pytest.raises(ValueError, match=r"evaluate\.rewards has no meaning with method\.type sft"):
+        Run.model_validate({"evaluate": {"rewards": [{"kind": "length"}]}})
+
+
 def test_a_reward_of_a_decoder_loads_with_stock_transformers(base: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 

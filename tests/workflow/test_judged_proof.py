@@ -90,7 +90,10 @@ def test_what_steps_measured_reaches_the_report_with_its_warning(tmp_path: Path)
         folder.emit("step", step=step, loss=0.7, learning_rate=1e-5, grad_norm=1.0, metrics=measured)
     state = SimpleNamespace(progress=SimpleNamespace(step=20, best_step=None))
     report = empty_report()
-    _add_curves(report, folder, cast(Prepared, None), cast(Built, SimpleNamespace(state=state)))
+    run = Run.model_validate({"method": {"type": "preference"}})
+    prepared = cast(Prepared, SimpleNamespace(run=run))
+    _add_curves(report, folder, prepared, cast(Built, SimpleNamespace(state=state)))
+    assert report.curves.loss == "Loss (sigmoid)"
     found = report.curves.train_metrics
     assert list(found) == ["chosen_logp", "rejected_logp", "accuracy"]
     assert found["rejected_logp"][4] == (5, -55.0)

@@ -70,6 +70,12 @@ def run(tree: dict[str, Any], **how: Any) -> Any:
     return tunesmith.train(Run.model_validate(tree), **how)
 
 
+def told_of_rollouts(folder: Path) -> list[Any]:
+    """What each rollout measured, and of which it says so."""
+    names = ("rollout", "step", "asked", "answers", "tokens", "numbers")
+    return [[event[name] for name in names] for event in RunFolder(folder).curve("rollout")]
+
+
 def metric(result: Any, system: str, name: str = "reward") -> float:
     return float(next(s for s in result.report.systems if s.name == system).metrics[name].value)
 
@@ -88,8 +94,14 @@ def test_it_learns_what_is_rewarded(algorithm: str, tmp_path: Path) -> None:
     assert "win rate" in result.report.wins
     assert result.report.wins in (result.folder / "report" / "report.md").read_text()
     assert result.report.wins in (result.folder / "report" / "report.html").read_text()
+    assert len(result.report.written.samples) == 5
+    assert all("(reward " in s.base and "(reward " in s.tuned for s in result.report.written.samples)
+    curves = result.report.curves
+    assert len(curves.rollouts["reward"]) == 8
+    assert curves.validation_loss == []  # minus the reward, which is drawn by itself
     rollouts = RunFolder(result.folder).curve("rollout")
-    assert len(rollouts) == 8
+    each = 4 if algorithm == "ppo" else 1
+    assert [(r["rollout"], r["step"]) for r in rollouts] == [(i, i * each) for i in range(8)]
     assert rollouts[-1]["numbers"]["reward"] > rollouts[0]["numbers"]["reward"]
     assert rollouts[0]["numbers"]["kl"] == pytest.approx(0.0, abs=1e-6)
     assert rollouts[-1]["numbers"]["kl"] != 0.0
@@ -125,6 +137,7 @@ def test_a_run_that_died_while_it_wrote_answers_goes_on(base: Path, tmp_path: Pa
         run(tree | {"output": str(tmp_path / "cut")}, sink=at("rollout", crash, rollout=1))
     resume(tmp_path / "cut" / "tiny")
     assert_same(ending(tmp_path / "cut" / "tiny"), ending(whole.folder))
+    assert told_of_rollouts(tmp_path / "cut" / "tiny") == told_of_rollouts(whole.folder)
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
@@ -208,6 +221,17 @@ def test_the_run_ends_where_the_policy_went_too_far(base: Path, tmp_path: Path) 
     events = [e["text"] for e in RunFolder(result.folder).read_events("note")]
     assert any("stop_at" in text for text in events)
     assert len(RunFolder(result.folder).curve("step")) < 30
+
+
+def test_a_run_that_died_once_it_had_gone_too_far_goes_no_further(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    train = {"max_steps": 30, "learning_rate": 3e-2}
+    tree = recipe(base, tmp_path / "rows", method={"kl": {"stop_at": 0.05, "weight": 0.0}}, train=train)
+    whole = run(tree | {"output": str(tmp_path / "whole")})
+    with pytest.raises(Crash):
+        run(tree | {"output": str(tmp_path / "cut")}, sink=at("phase", crash, name="save"))
+    resume(tmp_path / "cut" / "tiny")
+    assert_same(ending(tmp_path / "cut" / "tiny"), ending(whole.folder))
 
 
 def test_start_weights_come_back_and_go_again() -> None:

@@ -70,7 +70,19 @@ def ending(folder: Path, asks: bool = True) -> dict[str, Any]:
     assert not problems
     snapshot.state["progress"].pop("elapsed")
     report = json.loads((folder / "report" / "metrics.json").read_text())
-    kept = ("systems", "comparisons", "flips", "good", "bad", "suspects", "fit", "classes")
+    kept = (
+        "systems",
+        "comparisons",
+        "flips",
+        "good",
+        "bad",
+        "suspects",
+        "fit",
+        "classes",
+        "reasons",
+        "written",
+        "wins",
+    )
     return {
         "step": step,
         "state": snapshot.state,
@@ -143,6 +155,27 @@ def test_a_run_that_died_goes_on_from_its_last_checkpoint(sink, base, labels, un
         run(recipe(base, labels, tmp_path), sink=sink)
     resume(tmp_path / "tiny")
     assert_same(ending(tmp_path / "tiny"), uninterrupted["full"])
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    "write", ["train.storage.rename", "workflow.finish.write_card", "evaluate.report.to_html"]
+)
+def test_a_file_that_was_being_written_is_not_taken_for_a_whole_one(
+    write, base, labels, uninterrupted, tmp_path, monkeypatch
+):
+    """The run dies while it writes config.yaml, the model's card or the report: it has not begun, or not finished."""
+    tree, folder = recipe(base, labels, tmp_path), RunFolder(tmp_path / "tiny")
+    with monkeypatch.context() as patch:
+        patch.setattr(f"tunesmith.{write}", lambda *given: crash())
+        with pytest.raises(Crash):
+            run(tree)
+    assert folder.is_started() == (write != "train.storage.rename")
+    assert not folder.is_finished()
+    run(tree, resume=True)
+    assert_same(ending(folder.path), uninterrupted["full"])
+    assert all((folder.report / name).is_file() for name in ("report.html", "report.md"))
+    assert (folder.model / "README.md").is_file()
 
 
 @pytest.mark.usefixtures("quick")

@@ -27,6 +27,17 @@ def split_arguments(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
     return (Path(recipes[0]) if recipes else None), overrides
 
 
+def files_and_settings(arguments: Sequence[str], example: str) -> tuple[list[str], list[str]]:
+    """Files, of which there must be one, and `key=value` settings; they may stand in any order."""
+    from tunesmith.config.load import is_override
+
+    overrides = [a for a in arguments if is_override(a) and not Path(a).exists()]
+    files = [a for a in arguments if a not in overrides]
+    if not files:
+        raise ConfigError("no file is named", "files of rows", example)
+    return files, overrides
+
+
 def run_from(arguments: Sequence[str], options: dict[str, tuple[str, Any]]) -> Run:
     """options: dotted key -> (option's name, its value); an option that was not given has None or nothing."""
     from tunesmith.config.load import load_run

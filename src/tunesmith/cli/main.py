@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tunesmith.cli import compare, config, evaluate, export, predict, quickstart, resume, runs, train
+from tunesmith.cli import compare, config, data, evaluate, export, predict, quickstart, resume, runs, train
 from tunesmith.errors import TunesmithError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(quickstart.quickstart)
+app.add_typer(data.app, name="data")
 app.command()(train.train)
 app.command()(resume.resume)
 app.command()(evaluate.evaluate)

@@ -19,6 +19,12 @@ RecipeAndOverrides: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
+FilesAndSettings: TypeAlias = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE... [KEY=VALUE]...", help="Files of rows, and settings, such as data.columns.text=body."
+    ),
+]
 Overrides: TypeAlias = Annotated[
     list[str] | None,
     typer.Argument(

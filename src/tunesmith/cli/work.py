@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tunesmith.cli.output import Result
+    from tunesmith.config.desk import Desk
     from tunesmith.config.run import Run
+    from tunesmith.desk.inspect import Inspection
     from tunesmith.types import EventSink
 
 
@@ -96,3 +98,9 @@ def export(source: Path, target: Path, merged: bool) -> Result:
     from tunesmith.workflow.export import export as work
 
     return work(source, target, merged)
+
+
+def inspect(desk: Desk, model: str, *, cost: bool, sink: EventSink) -> Inspection:
+    from tunesmith.workflow.inspect import inspect as work
+
+    return work(desk, model, sink, cost=cost)

@@ -35,7 +35,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith.config.fields import keys
+from tunesmith.config.fields import Key, keys
 from tunesmith.config.judged import Judged
 from tunesmith.config.policy import PolicyConfig
 from tunesmith.config.run import Run
@@ -122,7 +122,10 @@ def resolve(run: Run, facts: Facts) -> tuple[Run, dict[str, str]]:
     if isinstance(run.method, PolicyConfig):
         reasons |= {path: f"{NOT_USED}: answers are sampled" for path in ONLY_ANSWERS[1:]}
     if isinstance(run.method, Judged):
-        reasons |= {path: f"{NOT_USED}: answers are judged, not written" for path in ONLY_ANSWERS}
+        unused = ("train.eval_generate", "evaluate.few_shot", "evaluate.label_scoring")
+        reasons |= {
+            path: f"{NOT_USED}: answers are judged, and some are written for the report" for path in unused
+        }
     return Run.model_validate(tree), reasons
 
 
@@ -137,19 +140,19 @@ def given(run: Run) -> dict[str, str]:
             if isinstance(value, Section):
                 visit(value, f"{prefix}{name}.")
             else:
-                reasons[prefix + name] = _origin(prefix + name, value, name in section.model_fields_set)
+                key = keys()[prefix + name].under(run.method.type)
+                reasons[key.path] = _origin(key, value, name in section.model_fields_set)
 
     visit(run, "")
     return reasons
 
 
-def _origin(path: str, value: Any, said: bool) -> str:
-    description = keys()[path].description
-    if value in (None, "auto") and path in DECIDED_LATER:
-        return DECIDED_LATER[path]
-    if value is None and "Null: " in description:
-        return "null: " + _sentence(description.partition("Null: ")[2])
-    return SET if said else "default: " + _sentence(description)
+def _origin(key: Key, value: Any, said: bool) -> str:
+    if value in (None, "auto") and key.path in DECIDED_LATER:
+        return DECIDED_LATER[key.path]
+    if value is None and "Null: " in key.description:
+        return "null: " + _sentence(key.description.partition("Null: ")[2])
+    return SET if said else "default: " + _sentence(key.description)
 
 
 def _sentence(text: str) -> str:

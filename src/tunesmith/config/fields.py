@@ -89,17 +89,17 @@ def _tag(section: type[Section]) -> str:
 
 
 @cache
-def keys() -> dict[str, Key]:
-    """Dotted path -> key, for the whole recipe, sections included."""
-    return {key.path: key for key in _walk((Run,), "")}
+def keys(root: type[Section] = Run) -> dict[str, Key]:
+    """Dotted path -> key, for the whole recipe, sections included. root: what the recipe is of."""
+    return {key.path: key for key in _walk((root,), "")}
 
 
-def inside(section: str, kind: str | None = None) -> dict[str, Key]:
+def inside(section: str, kind: str | None = None, root: type[Section] = Run) -> dict[str, Key]:
     """The keys directly inside a section ('' is the top level), by their own name; kind: only those of this `type`."""
     prefix = f"{section}." if section else ""
     return {
         key.name: key
-        for path, key in keys().items()
+        for path, key in keys(root).items()
         if path.startswith(prefix)
         and "." not in path[len(prefix) :]
         and (kind is None or not key.types or kind in key.types)

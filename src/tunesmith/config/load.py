@@ -11,11 +11,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from tunesmith.config.desk import Desk
 from tunesmith.config.document import (
     Document,
     PathTuple,
@@ -25,15 +26,20 @@ from tunesmith.config.document import (
     read_document,
 )
 from tunesmith.config.fields import Key, allowed, inside, keys
-from tunesmith.config.peers import NOTES, PEERS
+from tunesmith.config.peers import NOTES, PEERS, method_called
 from tunesmith.config.run import Run
+from tunesmith.config.section import Section
 from tunesmith.errors import ConfigError
 
+S = TypeVar("S", bound=Section)
 MAX_SHOWN = 8
 """Problems printed at once: one screen."""
 
 MAIN_KEY = {"data": "train", "model": "base", "method": "type", "train": "epochs"}
 """What a single value most likely means where a section belongs."""
+
+METHOD_KEYS = ("method.type", "method.loss", "method.algorithm")
+"""Which of several methods is meant: papers and other tools have one name for it."""
 
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.-]*=")
 
@@ -57,6 +63,7 @@ class Draft:
     """What was said, merged, and where each key was said."""
 
     document: Document
+    root: type[Section]
     origin: dict[PathTuple, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
@@ -100,23 +107,40 @@ def load_run(
     Raises ConfigError listing all problems, each with its place, what was got, what is allowed, what to do.
     """
     document = read_document(path) if path else Document("recipe")
-    return _checked(document, overrides, values or {})
+    return _checked(Run, document, overrides, values or {})
 
 
 def parse_run(text: str, name: str = "recipe") -> Run:
     """The same, from YAML text."""
-    return _checked(parse_document(text, name), (), {})
+    return _checked(Run, parse_document(text, name), (), {})
 
 
-def _checked(document: Document, overrides: Sequence[str], values: Mapping[str, tuple[Any, str]]) -> Run:
-    draft = Draft(document)
+def load_desk(
+    path: Path | None = None,
+    overrides: Sequence[str] = (),
+    values: Mapping[str, tuple[Any, str]] | None = None,
+) -> Desk:
+    """A recipe of the data desk, in the same way."""
+    document = read_document(path) if path else Document("recipe")
+    return _checked(Desk, document, overrides, values or {})
+
+
+def load_section(root: type[S], overrides: Sequence[str], values: Mapping[str, tuple[Any, str]]) -> S:
+    """The settings of a command that takes no recipe, in the same way."""
+    return _checked(root, Document("the settings"), overrides, values)
+
+
+def _checked(
+    root: type[S], document: Document, overrides: Sequence[str], values: Mapping[str, tuple[Any, str]]
+) -> S:
+    draft = Draft(document, root)
     for dotted, (value, origin) in values.items():
         draft.say(tuple(dotted.split(".")), value, origin)
     for override in overrides:
         _apply(override, draft)
     tree = _checked_tree(document.values, "", draft)
     try:
-        run = Run.model_validate(tree)
+        run = root.model_validate(tree)
     except ValidationError as error:
         draft.problems += [p for e in error.errors() if (p := _problem(e, draft))]
         raise _config_error(draft.problems, document.name) from None
@@ -131,10 +155,12 @@ def _apply(override: str, draft: Draft) -> None:
     if not equals or not name or not all(name.split(".")):
         draft.problems.append(Problem(origin, "not an override", "key=value, such as train.epochs=3"))
         return
-    key = keys().get(name)
+    key = keys(draft.root).get(name)
     if key and (key.sections or key.free_form) and text != "null":
         example = (
-            f"{name}.<name>=<value>" if key.free_form else f"{next(iter(inside(name).values())).path}=..."
+            f"{name}.<name>=<value>"
+            if key.free_form
+            else f"{next(iter(inside(name, root=draft.root).values())).path}=..."
         )
         draft.problems.append(Problem(origin, f"{name} is a section", "one of its keys", f"write {example}"))
         return
@@ -151,7 +177,7 @@ def _apply(override: str, draft: Draft) -> None:
 
 def _checked_tree(tree: dict[str, Any], section: str, draft: Draft) -> dict[str, Any]:
     """The tree without what is already reported, so that each problem is reported once."""
-    known, kept = inside(section), {}
+    known, kept = inside(section, root=draft.root), {}
     path = tuple(section.split(".")) if section else ()
     type_key = known.get("type")
     if (
@@ -186,14 +212,14 @@ def _kinds(node: dict[str, Any]) -> set[str]:
 
 
 def _not_a_section(key: Key, value: Any, path: PathTuple, draft: Draft) -> Problem:
-    names = ", ".join(inside(key.path))
+    names = ", ".join(inside(key.path, root=draft.root))
     main = MAIN_KEY.get(key.path)
     fix = f"write it one level deeper, as {key.path}.{main}" if main else ""
     return Problem(draft.where(path), f"got {describe(value)}", f"a section with keys among: {names}", fix)
 
 
 def _unknown(name: str, path: PathTuple, known: Mapping[str, Key], draft: Draft) -> Problem:
-    return Problem(draft.where(path), "no such key", "", suggest(name, path, known))
+    return Problem(draft.where(path), "no such key", "", suggest(name, path, known, draft.root))
 
 
 def _other_type(key: Key, kind: Any, path: PathTuple, draft: Draft) -> Problem:
@@ -204,13 +230,14 @@ def _other_type(key: Key, kind: Any, path: PathTuple, draft: Draft) -> Problem:
     )
 
 
-def suggest(name: str, path: PathTuple, known: Mapping[str, Key]) -> str:
+def suggest(name: str, path: PathTuple, known: Mapping[str, Key], root: type[Section] = Run) -> str:
     """What was meant: another tool's name, the same name elsewhere, a near name here or elsewhere."""
     dotted = ".".join(path)
-    by_leaf = {key.name: key.path for key in reversed(list(keys().values()))}
-    if name in keys() and "." in name:
+    by_leaf = {key.name: key.path for key in reversed(list(keys(root).values()))}
+    peers = PEERS if root is Run else {}
+    if name in keys(root) and "." in name:
         return f"write it nested: {name.replace('.', ': ')}"
-    if name in PEERS:
+    if name in peers:
         note = f" ({NOTES[name]})" if name in NOTES else ""
         return f"here it is called {PEERS[name]}{note}"
     if name in by_leaf:
@@ -218,7 +245,7 @@ def suggest(name: str, path: PathTuple, known: Mapping[str, Key]) -> str:
     section = dotted.rpartition(".")[0]
     near: list[tuple[Sequence[str], Callable[[str], str]]] = [
         (list(known), lambda match: f"{section}.{match}" if section else match),
-        (list(PEERS), lambda match: PEERS[match]),
+        (list(peers), lambda match: peers[match]),
         (list(by_leaf), lambda match: by_leaf[match]),
     ]
     for names, target in near:
@@ -231,7 +258,7 @@ def suggest(name: str, path: PathTuple, known: Mapping[str, Key]) -> str:
 
 
 def _problem(error: ErrorDetails, draft: Draft) -> Problem | None:
-    path = _without_choice(tuple(str(part) for part in error["loc"]))
+    path = _without_choice(tuple(str(part) for part in error["loc"]), draft)
     if error["type"] == "value_error":  # our own validators write the whole sentence
         said, _, fix = str(error["ctx"]["error"]).partition("; ")
         return Problem(draft.where(path), said, "", fix)
@@ -239,16 +266,16 @@ def _problem(error: ErrorDetails, draft: Draft) -> Problem | None:
     if error["type"] == "union_tag_invalid":
         path, value = (*path, "type"), value["type"]
     for end in range(len(path), 0, -1):
-        key = keys().get(".".join(path[:end]))
+        key = keys(draft.root).get(".".join(path[:end]))
         if key:
             kind = error["loc"][1] if len(error["loc"]) > 1 else ""
             return _wrong(key.under(kind), value, path, draft)
     return Problem(draft.where(path), error["msg"])
 
 
-def _without_choice(path: PathTuple) -> PathTuple:
+def _without_choice(path: PathTuple, draft: Draft) -> PathTuple:
     """pydantic puts the value of `type` into the place of an error: method.sft.supervise."""
-    section = keys().get(path[0]) if path else None
+    section = keys(draft.root).get(path[0]) if path else None
     return (path[0], *path[2:]) if section and len(section.sections) > 1 and len(path) > 1 else path
 
 
@@ -258,6 +285,8 @@ def _wrong(key: Key, value: Any, path: PathTuple, draft: Draft) -> Problem:
     if choices and isinstance(value, str):
         match = difflib.get_close_matches(value, choices, n=1)
         fix = f"did you mean '{match[0]}'?" if match else ""
+        if key.path in METHOD_KEYS and (known := method_called(value)):
+            fix = f"write {known}"
     elif "string" in _kinds(key.node) and isinstance(value, bool | int | float):
         fix = f'put it in quotes: {key.name}: "{describe(value)}"'
     elif value is None:

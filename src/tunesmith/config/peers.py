@@ -137,3 +137,81 @@ NOTES: dict[str, str] = {
     "sample_packing": "rows lie packed wherever the architecture allows it",
 }
 """Where ours differs in meaning, what to know when moving the value over."""
+
+LOSSES: dict[str, tuple[str, str]] = {
+    **{
+        name: ("preference", name)
+        for name in (
+            "sigmoid",
+            "hinge",
+            "ipo",
+            "robust",
+            "exo",
+            "apo_zero",
+            "apo_down",
+            "simpo",
+            "orpo",
+            "cpo",
+        )
+    },
+    "dpo": ("preference", "sigmoid"),
+    "cdpo": ("preference", "sigmoid"),
+    "slic": ("preference", "hinge"),
+    "slic_hf": ("preference", "hinge"),
+    "robust_dpo": ("preference", "robust"),
+    "apo": ("preference", "apo_zero"),
+    "kto": ("unpaired", "kto"),
+    "bco": ("unpaired", "bco"),
+    "plackett_luce": ("ranking", "plackett_luce"),
+    "best_vs_rest": ("ranking", "best_vs_rest"),
+    "lipo_lambda": ("ranking", "lipo_lambda"),
+    "lipo": ("ranking", "lipo_lambda"),
+    "rrhf": ("ranking", "rrhf"),
+    "bradley_terry": ("reward", "bradley_terry"),
+    "ordinal": ("reward", "ordinal"),
+}
+"""What papers and other tools call a method -> method.type and its method.loss."""
+
+ALGORITHMS: dict[str, str] = {
+    **{
+        name: name
+        for name in (
+            *("ppo", "grpo", "dr_grpo", "dapo", "gspo", "rloo"),
+            *("reinforce_pp", "online_dpo", "raft", "rwr"),
+        )
+    },
+    "drgrpo": "dr_grpo",
+    "reinforce++": "reinforce_pp",
+    "reinforce_plus_plus": "reinforce_pp",
+    "best_of_n": "raft",
+    "rejection_sampling": "raft",
+    "reward_weighted_regression": "rwr",
+}
+"""The same of method.type: policy -> its method.algorithm."""
+
+TYPES: dict[str, str] = {
+    "rm": "type: reward",
+    "reward_model": "type: reward",
+    "reward_modeling": "type: reward",
+    "reward_modelling": "type: reward",
+    "pt": "type: sft, for rows of plain text",
+    "cpt": "type: sft, for rows of plain text",
+    "pretrain": "type: sft, for rows of plain text",
+    "sequence_classification": "type: classify",
+    "text_classification": "type: classify",
+    "token_classification": "type: tag",
+    "lora": "type: sft with tuning: lora",
+    "full": "type: sft with tuning: full",
+    "rlhf": "type: policy, or type: preference for rows that people judged",
+}
+"""The same, where neither chooses."""
+
+
+def method_called(name: str) -> str:
+    """How a recipe writes the method that is called so; empty where none is."""
+    key = name.lower().replace("-", "_").replace(" ", "_")
+    if key in LOSSES:
+        return "type: {} with loss: {}".format(*LOSSES[key])
+    if key in ALGORITHMS:
+        return f"type: policy with algorithm: {ALGORITHMS[key]}"
+    return TYPES.get(key, "")

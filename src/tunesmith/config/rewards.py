@@ -273,11 +273,13 @@ def called(part: RewardPart) -> str:
 
 
 def _unique(parts: list[RewardPart]) -> list[RewardPart]:
-    name, times = Counter(called(part) for part in parts).most_common(1)[0]
-    if times > 1:
-        raise ValueError(f"{times} rewards are called '{name}'; give each a name of its own")
+    for name, times in Counter(called(part) for part in parts).items():
+        if times > 1:
+            raise ValueError(f"{times} rewards are called '{name}'; give each a name of its own")
     return parts
 
 
+AnyRewardParts = Annotated[list[RewardPart], AfterValidator(_unique)]
+"""Each with a name of its own; perhaps none."""
 RewardParts = Annotated[list[RewardPart], Field(min_length=1), AfterValidator(_unique)]
 """At least one part, each with a name of its own."""

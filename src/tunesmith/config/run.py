@@ -10,7 +10,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from tunesmith.config.judged import Judged
 from tunesmith.config.methods import Method, SftConfig
+from tunesmith.config.rewards import AnyRewardParts
 from tunesmith.config.section import Fraction, Positive, Section
 
 
@@ -21,15 +23,16 @@ def _listed(value: object) -> object:
 Files = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
 
 
-class DataConfig(Section):
-    """Where the rows come from and how they are read and split."""
+class Reading(Section):
+    """Where rows come from, and what their columns mean."""
 
     train: Files = []
     """Training rows, relative to the folder the command is started in; one may be given without a list. Each is a
     file (JSON Lines, a JSON array in .json, CSV, TSV, Parquet, Arrow; plain or .gz), a folder of such files or
     saved by Hugging Face `datasets`, `dataset_info.json#name` (or its folder) of LLaMA-Factory, or
-    `hub:owner/name`, a data set of the hub (`hub:owner/name@revision/folder`). `#split` names a split of a
-    folder or hub data set; without it `train`, `validation` and `test` take the split of their name.
+    `hub:owner/name`, a data set of the hub (`hub:owner/name@revision/folder`); or `logs/*.jsonl`, an archive (.zip,
+    .tar, .tar.gz) of such files, `sql:URL#SELECT …`, or `s3://bucket/folder`. `#split` names a split of a folder,
+    archive or hub data set; without it `train`, `validation` and `test` take the split of their name.
     `rows.jsonl*0.5` trains on a seeded half of the rows, `*2` on each row twice, `*1.5` on each row once and a
     half of them twice; rows are weighted after the splits are made."""
 
@@ -98,6 +101,10 @@ class DataConfig(Section):
     json_fields: list[str] = []
     """Columns that together are the answer of `prompt` rows, as one JSON object in this order; in place of a
     completion column. A column that a row lacks or leaves empty is left out of its object."""
+
+
+class DataConfig(Reading):
+    """Where the rows come from and how they are read and split."""
 
     instruction: str | None = None
     """Text put before every input of `prompt`, `label`, `labels` and `number` rows, in training and in prediction
@@ -328,6 +335,10 @@ class EvaluateConfig(Section):
     limit: Positive | None = None
     """Score at most this many test rows (a seeded choice)."""
 
+    rewards: AnyRewardParts = []
+    """Of preference, unpaired and ranking: what rewards the answers that base and tuned model write to the test
+    prompts, for a win rate; parts as of method.rewards (docs/rewards.md). Empty: no win rate."""
+
 
 class Run(Section):
     """A whole run, as a recipe describes it."""
@@ -355,3 +366,10 @@ class Run(Section):
 
     evaluate: EvaluateConfig = EvaluateConfig()
     """The proof."""
+
+    @model_validator(mode="after")
+    def _rewards_have_answers(self) -> Self:
+        if self.evaluate.rewards and not isinstance(self.method, Judged):
+            fix = "write method.rewards" if self.method.type == "policy" else "leave it out"
+            raise ValueError(f"evaluate.rewards has no meaning with method.type {self.method.type}; {fix}")
+        return self

@@ -10,10 +10,11 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tunesmith.errors import DataError
 from tunesmith.evaluate.report_model import Judged, Judgement, LengthGroup
-from tunesmith.evaluate.stats import DEFAULT, Settings, interval
+from tunesmith.evaluate.stats import DEFAULT, Floats, Settings, interval
 from tunesmith.evaluate.vectorizer import vectorizer_of
 from tunesmith.evaluate.words import describe_agreement, describe_length
 from tunesmith.scoring import Scores
@@ -44,12 +45,12 @@ def bag_of_words(train: Sequence[Example], test: Sequence[Example]) -> list[str]
     """
     if not any(e.completions for e in train):
         raise DataError("no judged training rows for the baselines", "at least one")
-    texts, scores = _texts(train), np.array([c.score for e in train for c in e.completions])
+    texts, scores = _texts(train), [np.array([c.score for c in e.completions]) for e in train]
     found = np.zeros(sum(len(e.completions) for e in test))
     vectorizer = vectorizer_of(texts)
     if vectorizer is not None and len(found):
-        linear = _fitted(vectorizer.fit_transform(texts), scores, train)
-        found = found if linear is None else linear(vectorizer.transform(_texts(test)))
+        linear = linear_reward(vectorizer.fit_transform(texts), scores)
+        found = linear(vectorizer.transform(_texts(test)))
     ends = np.cumsum([len(e.completions) for e in test])
     return [json.dumps(part.tolist()) for part in np.split(found, ends[:-1])] if len(test) else []
 
@@ -83,36 +84,42 @@ def _texts(examples: Sequence[Example]) -> list[str]:
     return [c.message.content for e in examples for c in e.completions]
 
 
-def _fitted(vectors: Any, scores: Any, train: Sequence[Example]) -> Callable[[Any], Any] | None:
-    """The linear function of rows of several completions by their pairs, else of single ones by their scores. None
-    where there is nothing to tell apart. vectors: (C, words) of all completions, in order; scores: (C,)."""
-    from scipy.sparse import vstack
+def linear_reward(vectors: Any, scores: Sequence[NDArray[np.floating[Any]]]) -> Callable[[Any], Floats]:
+    """The linear function of the vectors of completions that people's scores teach: (C, V) -> (C,).
+
+    vectors: (C, V), sparse or not, of all completions in order. scores: of each row, those of its completions. Rows of
+    several teach by their pairs of unequal scores (Bradley-Terry), single completions by their scores: two different
+    ones are classes, more are numbers. 0 for everything where there is nothing to tell apart.
+    """
+    from scipy.sparse import issparse, vstack
     from sklearn.linear_model import LogisticRegression, Ridge
 
-    better, worse = _pairs(train)
-    model: Any
+    better, worse = _pairs(scores)
+    flat = np.concatenate(scores)
+    levels = len(np.unique(flat))
     if better:
         apart = vectors[better] - vectors[worse]
+        both = vstack([apart, -apart]) if issparse(apart) else np.concatenate([apart, -apart])
         model = LogisticRegression(fit_intercept=False, max_iter=1000)
-        return _decision(model.fit(vstack([apart, -apart]), np.repeat([1, -1], len(better))))
-    if any(len(e.completions) > 1 for e in train) or len(np.unique(scores)) < 2:
-        return None
-    if len(np.unique(scores)) == 2:
-        return _decision(LogisticRegression(max_iter=1000).fit(vectors, scores == scores.max()))
-    predict: Callable[[Any], Any] = Ridge().fit(vectors, scores).predict
+        return _decision(model.fit(both, np.repeat([1, -1], len(better))))
+    if levels < 2 or any(len(of_row) > 1 for of_row in scores):
+        return lambda found: np.zeros(found.shape[0])
+    if levels == 2:
+        return _decision(LogisticRegression(max_iter=1000).fit(vectors, flat == flat.max()))
+    predict: Callable[[Any], Floats] = Ridge().fit(vectors, flat).predict
     return predict
 
 
-def _pairs(train: Sequence[Example]) -> tuple[list[int], list[int]]:
+def _pairs(scores: Sequence[NDArray[np.floating[Any]]]) -> tuple[list[int], list[int]]:
     """(better, worse): the places, among all completions, of each row's pairs of unequal scores."""
     better, worse = [], []
     start = 0
-    for example in train:
-        places = range(start, start := start + len(example.completions))
-        for (i, a), (j, b) in itertools.combinations(zip(places, example.completions, strict=True), 2):
-            if a.score != b.score:
-                better.append(i if a.score > b.score else j)
-                worse.append(j if a.score > b.score else i)
+    for of_row in scores:
+        places = range(start, start := start + len(of_row))
+        for (i, a), (j, b) in itertools.combinations(zip(places, of_row, strict=True), 2):
+            if a > b or b > a:  # neither where an answer is to another prompt, and has no score
+                better.append(i if a > b else j)
+                worse.append(j if a > b else i)
     return better, worse
 
 

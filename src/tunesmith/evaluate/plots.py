@@ -24,6 +24,15 @@ _VARIABLES = {_INK: "currentColor", _FAINT: "var(--line)"} | {
 }
 """Colours drawn as place-holders and replaced by CSS variables, so that one picture serves light and dark."""
 
+ROLLED = {
+    "reward_deviation": "Deviation of rewards",
+    "length": "Tokens of an answer",
+    "entropy": "Entropy of a token (nats)",
+    "cut": "Share of answers cut off",
+    "kl": "KL divergence of an answer from the start (nats)",
+}
+"""What numbers of rollouts are called, where their own name is not enough."""
+
 _STYLES = ("-", "--", "-.", ":")
 
 
@@ -35,7 +44,7 @@ def figures(report: Report) -> list[tuple[str, str]]:
     shares = {n: p for n, p in curves.validation.items() if metric(n).is_share}
     others = {n: p for n, p in curves.validation.items() if not metric(n).is_share}
     wanted: list[tuple[str, str, Mapping[str, Points]]] = [
-        ("Loss" if report.task == "judged" else "Loss (nats per token)", "loss", loss),
+        (curves.loss, "loss", loss),
         ("On validation rows", "validation", {metric(n).title: p for n, p in shares.items()}),
         *[
             (f"{metric(n).title}, validation rows", f"validation-{i}", {n: p})
@@ -44,6 +53,10 @@ def figures(report: Report) -> list[tuple[str, str]]:
         ("Learning rate", "rate", {"learning rate": curves.learning_rate}),
         ("Gradient norm", "norm", {"gradient norm": curves.grad_norm}),
         *_measured(curves.train_metrics),
+        *[
+            (f"{ROLLED.get(n, n.replace('_', ' ').capitalize())}, rollouts", f"rollout-{i}", {n: p})
+            for i, (n, p) in enumerate(curves.rollouts.items())
+        ],
     ]
     out = []
     for caption, name, lines in wanted:
@@ -171,6 +184,31 @@ def shares(name: str, parts: Mapping[str, float]) -> str:
             )
         axes.figure.patch.set_visible(False)
         return _svg(figure, name, "share of the time by part")
+
+
+def histogram(name: str, edges: Sequence[float], counts: Sequence[int], along: str, title: str) -> str:
+    """How many lie between edges (one more than counts), which stand as far apart as their ratios. name: as in
+    `curve`."""
+    with _figure(name, 2.4) as figure:
+        axes = figure.add_axes((0.125, 0.2, 0.855, 0.74))
+        axes.stairs(counts, edges, fill=True, color=_SERIES[0], alpha=0.85)
+        axes.set_xscale("log")
+        axes.set_xlim(edges[0], edges[-1])
+        marks = _marks(edges[0], edges[-1])
+        axes.set_xticks(marks, [f"{mark:,}" for mark in marks])
+        axes.minorticks_off()
+        _dress(axes, False)
+        axes.set_ylim(0)
+        axes.set_xlabel(along, labelpad=1)
+        axes.set_ylabel("rows")
+        return _svg(figure, name, title)
+
+
+def _marks(low: float, high: float) -> list[int]:
+    """At most seven whole numbers of the kind 1, 2, 5 times a power of ten between the two, and at least one."""
+    found = [k * 10**n for n in range(10) for k in (1, 2, 5) if low <= k * 10**n <= high]
+    step = -(-len(found) // 7) if found else 1
+    return found[::step] or [round(low)]
 
 
 @contextmanager

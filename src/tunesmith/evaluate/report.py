@@ -184,13 +184,17 @@ def pick_examples(
 
 
 def write_report(report: Report, folder: str | Path) -> Path:
-    """Write report.html (self-contained), report.md and metrics.json into `folder`; returns report.html."""
+    """Write report.html (self-contained), report.md and metrics.json into `folder`; returns report.html.
+
+    metrics.json comes last and at once: where it is, the run is finished.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    page = folder / "report.html"
-    (folder / "metrics.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    page, aside = folder / "report.html", folder / ".metrics.json.tmp"
     (folder / "report.md").write_text(to_markdown(report), encoding="utf-8")
     page.write_text(to_html(report), encoding="utf-8")
+    aside.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    aside.rename(folder / "metrics.json")
     return page
 
 

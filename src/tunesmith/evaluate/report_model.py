@@ -205,6 +205,14 @@ class Sample(Part):
     """Where people judged completions; they stand for reference, base and tuned then."""
 
 
+class Written(Part):
+    """What base and tuned model wrote to some test prompts, chosen by the seed alone."""
+
+    how: str
+    """How the answers came about."""
+    samples: list[Sample]
+
+
 class Flips(Part):
     """Rows on which base and tuned differ in being right; for numbers, in how near they are."""
 
@@ -226,6 +234,8 @@ class Suspect(Part):
 class Curves(Part):
     """What was measured during training."""
 
+    loss: str = "Loss"
+    """What the loss is, with its unit where it has one."""
     train_loss: Points = []
     validation_loss: Points = []
     validation: dict[str, Points] = {}
@@ -234,6 +244,8 @@ class Curves(Part):
     grad_norm: Points = []
     train_metrics: dict[str, Points] = {}
     """What the method measured of each training step besides its loss -> points."""
+    rollouts: dict[str, Points] = {}
+    """What was measured of the answers of each rollout -> points, at the step before which they were written."""
     warnings: list[str] = []
     """What these say against the run, and what to do."""
 
@@ -335,6 +347,8 @@ class Report(Part):
     curves: Curves = Curves()
     fit: Fit | None = None
     forgetting: Forgetting | None = None
+    written: Written | None = None
+    """Where answers are judged or rewarded: such as were written."""
     wins: str = ""
     """How often the tuned model's answers are rewarded more than those of the base, in words."""
     cost: Cost = Cost()

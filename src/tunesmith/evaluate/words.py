@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.evaluate.stats import Interval
+from tunesmith.evaluate.wins import Wins
 from tunesmith.scoring import digits, metric
 
 Tone = Literal["better", "worse", "none"]
@@ -87,6 +88,32 @@ def describe_fit(train_curve: Curve, val_curve: Curve, best_step: int) -> str:
     if change < 0:
         return f"{rose} while training loss fell {-100 * change:.0f} %: the later steps overfit{kept}"
     return f"{rose} and training loss did not fall either: the later steps were unstable, not overfit{kept}"
+
+
+def describe_rewards(curve: Curve) -> str:
+    """How training went, from the mean reward of the answers to validation prompts. curve: not empty."""
+    (_, first), (last_step, last) = curve[0], curve[-1]
+    highest_step, highest = max(curve, key=lambda point: point[1])
+    if highest_step == curve[0][0]:
+        return (
+            f"The reward of validation prompts never rose above its first value ({first:.3g} at step {highest_step}): "
+            "training did not help on unseen prompts; hold the policy less near, or raise the learning rate."
+        )
+    rose = f"The reward of validation prompts rose from {first:.3g} to {highest:.3g}"
+    if highest_step == last_step:
+        return f"{rose} at the last measured step, {last_step}: more steps may help."
+    return f"{rose} at step {highest_step}, and was {last:.3g} at the last measured step, {last_step}."
+
+
+def describe_wins(found: Wins, base_tokens: float, tuned_tokens: float) -> str:
+    """Whose answers to the same prompts are rewarded more; tokens: the mean length of an answer of each."""
+    win, lose, tie = (f"{100 * share:.0f} %" for share in (found.win, found.lose, found.tie))
+    rate = found.rate
+    return (
+        f"The tuned model is rewarded more than the base in {win} of {found.num_pairs:,} prompts, less in {lose}, the "
+        f"same in {tie}: a win rate of {100 * rate.value:.1f} % ({100 * rate.low:.1f} to {100 * rate.high:.1f}). Its "
+        f"answers have {tuned_tokens:.0f} tokens in the mean, those of the base {base_tokens:.0f}."
+    )
 
 
 def describe_forgetting(before: float, after: float, ratio: Interval | None = None) -> str:

@@ -84,12 +84,16 @@ class RunFolder:
         A number that is not finite is written as the text "NaN", "Infinity" or "-Infinity", as in metrics.json.
         """
         event = _strict({"kind": kind, "time": round(time.time(), 3), **fields})
-        line = json.dumps(event, default=str, allow_nan=False)
-        with self.events.open("a") as file:
-            file.write(line + "\n")
+        line = json.dumps(event, default=str, allow_nan=False).encode()
+        with self.events.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # what a crash left of an event does not take this one with it
+                    line = b"\n" + line
+            file.write(line + b"\n")
 
     def read_events(self, *kinds: str) -> list[dict[str, Any]]:
-        """Events of these kinds, oldest first; a last line cut off by a crash is passed over."""
+        """Events of these kinds, oldest first; a line cut off by a crash is passed over."""
         if not self.events.exists():
             return []
         events = []

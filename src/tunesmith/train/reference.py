@@ -67,11 +67,9 @@ def _sums(
 
 
 def _write(path: Path, arrays: Mapping[str, NDArray[np.float64]]) -> None:
-    """Whole or absent."""
-    data, aside = BytesIO(), path.with_name(f".{path.name}.tmp")
+    data = BytesIO()
     np.savez(data, **arrays)  # type: ignore[arg-type]
-    storage.write_file(aside, data.getvalue())
-    storage.rename(aside, path)
+    storage.write_whole(path, data.getvalue())
 
 
 def _read(path: Path, rows: Split) -> list[NDArray[np.float64]]:

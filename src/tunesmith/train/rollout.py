@@ -37,11 +37,13 @@ ROUNDS = 3
 
 @dataclass
 class Memory:
-    """What is carried from rollout to rollout. start: what the first one's answers looked like."""
+    """What is carried from rollout to rollout. start: what the first one's answers looked like. stopping: why the run
+    is to end, where the policy went too far."""
 
     start: dict[str, float] = field(default_factory=dict)
     kls: list[float] = field(default_factory=list)
     kl_weight: float | None = None
+    stopping: str = ""
 
 
 @dataclass
@@ -56,8 +58,6 @@ class RolloutSource:
     seed: int
     sink: EventSink
     memory: Memory = field(default_factory=Memory)
-    stopping: str = ""
-    """Why the run is to end, where the policy went too far."""
     budget: int = 0
     """Most tokens of a micro-batch: old log-probabilities are of the very batches that are trained on."""
     _at: int = -1
@@ -86,7 +86,8 @@ class RolloutSource:
         rollout, inner = divmod(step, self.steps_each)
         if rollout != self._at:
             assert inner == 0, "a run that is resumed inside a rollout has its rows"
-            self._at, self._rows = rollout, self._roll(rollout)
+            self._at = rollout  # before it: what is told of it names it
+            self._rows = self._roll(rollout)
         self._left = self.steps_each - 1 - inner
         rows = [self._rows[i] for i in self._share(rollout, inner)]
         return [Batch.from_rows(part) for part in self._packed(rows)]
@@ -360,7 +361,9 @@ class RolloutSource:
             self.objective.kl_weight *= 1 + 0.1 * error
             self.memory.kl_weight = self.objective.kl_weight
         if self.method.kl.stop_at is not None and kl > self.method.kl.stop_at:
-            self.stopping = f"the KL divergence of an answer, {kl:.3g} nats, is above method.kl.stop_at"
+            self.memory.stopping = (
+                f"the KL divergence of an answer, {kl:.3g} nats, is above method.kl.stop_at"
+            )
 
     def tensors(self) -> dict[str, Tensor]:
         """The rows of a rollout that is not used up."""

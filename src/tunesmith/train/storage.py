@@ -30,6 +30,13 @@ def write_file(path: Path, data: bytes) -> None:
     _write(path, [data])
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Written aside and renamed: under its name the file is whole or absent."""
+    aside = path.with_name(f".{path.name}.tmp")
+    write_file(aside, data)
+    rename(aside, path)
+
+
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """A safetensors file, from where the tensors lie. The library's own writer hides which error the disk gave, and
     its `save` makes a copy, which would double the memory of a run."""

@@ -12,6 +12,7 @@ from peft import PeftModel
 
 from tunesmith.config.explain import explain
 from tunesmith.config.machine import describe_machine
+from tunesmith.config.policy import PolicyConfig
 from tunesmith.core.heads import PooledHead
 from tunesmith.data.load import lengths, preview
 from tunesmith.evaluate.card import write_card
@@ -29,7 +30,7 @@ from tunesmith.evaluate.report_model import (
     Span,
     StepProfile,
 )
-from tunesmith.evaluate.words import describe_chosen, describe_fit
+from tunesmith.evaluate.words import describe_chosen, describe_fit, describe_rewards
 from tunesmith.models.adapters import kind_of
 from tunesmith.models.files import Manifest, licence_of
 from tunesmith.models.load import Loaded
@@ -41,6 +42,7 @@ from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.folder import RunFolder
 from tunesmith.types import EventSink
 from tunesmith.workflow import prove
+from tunesmith.workflow.losses import loss_title
 from tunesmith.workflow.prepare import Prepared
 from tunesmith.workflow.systems import measure_all
 
@@ -103,8 +105,8 @@ def finish(
     measure_all(prepared, built, report, sink, seconds)
     _add_curves(report, folder, prepared, built)
     report.cost = _cost(folder, built, seconds)
-    page = write_report(report, folder.report)
     write_card(report, folder.model)
+    page = write_report(report, folder.report)
     columns, rows = table_of(report)
     sink("table", title=f"{run.name}: test rows", columns=columns, rows=rows)
     headline = next((c.words for c in report.comparisons if c.base == "base"), "")
@@ -205,20 +207,24 @@ def _account(prepared: Prepared) -> DataAccount:
 def _add_curves(report: Report, folder: RunFolder, prepared: Prepared, built: Built) -> None:
     steps, evaluations = folder.curve("step"), folder.curve("evaluation")
     names = [n for n in (evaluations[0]["metrics"] if evaluations else {}) if n != "loss"]
-    loss = [(e["step"], e["metrics"]["loss"]) for e in evaluations]
+    own = isinstance(
+        prepared.run.method, PolicyConfig
+    )  # what stands for the loss of validation rows is the reward
+    loss = [] if own else [(e["step"], e["metrics"]["loss"]) for e in evaluations]
     measured = dict.fromkeys(name for s in steps for name in s["metrics"])
     train_metrics = {n: [(s["step"], s["metrics"][n]) for s in steps if n in s["metrics"]] for n in measured}
     rolled = folder.curve("rollout")
-    for name in dict.fromkeys(name for r in rolled for name in r["numbers"]):
-        train_metrics[f"{name} of rollouts"] = [(r["step"], r["numbers"][name]) for r in rolled]
+    numbers = dict.fromkeys(name for r in rolled for name in r["numbers"])
     fell = describe_chosen(train_metrics.get("chosen_logp", []), train_metrics.get("rejected_logp", []))
     report.curves = Curves(
+        loss=loss_title(prepared.run.method),
         train_loss=[(s["step"], s["loss"]) for s in steps],
         validation_loss=loss,
         validation={n: [(e["step"], e["metrics"][n]) for e in evaluations] for n in names},
         learning_rate=[(s["step"], s["learning_rate"]) for s in steps],
         grad_norm=[(s["step"], s["grad_norm"]) for s in steps],
         train_metrics=train_metrics,
+        rollouts={n: [(r["step"], r["numbers"][n]) for r in rolled if n in r["numbers"]] for n in numbers},
         warnings=[fell] if fell else [],
     )
     progress = built.state.progress
@@ -230,7 +236,9 @@ def _add_curves(report: Report, folder: RunFolder, prepared: Prepared, built: Bu
         best_step=best,
         last_step=progress.step,
         watch=prepared.run.train.watch,
-        words=describe_fit(report.curves.train_loss, loss, best),
+        words=describe_rewards(report.curves.validation["reward"])
+        if own
+        else describe_fit(report.curves.train_loss, loss, best),
     )
 
 

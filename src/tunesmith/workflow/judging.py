@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from tunesmith.config.judged import Judged, ScoresAnswers
 from tunesmith.config.methods import Method
 from tunesmith.core.model import Model
 from tunesmith.evaluate.judge import Judge, PolicyJudge, RewardJudge, score_judge
+from tunesmith.evaluate.judged import linear_reward
 from tunesmith.models.heads import spec_of
 from tunesmith.objectives.completions import SCORES, Comparing, Scoring
 from tunesmith.scoring.steps import RIGHT
@@ -29,7 +31,8 @@ STEP_PROBE = (
 )
 PROBE = (
     "scikit-learn: a linear reward on the untuned model's features (logistic regression of pairs' differences; of "
-    "single answers ridge regression of their scores), everything else at its default"
+    "single answers logistic regression of two different scores, ridge regression of more), everything else at its "
+    "default"
 )
 
 
@@ -69,10 +72,12 @@ def probe(proof: Proof, method: Method, base: Model, train: Sequence[TokenRow]) 
     with proof.timed("answers of base"):
         judge = judge_of(method, base, [*train, *proof.rows])
         assert isinstance(judge, RewardJudge)
+        features = judge.features(train)
         steps = task_of(method) == "steps"
-        said = (_likely if steps else _linear)(judge.features(train), train)
+        scores = [row.given[SCORES] for row in train]
+        say = _likely(features, scores) if steps else linear_reward(np.concatenate(features), scores)
         rows = judge.rows_of(proof.examples)
-        found = judge.written(rows, [said(features) for features in judge.features(rows)])
+        found = judge.written(rows, [say(one) for one in judge.features(rows)])
         proof.systems.append(proof.found("base", STEP_PROBE if steps else PROBE, found))
 
 
@@ -80,34 +85,14 @@ Says = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """(K, H) features of a row's answers or steps -> (K,)."""
 
 
-def _likely(features: Sequence[NDArray[np.float64]], rows: Sequence[TokenRow]) -> Says:
+def _likely(features: Sequence[NDArray[np.float64]], scores: Sequence[NDArray[np.floating[Any]]]) -> Says:
     """The probability that a step is right; of training steps that are all alike, their share of right ones."""
     from sklearn.linear_model import LogisticRegression
 
-    labels = np.concatenate([row.given[SCORES] for row in rows])
+    labels = np.concatenate(scores)
     known = np.isfinite(labels)
     right = labels[known] >= RIGHT
     if right.all() or not right.any():
         return lambda found: np.full(len(found), right.mean())
     model = LogisticRegression(max_iter=1000).fit(np.concatenate(features)[known], right)
     return lambda found: np.asarray(model.predict_proba(found)[:, 1])
-
-
-def _linear(features: Sequence[NDArray[np.float64]], rows: Sequence[TokenRow]) -> Says:
-    from sklearn.linear_model import LogisticRegression, Ridge
-
-    scores = [row.given[SCORES] for row in rows]
-    if all(len(of_row) == 1 for of_row in scores):
-        fitted = Ridge().fit(np.concatenate(features), np.concatenate(scores))
-        return lambda some: np.asarray(some @ fitted.coef_)
-    gaps = [
-        found[i] - found[j]
-        for found, of_row in zip(features, scores, strict=True)
-        for i in range(len(of_row))
-        for j in range(len(of_row))
-        if of_row[i] > of_row[j]
-    ]
-    both = np.concatenate([gaps, np.negative(gaps)])
-    sides = np.repeat([1, 0], len(gaps))
-    model = LogisticRegression(fit_intercept=False, max_iter=1000).fit(both, sides)
-    return lambda some: np.asarray(some @ model.coef_[0])

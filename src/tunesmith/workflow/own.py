@@ -16,6 +16,7 @@ import torch
 
 from tunesmith.config.methods import Method
 from tunesmith.config.policy import PolicyConfig
+from tunesmith.config.rewards import RewardPart
 from tunesmith.config.run import Run
 from tunesmith.core.model import Model
 from tunesmith.data.render import Renderer
@@ -108,13 +109,13 @@ class Asker:
         return Answers(said, [any(not one.ended for one in of_prompt) for of_prompt in samples])
 
 
-def rewards_of(method: PolicyConfig, tokenizer: Any) -> Rewards:
+def rewards_of(parts: Sequence[RewardPart], tokenizer: Any) -> Rewards:
     """What a recipe lists; reward models are opened here."""
 
     def count_tokens(text: str) -> int:
         return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    return build_rewards(method.rewards, open_reward, count_tokens)
+    return build_rewards(parts, open_reward, count_tokens)
 
 
 def writer_of(run: Run, model: Model, tokenizer: Any, renderer: Renderer, rewards: Rewards) -> Writer:

@@ -69,9 +69,10 @@ class Prepared:
 
     @cached_property
     def rewards(self) -> Rewards:
-        """Of own answers. Reward models are opened once for the whole run."""
-        assert isinstance(self.run.method, PolicyConfig)
-        return own.rewards_of(self.run.method, self.tokenizer)
+        """Of answers that the model writes. Reward models are opened once for the whole run."""
+        method = self.run.method
+        parts = method.rewards if isinstance(method, PolicyConfig) else self.run.evaluate.rewards
+        return own.rewards_of(parts, self.tokenizer)
 
     @property
     def head(self) -> HeadSpec | None:

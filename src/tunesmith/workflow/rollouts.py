@@ -11,8 +11,10 @@ import numpy as np
 from tunesmith.config.policy import PolicyConfig
 from tunesmith.core.model import Model
 from tunesmith.data.render import Renderer
-from tunesmith.evaluate.report_model import Report
+from tunesmith.evaluate.report_model import Report, Written
 from tunesmith.evaluate.wins import win_rate
+from tunesmith.evaluate.words import describe_wins
+from tunesmith.scoring.rewarded import answer_in
 from tunesmith.train.build import Built
 from tunesmith.train.rollout import RolloutSource
 from tunesmith.train.start import StartWeights
@@ -21,6 +23,7 @@ from tunesmith.types import EventSink
 from tunesmith.workflow.own import ANSWERS, Asker, writer_of
 from tunesmith.workflow.prepare import Prepared
 from tunesmith.workflow.prove import Found, Proof
+from tunesmith.workflow.written import side_by_side
 
 SAMPLED = f"the mean of {ANSWERS} sampled answers to each prompt"
 
@@ -70,17 +73,17 @@ def measure(proof: Proof, prepared: Prepared, model: Model, name: str) -> Found:
     return proof.measure(name, SAMPLED, asker(prepared, model, "test", ANSWERS), losses=False)
 
 
-def fill_wins(report: Report, proof: Proof) -> None:
-    """How often the tuned model's answers to a prompt are rewarded more than those of the model as it was."""
+def fill_written(report: Report, proof: Proof) -> None:
+    """Answers of both side by side, and how often the tuned model's are rewarded more than those of the model as it
+    was."""
     base, tuned = proof.get("base"), proof.get("tuned")
     if base is None or tuned is None:
         return
-    found = win_rate(base.scores.per_row["reward"], tuned.scores.per_row["reward"], settings=proof.settings)
-    rate = found.rate
-    lengths = [float(np.mean(s.scores.per_row["answer_tokens"])) for s in (base, tuned)]
-    win, lose, tie = (f"{100 * share:.0f} %" for share in (found.win, found.lose, found.tie))
-    report.wins = (
-        f"The tuned model is rewarded more than the base in {win} of {found.num_pairs:,} prompts, less in {lose}, the "
-        f"same in {tie}: a win rate of {100 * rate.value:.1f} % ({100 * rate.low:.1f} to {100 * rate.high:.1f}). Its "
-        f"answers have {lengths[1]:.0f} tokens in the mean, those of the base {lengths[0]:.0f}."
+    before, after = ([answer_in(text) for text in system.texts] for system in (base, tuned))
+    report.written = Written(
+        how=f"the first of {ANSWERS} that are sampled",
+        samples=side_by_side(proof.examples, before, after, proof.run.seed),
     )
+    found = win_rate(base.scores.per_row["reward"], tuned.scores.per_row["reward"], settings=proof.settings)
+    lengths = [float(np.mean(s.scores.per_row["answer_tokens"])) for s in (base, tuned)]
+    report.wins = describe_wins(found, *lengths)

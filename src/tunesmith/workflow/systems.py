@@ -20,6 +20,7 @@ from tunesmith.train.build import Built, with_template, writes_after_prompt
 from tunesmith.types import EventSink, TokenRow
 from tunesmith.workflow import judged, judging, prove, rollouts
 from tunesmith.workflow.prepare import Prepared
+from tunesmith.workflow.written import Writing
 
 NO_TEST_ROWS = "there are no test rows (data.test_fraction is 0 and no data.test is given)"
 
@@ -128,8 +129,11 @@ def _prove_judged(prepared: Prepared, built: Built, report: Report, proof: prove
         report.absent["forgetting"] = "a reward model writes no text"
     else:
         general = prove.general_rows(run, prepared.renderer, prepared.context)
+    writing = Writing(prepared, proof)
     if proof.examples:
         judging.measure(proof, method, model, "tuned")
+    if proof.examples and not isinstance(method, ScoresAnswers):
+        writing.write("tuned", _answerer(prepared, model))
     after = _answerer(prepared, model).losses(general) if general else None
     with proof.timed("hard training rows"):
         judge = judging.judge_of(method, model, prepared.rows["train"])
@@ -147,7 +151,10 @@ def _prove_judged(prepared: Prepared, built: Built, report: Report, proof: prove
         judging.probe(proof, method, base, prepared.rows["train"])
     else:
         judging.measure(proof, method, base, "base")
+        writing.write("base", _answerer(prepared, base))
     prove.free(base)
+    if writing.answers:
+        writing.fill(report)
     if run.evaluate.baselines:
         proof.baselines(prepared.examples("train"))
     with proof.timed("statistics"):
@@ -174,7 +181,7 @@ def _prove_own(prepared: Prepared, built: Built, report: Report, proof: prove.Pr
     prove.free(base)
     with proof.timed("statistics"):
         proof.fill_ordered(report)
-        rollouts.fill_wins(report, proof)
+        rollouts.fill_written(report, proof)
 
 
 def _probe(prepared: Prepared, proof: prove.Proof, answerer: HeadAnswerer) -> None:

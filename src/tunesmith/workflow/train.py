@@ -24,6 +24,7 @@ from tunesmith.errors import Interrupted, RunError
 from tunesmith.evaluate.answers import EVALUATION_TOKENS
 from tunesmith.evaluate.report import write_report
 from tunesmith.evaluate.report_model import SeedRun
+from tunesmith.train import storage
 from tunesmith.train.build import Built, build
 from tunesmith.train.checkpoint import Checkpoints, Snapshot
 from tunesmith.train.engine import Engine, Source
@@ -33,7 +34,7 @@ from tunesmith.train.probe import Estimate, probe
 from tunesmith.train.profile import Profile
 from tunesmith.train.reference import FILE as REFERENCE_FILE
 from tunesmith.train.reference import with_reference
-from tunesmith.train.rollout import RolloutSource
+from tunesmith.train.rollout import Memory, RolloutSource
 from tunesmith.train.source import rows_taken
 from tunesmith.train.stop import Stop
 from tunesmith.types import EventSink, TokenRow, silent
@@ -42,6 +43,7 @@ from tunesmith.workflow.own import trial_rows
 from tunesmith.workflow.prepare import Prepared, absolute, prepare
 from tunesmith.workflow.rollouts import source_of
 from tunesmith.workflow.watch import check_watch, watch_of
+from tunesmith.workflow.written import check_rewards
 
 
 def train(
@@ -179,7 +181,12 @@ def _carry_out(
     sink("start", versions=versions(), machine=describe_machine(), pid=os.getpid())
     began = datetime.fromtimestamp(folder.read_events("start")[0]["time"])
     prepared = prepare(run, folder.path, sink, began)
+    if folder.is_started():  # its config.yaml says every value, but not who chose it
+        prepared.reasons = next((e["reasons"] for e in folder.read_events("reasons")[::-1]), prepared.reasons)
+    else:
+        sink("reasons", reasons=prepared.reasons)
     check_watch(prepared)
+    check_rewards(prepared)
     sink("data", hashes=prepared.splits.hashes)
     checkpoints = Checkpoints(folder.checkpoints, prepared.run.train.keep_checkpoints)
     latest = checkpoints.load_latest()
@@ -188,7 +195,7 @@ def _carry_out(
         estimate = _estimate(prepared, sink)
         prepared.run.train.micro_batch_tokens = estimate.micro_batch_tokens
         prepared.run.train.activation_checkpointing = estimate.activation_checkpointing
-        folder.config.write_text(explain(prepared.run, prepared.reasons))
+        storage.write_whole(folder.config, explain(prepared.run, prepared.reasons).encode())
     prepare_seconds = time.monotonic() - started
     built = build(prepared.run, prepared.rows["train"], prepared.splits.hashes)
     if isinstance(prepared.run.method, Judged) and prepared.run.method.reference == "start":
@@ -288,6 +295,9 @@ def _run_engine(
         rows=len(built.source.rows),
     )
     sink("phase", name="train", text="")
+    memory = source.memory if isinstance(source, RolloutSource) else Memory()
+    if memory.stopping:
+        built.state.progress.stopped = memory.stopping  # it had ended for this before it died
     with Stop(max_minutes) as stop:
         engine = Engine(
             model=built.loaded.model,
@@ -299,7 +309,7 @@ def _run_engine(
             checkpoints=checkpoints,
             sink=sink,
             watch=watch_of(prepared, built.loaded.model),
-            stop=lambda: stop() or (source.stopping if isinstance(source, RolloutSource) else ""),
+            stop=lambda: stop() or memory.stopping,
             profile=Profile(built.loaded.model) if profile else None,
         )
         engine.run()

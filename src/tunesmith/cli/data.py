@@ -1,0 +1,198 @@
+"""`tunesmith data`: the desk, where rows are looked at, cleaned, protected and split before a model sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from tunesmith.cli import audit, looking, quality
+from tunesmith.cli.arguments import files_and_settings
+from tunesmith.cli.options import FilesAndSettings, Json, Quiet
+from tunesmith.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tunesmith.config.desk import Desk
+    from tunesmith.desk.finding import Names
+
+app = typer.Typer(
+    help="Look at rows, clean, de-duplicate and split them; every version of a data set stays, with its reasons.",
+    no_args_is_help=True,
+)
+
+Output: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--output", "-o", help="Folder of the data set, to which a version is added.", show_default=False
+    ),
+]
+DryRun: TypeAlias = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be done, and write nothing.")
+]
+Folder: TypeAlias = Annotated[Path, typer.Argument(metavar="DATASET", help="Folder of a data set.")]
+
+
+app.command()(looking.inspect)
+
+
+@app.command()
+def make(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(metavar="RECIPE [KEY=VALUE]...", help="A recipe of the desk (YAML), and settings."),
+    ],
+    output: Output = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Carry out every step of a recipe and add a version to its data set."""
+    from tunesmith.cli.arguments import split_arguments
+
+    recipe, overrides = split_arguments(arguments)
+    _carried_out(recipe, overrides, {"output": ("--output", output)}, dry_run, as_json, quiet)
+
+
+def _one_step(name: str, help_text: str) -> None:
+    @app.command(name=name, help=help_text)
+    def step(
+        arguments: FilesAndSettings,
+        output: Output = None,
+        dry_run: DryRun = False,
+        as_json: Json = False,
+        quiet: Quiet = False,
+    ) -> None:
+        files, overrides = files_and_settings(arguments, f"tunesmith data {name} rows.jsonl -o dataset")
+        if output is None and not dry_run:
+            raise ConfigError(
+                "nothing says where to write", "--output FOLDER, or --dry-run to look", "add -o dataset"
+            )
+        values: dict[str, tuple[str, Any]] = {
+            "data.train": ("FILE", files),
+            "output": ("--output", output),
+            name: (name, {}),
+        }
+        _carried_out(None, overrides, values, dry_run, as_json, quiet)
+
+
+_one_step("clean", "Mend texts (encoding, HTML, white space …) and drop rows that teach nothing.")
+_one_step("scrub", "Replace personal data (see `kinds`) by masks, keyed hashes or invented values.")
+_one_step("dedup", "Drop rows that repeat others, exactly or nearly, or that evaluations ask for.")
+_one_step("split", "Make train, validation and test, with rows that belong together on one side.")
+
+
+def _carried_out(
+    recipe: Path | None,
+    overrides: list[str],
+    options: dict[str, tuple[str, Any]],
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from tunesmith.cli import output as out
+    from tunesmith.cli.progress import progress
+    from tunesmith.config.load import load_desk
+    from tunesmith.desk.make import make as make_version
+
+    given = {key: (value, option) for key, (option, value) in options.items() if value is not None}
+    desk = load_desk(recipe, overrides, given)
+    if not (desk.data.train or desk.data.validation or desk.data.test):
+        raise ConfigError("the recipe names no rows", "data.train", "data.train=rows.jsonl")
+    with progress(quiet) as sink:
+        made = make_version(desk, sink, dry_run=dry_run, names=_names(desk))
+    out.show(made, as_json)
+
+
+def _names(desk: Desk) -> Names | None:
+    if desk.scrub is None or desk.scrub.names_model is None:
+        return None
+    from tunesmith.workflow.names import names_of
+
+    return names_of(desk.scrub.names_model)
+
+
+@app.command()
+def kinds(as_json: Json = False) -> None:
+    """List the kinds of personal data that scrubbing looks for."""
+    from tunesmith.cli import output as out
+    from tunesmith.desk.kinds import KINDS
+
+    columns = ["kind", "what", "found by", "checked by", "needs a word nearby"]
+    rows = [[one.name, one.what, one.by, one.check, one.needs] for one in KINDS.values()]
+    if as_json:
+        out.show_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        out.show_table(columns, rows)
+
+
+app.command()(looking.diff)
+app.command()(looking.show)
+app.command()(quality.quality)
+app.command()(quality.review)
+app.command()(audit.audit)
+
+
+@app.command()
+def versions(data_set: Folder, as_json: Json = False) -> None:
+    """List the versions of a data set: when each was made, by which steps, and its rows."""
+    from tunesmith.cli import output as out
+    from tunesmith.desk.versions import DataSet
+
+    found = DataSet(data_set)
+    current = found.version().number
+    facts = [
+        {
+            "version": one.number,
+            "current": one.number == current,
+            "made": (manifest := one.manifest)["made"],
+            "steps": [step["step"] for step in manifest["steps"]],
+            "rows": manifest["rows"],
+        }
+        for one in found.versions()
+    ]
+    if as_json:
+        out.show_json(facts)
+        return
+    rows = [
+        [
+            f"{one['version']}{' *' if one['current'] else ''}",
+            one["made"],
+            ", ".join(one["steps"]),
+            ", ".join(f"{split} {count:,}" for split, count in one["rows"].items()),
+        ]
+        for one in facts
+    ]
+    out.show_table(["version", "made", "steps", "rows"], rows)
+
+
+@app.command()
+def restore(
+    data_set: Folder,
+    target: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="JSON Lines to write.")],
+    number: Annotated[
+        int | None,
+        typer.Option("--version", min=1, help="Which; default: the current one.", show_default=False),
+    ] = None,
+) -> None:
+    """Write the rows as they were read, before any step: nothing that the desk does is lost."""
+    import json
+
+    from tunesmith.desk.make import restored
+    from tunesmith.desk.versions import DataSet, write_whole
+
+    rows = restored(DataSet(data_set).version(number))
+    write_whole(target, "".join(json.dumps(values, ensure_ascii=False) + "\n" for _, values in rows))
+
+
+@app.command()
+def use(
+    data_set: Folder,
+    number: Annotated[int, typer.Argument(metavar="VERSION", min=1, help="The version to use from now on.")],
+) -> None:
+    """Make another version the current one, which training reads."""
+    from tunesmith.data.folders import CURRENT
+    from tunesmith.desk.versions import DataSet, write_whole
+
+    found = DataSet(data_set)
+    write_whole(found.folder / CURRENT, f"{found.version(number).number:04d}\n")

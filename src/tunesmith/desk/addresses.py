@@ -1,0 +1,49 @@
+"""Patterns of street addresses, and the words of which every address has one.
+
+A name of a street is told from other words by its capitals; in lower case only one word and an unmistakable kind of
+street count (`14 maple street`).
+"""
+
+from __future__ import annotations
+
+_NAME = r"(?:[A-Z][\w'’.-]*|\d{1,3}(?:st|nd|rd|th))"
+_KIND = (
+    "Street St Avenue Ave Road Rd Lane Ln Drive Dr Boulevard Blvd Court Ct Place Pl Square Sq Terrace Way Close "
+    "Crescent Cres Parkway Pkwy Highway Hwy Circle Cir Gardens Grove Hill Row Mews Walk Broadway Quay Embankment"
+).split()
+_UNIT = r"(?:,?\s(?:Apt|Apartment|Suite|Ste|Unit|Flat|Floor|Fl|Room|#)\.?\s?#?\w{1,5}\b)"
+_CITY = r"(?:,\s[A-Z][\w'’-]+(?:\s[A-Z][\w'’-]+){0,2})"
+_CODE = r"(?:,?\s(?:[A-Z]{2}\s\d{5}(?:-\d{4})?|[A-Z]{1,2}\d[A-Z\d]?\s?\d[A-Z]{2}|[A-Z]{2,3}\s\d{4})\b)"
+_UNITS_OF_TIME = (
+    r"(?!(?:minute|min|hour|hr|day|week|mile|km|meter|metre|foot|lane|way|one|two|inch|year)s?\b)"
+)
+_TOWN = r"(?:,?\s\d{4,5}\s?(?:[A-Z]{2}\s)?[A-ZÀ-Þ][\wÀ-ÿ'’-]+)?"
+_WORD = r"(?:(?:d'|l'|dell')?[A-ZÀ-Þ][\wÀ-ÿ'’-]*|\d{1,2}|de|la|le|les|du|des|del|della|dei|los|las|y|et)\b"
+_PLACE = rf"{_WORD}(?:\s{_WORD}){{0,4}}"
+
+PATTERNS: dict[str, str] = {
+    "English": rf"(?<![\d.,$€£#-])\b\d{{1,5}}[A-Za-z]?(?:[-/]\d{{1,4}})?,?\s"
+    r"(?:[NSEW]{1,2}\.?\s|(?:North|South|East|West)\s)?"
+    rf"(?:{_NAME}\s){{1,4}}(?:{'|'.join(_KIND)})\b\.?{_UNIT}?(?:{_CITY}?{_CODE}|{_CITY})?",
+    "English, in lower case": rf"(?<![\d.,$€£#-])\b\d{{1,5}}[a-z]?\s{_UNITS_OF_TIME}[a-z]{{3,}}\s"
+    r"(?:street|avenue|road|lane|boulevard|crescent)\b",
+    "post box": r"\b(?:P\.?\s?O\.?\s?[Bb]ox|Postfach|[Bb]o[iî]te [Pp]ostale|Apartado)\s\d[\d ]{0,6}\d\b|"
+    r"\bP\.?\s?O\.?\s?Box\s\d\b",
+    "German": r"\b(?:[A-ZÄÖÜ][\wäöüß-]*\s|[A-ZÄÖÜ][\wäöüß]*-)?"
+    r"(?:[A-ZÄÖÜ][\wäöüß-]*(?:straße|strasse|str\.|weg|platz|allee|gasse|damm|ufer)|Straße|Strasse|Str\.|Platz|Allee)"
+    rf"\s\d{{1,4}}\s?[a-h]?\b{_TOWN}",
+    "Dutch": rf"\b[A-Z][\w-]*(?:straat|laan|gracht|plein|kade|singel|dijk)\s\d{{1,4}}(?:[a-z]\b|-\d+)?\b{_TOWN}",
+    "French": rf"\b\d{{1,4}}(?:\s?(?:bis|ter))?,?\s(?:[Rr]ue|[Aa]venue|[Aa]v\.|[Bb]oulevard|[Bb]d|[Pp]lace|"
+    rf"[Cc]hemin|[Aa]llée|[Ii]mpasse|[Qq]uai|[Rr]oute)\s{_PLACE}{_TOWN}",
+    "Spanish, Italian": r"\b(?:[Cc]alle|C/|[Aa]venida|Avda\.?|[Pp]laza|[Pp]aseo|[Vv]ia|[Vv]iale|"
+    rf"[Pp]iazza|[Cc]orso|Largo)\s{_PLACE},?\s?(?:n\.?º?\s)?\d{{1,4}}\b{_TOWN}",
+}
+
+STEMS = (
+    *{kind.lower() for kind in _KIND if len(kind) > 3},
+    *(f" {kind.lower()}" for kind in _KIND if len(kind) <= 3),
+    *"box postfach postale apartado straße strasse str. weg platz allee gasse damm ufer straat laan gracht".split(),
+    *"plein kade singel dijk rue av. bd chemin allée impasse quai route calle c/ avenida avda plaza paseo via".split(),
+    *("piazza", "corso", "largo"),
+)
+"""In lower case; every text in which a pattern finds something has one of them."""

@@ -1,0 +1,123 @@
+"""How alike rows are: exact keys, and MinHash sketches by which near-duplicates are found among millions.
+
+A text is the set of its sequences of five characters. The share of minimal hashes that two sets have in common
+estimates their Jaccard similarity (Broder 1997); sets that agree in a whole band of hashes are compared (locality
+sensitive hashing). Of each minimal hash 8 bits are kept (arXiv:0910.3349): they agree by chance in one of 256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import rensa
+from numpy.typing import NDArray
+
+from tunesmith.data.split import normalised
+
+SHINGLE = 5
+SEED = 20261121
+RECALL = 0.999
+"""Of pairs at the threshold, the share that a band must bring together."""
+CROWD = 40
+"""Rows of one band up to which all are compared with all; of more, each with the first and those next to it."""
+
+
+def key_of(texts: Sequence[str]) -> bytes:
+    """16 bytes, equal for texts that are equal but for case, white space and Unicode form."""
+    return hashlib.blake2b(
+        "\x1f".join(map(normalised, texts)).encode("utf-8", "replace"), digest_size=16
+    ).digest()
+
+
+def shape_of_bands(threshold: float, permutations: int) -> tuple[int, int]:
+    """(bands, rows of each): the widest bands that still find `RECALL` of the pairs at the threshold."""
+    found = (permutations, 1)
+    for width in range(1, permutations + 1):
+        bands = permutations // width
+        if 1 - (1 - threshold**width) ** bands < RECALL:
+            break
+        found = (bands, width)
+    return found
+
+
+@dataclass(frozen=True)
+class Sketches:
+    """Sketches of `permutations` hashes, to find pairs of at least `threshold`."""
+
+    threshold: float
+    permutations: int
+
+    def of(self, texts: Sequence[str]) -> NDArray[np.uint8]:
+        """(n, bytes): 8 bits of each minimal hash, then 32 bits of each band."""
+        hashes, starts = shingles([normalised(text) for text in texts])
+        matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(hashes, starts, self.permutations, SEED)
+        minima = np.array(matrix.to_rows(), np.uint32).reshape(len(texts), self.permutations)
+        bands, width = shape_of_bands(self.threshold, self.permutations)
+        keys = np.zeros((len(texts), bands), np.uint64)
+        for at in range(width):
+            keys = mixed(keys ^ minima[:, at : bands * width : width].astype(np.uint64))
+        low = (minima & 0xFF).astype(np.uint8)
+        high = (keys >> np.uint64(32)).astype("<u4").view(np.uint8)
+        return np.concatenate([low, high.reshape(len(texts), 4 * bands)], 1)
+
+    def pairs(self, sketches: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        """(m, 2) places of rows that are at least that alike, and (m,) how much; a pair may come more than once."""
+        low = sketches[:, : self.permutations]
+        keys = np.ascontiguousarray(sketches[:, self.permutations :]).view("<u4")
+        for band in range(keys.shape[1]):
+            for pairs in _meeting(keys[:, band]):
+                same = (low[pairs[:, 0]] == low[pairs[:, 1]]).mean(1)
+                alike = (same - 1 / 256) / (1 - 1 / 256)
+                yes = alike >= self.threshold
+                yield pairs[yes], alike[yes]
+
+
+def shingles(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Hashes of every sequence of five characters of each text, one text after another, and where each begins (n + 1).
+    A shorter text has one, of the whole."""
+    lengths = np.array([max(len(text), SHINGLE) for text in texts], np.int64)
+    flat = "".join(text if len(text) >= SHINGLE else text.ljust(SHINGLE, "\0") for text in texts)
+    codes = np.frombuffer(flat.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint64)
+    if len(codes) < SHINGLE:
+        return np.zeros(0, np.uint64), np.zeros(len(texts) + 1, np.uint64)
+    count = len(codes) - SHINGLE + 1
+    hashes = np.zeros(count, np.uint64)
+    for at in range(SHINGLE):
+        hashes = hashes * np.uint64(0x100000001B3) + codes[at : at + count]
+    ends = np.cumsum(lengths)
+    inside = np.ones(count, bool)
+    for back in range(1, SHINGLE):
+        crossing = ends[:-1] - back
+        inside[crossing[crossing < count]] = False
+    starts = np.concatenate([[0], np.cumsum(lengths - SHINGLE + 1)])
+    return mixed(hashes[inside]), starts.astype(np.uint64)
+
+
+def mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of splitmix64 (Steele, Lea and Flood 2014): every bit of x moves every bit of the result."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _meeting(keys: NDArray[Any]) -> Iterator[NDArray[np.int64]]:
+    """(m, 2) places of rows with equal keys, the earlier one first; in parts."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    sizes = np.diff(np.concatenate([starts, [len(ordered)]]))
+    for gap in range(1, CROWD):
+        begin = starts[(sizes > gap) & (sizes <= CROWD)]
+        size = sizes[(sizes > gap) & (sizes <= CROWD)]
+        if len(begin):
+            first = np.concatenate([np.arange(b, b + s - gap) for b, s in zip(begin, size, strict=True)])
+            yield np.stack([order[first], order[first + gap]], 1)
+    for begin, size in zip(starts[sizes > CROWD], sizes[sizes > CROWD], strict=True):
+        members = order[begin : begin + size]
+        yield np.stack([np.full(size - 1, members[0]), members[1:]], 1)
+        yield np.stack([members[:-1], members[1:]], 1)

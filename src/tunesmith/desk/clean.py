@@ -1,0 +1,93 @@
+"""Cleaning: rules that mend a text, and rules that drop a row. Each acts alone, and is counted by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from tunesmith.config.desk import Clean
+from tunesmith.data.formats import to_example
+from tunesmith.desk import mending
+from tunesmith.desk.language import language_of
+from tunesmith.desk.rows import CONTENT, Path, Row, Text, with_texts
+from tunesmith.desk.steps import Outcome, excerpt
+from tunesmith.desk.worthless import is_placeholder, is_refusal, repeated_share
+from tunesmith.errors import RowError
+
+MENDING: dict[str, Callable[[str], str]] = {
+    "encoding": mending.encoding,
+    "unicode": mending.unicode,
+    "html": mending.html,
+    "special_tokens": mending.special_tokens,
+    "boilerplate": mending.boilerplate,
+    "whitespace": mending.whitespace,
+}
+"""In the order in which they act."""
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    config: Clean
+    name: str = "clean"
+
+    def apply(self, row: Row) -> Outcome | None:
+        changed, rules = self._mended(row.texts)
+        mended = row.but(with_texts(row.values, changed)) if changed else row
+        fault = self._fault(mended)
+        if fault is not None:
+            return Outcome(None, (*rules, fault[0]), fault[1])
+        return Outcome(mended.values, tuple(rules)) if changed else None
+
+    @cached_property
+    def _on(self) -> list[tuple[str, Callable[[str], str]]]:
+        said = dict(self.config)
+        return [(name, mend) for name, mend in MENDING.items() if said[name]]
+
+    def _mended(self, texts: list[Text]) -> tuple[dict[Path, str], list[str]]:
+        changed: dict[Path, str] = {}
+        acted: dict[str, None] = {}
+        for text in texts:
+            if text.part not in CONTENT:
+                continue
+            now = text.text
+            for name, rule in self._on:
+                mend = mending.blanks if name == "whitespace" and _is_part(text.path) else rule
+                before, now = now, mend(now)
+                if now != before:
+                    acted[name] = None
+            if now != text.text:
+                changed[text.path] = now
+        return changed, [name for name in MENDING if name in acted]
+
+    def _fault(self, row: Row) -> tuple[str, str] | None:
+        """The first rule by which the row is dropped, and what was found."""
+        config = self.config
+        if config.usable:
+            try:
+                to_example(row.shape.meaning, row.values, row.ref)
+            except RowError as error:
+                return error.reason, error.got.removeprefix(f"{row.ref}: ")
+        content = [text for text in row.texts if text.part in ("prompt", "answer")]
+        words = sum(len(text.text.split()) for text in content)
+        if words < config.min_words:
+            return "too_short", f"{words} words"
+        if config.max_words is not None and words > config.max_words:
+            return "too_long", f"{words} words"
+        for text in content:
+            if (share := repeated_share(text.text, config.repetition)) > config.repetition:
+                return "repetition", f"{share:.0%} of it repeats: {excerpt([text.text])}"
+            if config.placeholders and is_placeholder(text.text):
+                return "placeholder", excerpt([text.text])
+            if config.refusals and text.part == "answer" and is_refusal(text.text):
+                return "refusal", excerpt([text.text])
+        if config.languages:
+            found = language_of(" ".join(text.text for text in content))
+            if found is not None and found not in config.languages:
+                return "language", f"{found}: {excerpt(t.text for t in content)}"
+        return None
+
+
+def _is_part(path: Path) -> bool:
+    """Whether it is one of several texts that are joined to a content: a blank at its end parts two words."""
+    return len(path) > 1 and path[-1] == "text" and isinstance(path[-2], int)

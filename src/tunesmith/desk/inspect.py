@@ -1,0 +1,303 @@
+"""Files of rows -> what a person should know of them before a model sees them. Nothing is changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunesmith.config.desk import STEPS, Desk
+from tunesmith.data.load import few_collections
+from tunesmith.data.shares import Sharing
+from tunesmith.desk import findings, found
+from tunesmith.desk.lengths import Measure, binned, figures
+from tunesmith.desk.looks import SIZES, UNTOLD, Looks, asked_and_answered, look
+from tunesmith.desk.make import REFUSED, steps_of
+from tunesmith.desk.passes import Counted, Passes
+from tunesmith.desk.reading import Read, read
+from tunesmith.desk.rows import SPLITS, Row
+from tunesmith.desk.steps import excerpt
+from tunesmith.desk.suspects import BITS
+from tunesmith.types import EventSink
+
+LANGUAGES = 2_000
+"""Rows whose language is looked at: enough to know a share to two hundredths."""
+EXAMPLES, LONGEST = 3, 5
+TRIED, TRIED_LONGEST = 256, 64
+"""Training rows by which the cost is measured: so many at random, and so many of the longest."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the cost of training is worked out from. rows: a sample of those that training uses, the longest among
+    them, whose columns mean the same; count and tokens: of all of them."""
+
+    rows: Sequence[Row]
+    count: int
+    tokens: int
+
+
+Costing = Callable[[Trained], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """facts: as `--json` prints them."""
+
+    facts: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        return self.facts
+
+    def as_text(self) -> str:
+        from tunesmith.desk.screen import as_text
+
+        return as_text(self.facts)
+
+    def as_html(self) -> str:
+        from tunesmith.desk.pages import inspection_page
+
+        return inspection_page(self.facts)
+
+
+def inspect(
+    desk: Desk,
+    measure: Measure,
+    sink: EventSink,
+    *,
+    cost: Costing | None = None,
+    sharing: Sharing | None = None,
+) -> Inspection:
+    """Looks at every row that `desk.data` names, and tries each step that the recipe names by itself, on the rows as
+    they were read. cost: works out what training would cost (None: that is not said).
+
+    Raises DataError for files that cannot be read.
+    """
+    sharing = sharing or Sharing.by_cores()
+    with few_collections(), tempfile.TemporaryDirectory(prefix="tunesmith-desk-") as name:
+        folder = Path(name)
+        rows = read(desk.data, folder / "read", folder / REFUSED, sink)
+        sink("phase", name="looking", text=f"{len(rows.chunks):,} chunks")
+        looks = look(rows, measure, LANGUAGES, sharing)
+        facts = _facts(rows, looks, measure, folder / REFUSED)
+        facts["cost"] = None
+        if cost is not None and (trained := _trained(rows, looks)) is not None:
+            facts["cost"] = cost(trained)
+        facts["steps"] = _tried(desk, rows, folder, sharing, sink)
+        return Inspection(facts)
+
+
+def _facts(rows: Read, looks: Looks, measure: Measure, refused: Path) -> dict[str, Any]:
+    once = findings.label_once(rows, looks.tables)
+    conflicts, starts = findings.conflicting(looks)
+    masks = looks.masks.copy()
+    masks[list(once)] |= BITS["label_once"]
+    masks[conflicts] |= BITS["conflict"]
+    worst, longest = findings.worst(masks), findings.longest(looks, LONGEST)
+    pairs = findings.two_of_each(looks, conflicts, starts, EXAMPLES)
+    others = _told_by_all(looks, worst, masks, once)
+    wanted = {*worst, *longest, *(number for pair in pairs for number in pair), *_places(others)}
+    fetched = fetch(rows, wanted)
+    return {
+        "files": _files(rows, looks, refused),
+        "rows": _by_split(looks.splits),
+        "tokens": _tokens(looks, measure, fetched, longest),
+        "languages": _languages(looks),
+        "labels": findings.labels_facts(rows, looks.tables, looks),
+        "conflicts": findings.conflict_facts(looks, conflicts, starts)
+        | {"examples": findings.shown_conflicts(fetched, pairs)},
+        "suspicious": {
+            "rows": int(np.count_nonzero(masks)),
+            "reasons": findings.reason_counts(masks),
+            "of_each": findings.OF_ONE_REASON,
+            "worst": [_suspicious(fetched[n], int(masks[n]), measure, others[n], fetched) for n in worst],
+        },
+        "left_out": dict(looks.tables.left_out),
+    }
+
+
+def _told_by_all(
+    looks: Looks, worst: Sequence[int], masks: NDArray[np.int32], once: Mapping[int, str]
+) -> dict[int, dict[str, Any]]:
+    """Of each of these rows what no row tells by itself; of a conflict the number of another row."""
+    out: dict[int, dict[str, Any]] = {}
+    for number in worst:
+        out[number] = {}
+        if masks[number] & BITS["label_once"]:
+            out[number]["label_once"] = once[number]
+        if masks[number] & BITS["conflict"]:
+            usable = looks.masks & BITS["unusable"] == 0
+            same = looks.keys[:, 0] == looks.keys[number, 0]
+            other = same & usable & (looks.keys[:, 1] != 0) & (looks.keys[:, 1] != looks.keys[number, 1])
+            out[number]["conflict"] = int(np.flatnonzero(other)[0])
+    return out
+
+
+def _places(others: Mapping[int, Mapping[str, Any]]) -> Iterator[int]:
+    return (told["conflict"] for told in others.values() if "conflict" in told)
+
+
+def _suspicious(
+    row: Row, mask: int, measure: Measure, told: Mapping[str, Any], fetched: Mapping[int, Row]
+) -> dict[str, Any]:
+    others = dict(told)
+    if "conflict" in others:
+        other = fetched[others["conflict"]]
+        answers = [excerpt(asked_and_answered(one, one.texts)[1], 40) for one in (row, other)]
+        others["conflict"] = f"'{answers[0]}', but {other.ref} says '{answers[1]}'"
+    return {
+        "place": str(row.ref),
+        "split": row.split,
+        "reasons": findings.why(row, mask, measure, others),
+        "text": findings.shown(row),
+    }
+
+
+def fetch(rows: Read, numbers: set[int]) -> dict[int, Row]:
+    """Rows by their numbers. Lines of other rows are passed over without being parsed."""
+    out: dict[int, Row] = {}
+    for chunk in rows.chunks:
+        with chunk.open("rb") as lines:
+            has = any(int(line[1 : line.index(b",")]) in numbers for line in lines)
+        if has:
+            out |= {row.number: row for row in rows.rows(chunk) if row.number in numbers}
+    return out
+
+
+# What each part of the facts is --------------------------------------------------------------------------
+
+
+def _by_split(splits: NDArray[np.int8]) -> dict[str, int]:
+    counts = {split: int(np.count_nonzero(splits == place)) for place, split in enumerate(SPLITS)}
+    return {split: count for split, count in counts.items() if count}
+
+
+def _files(rows: Read, looks: Looks, refused: Path) -> list[dict[str, Any]]:
+    first: dict[tuple[str, str], dict[str, Any]] = {}
+    with refused.open(encoding="utf-8") as listed:
+        for line in listed:
+            entry = json.loads(line)
+            first.setdefault((entry["file"], entry["reason"]), entry)
+    out = []
+    for place, (one, shape) in enumerate(zip(rows.files, rows.shapes, strict=True)):
+        columns = looks.tables.columns[place]
+        out.append(
+            {
+                "file": one.file,
+                "split": one.split,
+                **found.format_of(Path(one.file)),
+                "sha256": one.sha256,
+                "rows": one.rows,
+                "used": one.used,
+                "refused": {
+                    reason: {"rows": count, "first": _first(first[one.file, reason])}
+                    for reason, count in one.refused.most_common()
+                },
+                "kind": shape.meaning.kind,
+                "meaning": shape.meaning.describe(),
+                "columns": found.columns_of(shape, columns, one.used),
+                "otherwise": found.otherwise(shape.meaning),
+            }
+        )
+    return out
+
+
+def _first(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {"line": entry["line"], "message": entry["message"], "row": entry["row"][:160]}
+
+
+def _tokens(
+    looks: Looks, measure: Measure, fetched: Mapping[int, Row], longest: Sequence[int]
+) -> dict[str, Any]:
+    usable = looks.sizes[:, 0] >= 0
+    parts = {name: looks.sizes[:, place].astype(np.int64) for place, name in enumerate(SIZES[:3])}
+    splits = {}
+    for place, split in enumerate(SPLITS):
+        chosen = usable & (looks.splits == place)
+        if chosen.any():
+            splits[split] = {name: figures(tokens[chosen]) for name, tokens in parts.items()}
+    return {
+        "as": measure.describe(),
+        "context": measure.context,
+        "rows": int(usable.sum()),
+        "too_long": int(np.count_nonzero(looks.masks & BITS["too_long"])),
+        "splits": splits,
+        "histograms": {name: binned(tokens[usable]) for name, tokens in parts.items() if usable.any()},
+        "longest": [
+            {
+                "place": str(fetched[n].ref),
+                "split": fetched[n].split,
+                "tokens": int(looks.sizes[n, SIZES.index("whole")]),
+                "text": findings.shown(fetched[n], 100),
+            }
+            for n in longest
+        ],
+    }
+
+
+def _languages(looks: Looks) -> dict[str, Any]:
+    counts = {s: dict(looks.tables.languages[s].most_common()) for s in SPLITS if looks.tables.languages[s]}
+    every: Counter[str] = Counter()
+    for of in counts.values():
+        every.update(of)
+    return {
+        "looked_at": every.total(),
+        "of": len(looks.splits),
+        "untold": every[UNTOLD],
+        "all": dict(every.most_common()),
+        "splits": counts,
+    }
+
+
+def _trained(rows: Read, looks: Looks) -> Trained | None:
+    """Of the training rows that training uses; of files whose columns mean several things those of the commonest."""
+    meanings = np.array([shape.meaning.describe() for shape in rows.shapes])[looks.files]
+    usable = (looks.masks & (BITS["unusable"] | BITS["too_long"]) == 0) & (looks.splits == 0)
+    if not usable.any():
+        return None
+    meaning = Counter(meanings[usable].tolist()).most_common(1)[0][0]
+    numbers = np.flatnonzero(usable & (meanings == meaning))
+    whole = looks.sizes[numbers, SIZES.index("whole")].astype(np.int64)
+    longest = numbers[np.argsort(-whole, kind="stable")[:TRIED_LONGEST]]
+    chosen = np.random.default_rng(0).permutation(numbers)[:TRIED]
+    sample = fetch(rows, {*longest.tolist(), *chosen.tolist()})
+    return Trained([sample[n] for n in sorted(sample)], len(numbers), int(whole.sum()))
+
+
+def _tried(desk: Desk, rows: Read, folder: Path, sharing: Sharing, sink: EventSink) -> list[dict[str, Any]]:
+    """What each step would do that is named, by itself."""
+    out = []
+    for name in desk.steps():
+        alone = desk.model_copy(update={other: None for other in STEPS if other != name})
+        work = folder / f"try-{name}"
+        passes = Passes(_linked(rows, work), work, Sharing(sharing.processes, least=2, part=1), sink)
+        passes.run(steps_of(alone, rows))
+        out += [_counted(step) for step in passes.counts]
+    return out
+
+
+def _counted(step: Counted) -> dict[str, Any]:
+    examples = {
+        rule: [
+            {"place": e.place, "message": e.message, "before": e.before, "after": e.after} for e in all_[:1]
+        ]
+        for rule, all_ in step.examples.items()
+    }
+    return step.as_dict() | {"examples": examples}
+
+
+def _linked(rows: Read, folder: Path) -> Read:
+    """The same rows in files of their own, which passes take away as they go."""
+    target = folder / "read"
+    target.mkdir(parents=True)
+    for chunk in rows.chunks:
+        os.link(chunk, target / chunk.name)
+    return replace(rows, chunks=[target / chunk.name for chunk in rows.chunks])

@@ -1,0 +1,310 @@
+"""One pass over rows as they were read, in as many processes as there are cores: of each row some numbers, of each
+part of them tables that are added up. A million rows take about 50 MB.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunesmith.data.columns import JUDGED
+from tunesmith.data.formats import to_example
+from tunesmith.data.shares import Sharing, shared_out
+from tunesmith.desk.alike import key_of, mixed
+from tunesmith.desk.language import language_of
+from tunesmith.desk.lengths import Measure, Size
+from tunesmith.desk.reading import Read
+from tunesmith.desk.rows import SPLITS, Row, Text
+from tunesmith.desk.steps import excerpt
+from tunesmith.desk.suspects import BITS, mask_of, reasons_of
+from tunesmith.errors import RowError
+from tunesmith.types import Example
+
+SIZES = ("prompt", "answer", "whole", "longest")
+COLUMNS = 200
+"""Of a file, that are described; more come from keys that are data themselves."""
+LABELS = 20_000
+"""Labels of a split that are counted by name; more are no classes."""
+UNTOLD = "too short to tell"
+
+_KINDS = {str: "text", bool: "yes or no", int: "number", float: "number", list: "list", dict: "object"}
+
+
+@dataclass
+class Column:
+    """rows: that have it, also as null. types: of the others. example: the first value that there is."""
+
+    rows: int = 0
+    nulls: int = 0
+    types: Counter[str] = field(default_factory=Counter)
+    example: str = ""
+
+    def see(self, value: Any) -> None:
+        self.rows += 1
+        if value is None or value == "":
+            self.nulls += 1
+            return
+        self.types[_KINDS[type(value)]] += 1
+        if not self.example:
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            self.example = excerpt([" ".join(text[:400].split())], 80)
+
+    def add(self, other: Mapping[str, Any]) -> None:
+        self.rows += other["rows"]
+        self.nulls += other["nulls"]
+        self.types.update(other["types"])
+        self.example = self.example or other["example"]
+
+
+@dataclass
+class Tables:
+    """columns: of each file, by its place. labels: split -> column -> label -> rows, and the number of the first of
+    them. languages: split -> language -> rows. left_out: columns and labels that the tables had no room for."""
+
+    columns: list[dict[str, Column]]
+    labels: dict[str, dict[str, dict[str, list[int]]]] = field(
+        default_factory=lambda: {s: {} for s in SPLITS}
+    )
+    languages: dict[str, Counter[str]] = field(default_factory=lambda: {s: Counter() for s in SPLITS})
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def column(self, file: int, name: str) -> Column | None:
+        table = self.columns[file]
+        if name not in table:
+            if len(table) >= COLUMNS:
+                self.left_out[f"values of further columns, file {file + 1}"] += 1
+                return None
+            table[name] = Column()
+        return table[name]
+
+    def label(self, split: str, column: str, label: str, count: int, first: int) -> None:
+        table = self.labels[split].setdefault(column, {})
+        if label not in table and len(table) >= LABELS:
+            self.left_out[f"further labels in {column}, {split}"] += count
+            return
+        entry = table.setdefault(label, [0, first])
+        entry[0] += count
+
+    def add(self, said: dict[str, Any]) -> None:
+        for file, columns in enumerate(said["columns"]):
+            for name, one in columns.items():
+                column = self.column(file, name)
+                if column is not None:
+                    column.add(one)
+        for split in SPLITS:
+            for column, labels in said["labels"][split].items():
+                for label, (count, first) in labels.items():
+                    self.label(split, column, label, count, first)
+            self.languages[split].update(said["languages"][split])
+        self.left_out.update(said["left_out"])
+
+    def as_said(self) -> dict[str, Any]:
+        columns = [{name: vars(one) for name, one in table.items()} for table in self.columns]
+        return vars(self) | {"columns": columns}
+
+
+@dataclass(frozen=True)
+class Looks:
+    """All rows by their numbers. splits (N,) as places in SPLITS, files (N,), sizes (N, 4) as SIZES (-1: training drops
+    the row), masks (N,) of reasons, keys (N, 2) of what is asked and of what is answered (0: nothing)."""
+
+    splits: NDArray[np.int8]
+    files: NDArray[np.int32]
+    sizes: NDArray[np.int32]
+    masks: NDArray[np.int32]
+    keys: NDArray[np.uint64]
+    tables: Tables
+
+
+def look(read: Read, measure: Measure, sample: int, sharing: Sharing) -> Looks:
+    """sample: rows at most whose language is looked at."""
+    count = sum(one.used for one in read.files)
+    work = _Looking(read, measure, _threshold(count, sample))
+    alone = sharing.processes == 1 or len(read.chunks) == 1
+    made = (
+        [work(range(len(read.chunks)))]
+        if alone
+        else shared_out(len(read.chunks), work, Sharing(sharing.processes, least=2, part=1))
+    )
+    tables = Tables([{} for _ in read.files])
+    for _, said in made:
+        tables.add(said)
+    names = ("splits", "files", "sizes", "masks", "keys")
+    whole = {name: np.concatenate([arrays[name] for arrays, _ in made]) for name in names}
+    return Looks(**whole, tables=tables)
+
+
+def _threshold(count: int, sample: int) -> int:
+    """Rows whose number is hashed to no more than this are the sample: the same ones every time."""
+    if count <= sample:
+        return 2**64 - 1
+    return int(np.partition(mixed(np.arange(count, dtype=np.uint64)), sample - 1)[sample - 1])
+
+
+@dataclass(frozen=True)
+class _Looking:
+    """The work on a range of chunks. threshold: see `_threshold`."""
+
+    read: Read
+    measure: Measure
+    threshold: int
+
+    def __call__(self, part: range) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        tables = Tables([{} for _ in self.read.files])
+        places = {one.file: place for place, one in enumerate(self.read.files)}
+        arrays: dict[str, list[NDArray[Any]]] = {}
+        for index in part:
+            rows = list(self.read.rows(self.read.chunks[index]))
+            texts = [row.texts for row in rows]
+            examples = examples_of(rows)
+            self._count(rows, texts, places, tables)
+            labels = [labels_of(row, example) for row, example in zip(rows, examples, strict=True)]
+            for row, of_row in zip(rows, labels, strict=True):
+                for column, label in of_row:
+                    tables.label(row.split, column, label[:200], 1, row.number)
+            reasons = [
+                reasons_of(of_row, classes_of(row, named))
+                for row, of_row, named in zip(rows, texts, labels, strict=True)
+            ]
+            found: dict[str, NDArray[Any]] = {
+                "splits": np.array([SPLITS.index(row.split) for row in rows], np.int8),
+                "files": np.array([places[row.ref.file] for row in rows], np.int32),
+                "sizes": np.array([_four(size) for size in sizes_of(rows, examples, self.measure)], np.int32),
+                "masks": np.array([mask_of(one) for one in reasons], np.int32),
+                "keys": np.array([keys_of(*both) for both in zip(rows, texts, strict=True)], np.uint64),
+            }
+            found["masks"] |= np.where(found["sizes"][:, 0] < 0, BITS["unusable"], 0)
+            found["masks"] |= np.where(found["sizes"][:, 3] > self.measure.context, BITS["too_long"], 0)
+            for name, array in found.items():
+                arrays.setdefault(name, []).append(array)
+        return {name: np.concatenate(parts) for name, parts in arrays.items()}, tables.as_said()
+
+    def _count(
+        self,
+        rows: Sequence[Row],
+        texts: Sequence[Sequence[Text]],
+        places: Mapping[str, int],
+        tables: Tables,
+    ) -> None:
+        chosen = mixed(np.array([row.number for row in rows], np.uint64)) <= np.uint64(self.threshold)
+        for row, of_row, is_sample in zip(rows, texts, chosen.tolist(), strict=True):
+            for name, value in row.values.items():
+                column = tables.column(places[row.ref.file], name)
+                if column is not None:
+                    column.see(value)
+            if is_sample:
+                content = " ".join(t.text for t in of_row if t.part in ("prompt", "answer", "fixed"))
+                tables.languages[row.split][language_of(content[:2000]) or UNTOLD] += 1
+
+
+def _four(size: Size | RowError) -> tuple[int, int, int, int]:
+    if isinstance(size, RowError):
+        return (-1, -1, -1, -1)
+    return size.prompt, size.answer, size.whole, size.longest
+
+
+def examples_of(rows: Sequence[Row]) -> list[Example | RowError]:
+    """Of each row what training reads, or why it drops the row."""
+    out: list[Example | RowError] = []
+    for row in rows:
+        try:
+            out.append(to_example(row.shape.meaning, row.values, row.ref))
+        except RowError as error:
+            out.append(error)
+    return out
+
+
+def sizes_of(
+    rows: Sequence[Row], examples: Sequence[Example | RowError], measure: Measure
+) -> list[Size | RowError]:
+    """Of each row its size, or why training drops it."""
+    out: list[Size | RowError] = [e if isinstance(e, RowError) else _WAITING for e in examples]
+    kinds: dict[str, list[tuple[int, Example]]] = {}
+    for place, (row, example) in enumerate(zip(rows, examples, strict=True)):
+        if not isinstance(example, RowError):
+            kinds.setdefault(row.shape.meaning.kind, []).append((place, example))
+    for kind, found in kinds.items():
+        sizes = measure.of(kind, [example for _, example in found])
+        for (place, _), size in zip(found, sizes, strict=True):
+            out[place] = size
+    return out
+
+
+_WAITING = Size(0, 0, 0, 0)
+
+
+def labels_of(row: Row, example: Example | RowError) -> list[tuple[str, str]]:
+    """(column, label) of every class that a row names: its label or labels, a verdict, a field of a JSON answer."""
+    meaning = row.shape.meaning
+    if isinstance(example, RowError):
+        return []
+    if meaning.kind == "label":
+        return [(meaning.columns["label"], example.label or "")]
+    if meaning.kind == "labels":
+        return [(meaning.columns["labels"], name) for name in json.loads(example.answer)]
+    if meaning.kind == "unpaired":
+        verdict = "good" if example.completions[0].score else "bad"
+        return [(meaning.columns["label"], verdict)]
+    fields = ((name, row.values.get(name)) for name in meaning.json_fields)
+    return [
+        (name, str(value)) for name, value in fields if isinstance(value, str | bool | int) and value != ""
+    ]
+
+
+def classes_of(row: Row, labels: Sequence[tuple[str, str]]) -> list[str]:
+    """The labels of a row that is to be put into classes."""
+    return [label for _, label in labels] if row.shape.meaning.kind in ("label", "labels") else []
+
+
+def keys_of(row: Row, texts: Sequence[Text]) -> tuple[int, int]:
+    """Of what a row asks, and of what the answer is, whether text, label, number or judgement; 0 without an answer."""
+    asked, answered = asked_and_answered(row, texts)
+    if not any(answered):
+        return _number(asked), 0
+    return _number(asked), _number(answered) or 1
+
+
+def asked_and_answered(row: Row, texts: Iterable[Text]) -> tuple[list[str], list[str]]:
+    """Of a conversation the last answer, and all before it; of judged rows the answers, and what was said of them."""
+    meaning = row.shape.meaning
+    content = [text for text in texts if text.part in ("prompt", "answer", "system")]
+    if meaning.kind in JUDGED:
+        # The same answers in another order are the same question to people.
+        question = sorted(text.text for text in content)
+        return question, [
+            *(text.text for text in content),
+            *(json.dumps(row.values.get(column)) for column in _judging(row)),
+        ]
+    if meaning.kind == "messages":
+        last = max((at for at, text in enumerate(content) if text.part == "answer"), default=len(content))
+        return [text.text for text in content[:last]], [text.text for text in content[last : last + 1]]
+    answers = [meaning.columns[part] for part in _ANSWERED if part in meaning.columns]
+    answers += [*meaning.json_fields, *meaning.targets]
+    asked = [_shown(row, column) for column in meaning.columns.values() if column not in answers]
+    return asked, [_shown(row, column) for column in answers]
+
+
+_ANSWERED = ("completion", "label", "labels", "tags", "spans")
+"""Parts that are the one right answer; of texts that belong together there may be many."""
+
+
+def _judging(row: Row) -> list[str]:
+    parts = ("label", "rating", "ranks", "scores", "margin", "score_chosen", "score_rejected")
+    return [row.shape.meaning.columns[part] for part in parts if part in row.shape.meaning.columns]
+
+
+def _shown(row: Row, column: str) -> str:
+    value = row.values.get(column)
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _number(texts: Sequence[str]) -> int:
+    return int.from_bytes(key_of(texts)[:8], "little")

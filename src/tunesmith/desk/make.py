@@ -1,0 +1,290 @@
+"""A recipe of the desk -> a new version of a data set, or what it would be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tunesmith.config.desk import Desk
+from tunesmith.data.folders import sources_of
+from tunesmith.data.load import few_collections
+from tunesmith.data.shares import Sharing
+from tunesmith.desk import card
+from tunesmith.desk.alike import Sketches
+from tunesmith.desk.balance import Balancing
+from tunesmith.desk.clean import Cleaning
+from tunesmith.desk.decisions import Reviewed
+from tunesmith.desk.dedup import Repeats, SameId, contamination, said
+from tunesmith.desk.finding import Names
+from tunesmith.desk.labels import Labels
+from tunesmith.desk.left import Left
+from tunesmith.desk.originals import read_again
+from tunesmith.desk.pages import card_page
+from tunesmith.desk.passes import Counted, Passes
+from tunesmith.desk.reading import FileRead, Read, read
+from tunesmith.desk.rows import SPLITS
+from tunesmith.desk.scrub import Scrubbing, Veil
+from tunesmith.desk.splitting import Splitting
+from tunesmith.desk.stated import Stated
+from tunesmith.desk.steps import Step
+from tunesmith.desk.versions import MANIFEST, DataSet, Version, digest, manifest_text
+from tunesmith.types import EventSink
+
+ROWS, ORIGINS, CHANGES, REFUSED = "jsonl", "origins.jsonl", "changes.jsonl", "refused.jsonl"
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a run of the desk did. version: None where it was only to be shown."""
+
+    desk: Desk
+    files: Sequence[FileRead]
+    meaning: str
+    steps: Sequence[Counted]
+    rows: dict[str, int]
+    version: Version | None
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "version": None if self.version is None else str(self.version.folder),
+            "meaning": self.meaning,
+            "files": [file_facts(one) for one in self.files],
+            "steps": [step.as_dict() for step in self.steps],
+            "rows": self.rows,
+            "seconds": round(self.seconds, 2),
+        }
+
+    def as_text(self) -> str:
+        return card.as_text(self.as_dict(), {step.name: step.examples for step in self.steps})
+
+
+def make(
+    desk: Desk,
+    sink: EventSink,
+    *,
+    dry_run: bool = False,
+    sharing: Sharing | None = None,
+    names: Names | None = None,
+) -> Made:
+    """Reads, carries out every step that is named, and adds a version to `desk.output`; of a dry run, only counts.
+    names: finds those of people, for scrubbing; then one process does all, which has the model.
+
+    Raises DataError for files or rows that stop the work; then nothing is left behind.
+    """
+    started = datetime.now(UTC)
+    sharing = sharing or (Sharing.by_cores() if names is None else Sharing(1))
+    scrubbing = None if desk.scrub is None else Scrubbing.of(desk.scrub, names)
+    with few_collections():
+        if dry_run:
+            with tempfile.TemporaryDirectory(prefix="tunesmith-desk-") as name:
+                return _made(desk, scrubbing, Path(name), sink, sharing, started)
+        data_set = DataSet(Path(desk.output))
+        with data_set.making() as folder:
+            made = _made(desk, scrubbing, folder, sink, sharing, started)
+        return Made(**{**made.__dict__, "version": data_set.version()})
+
+
+def _made(
+    desk: Desk,
+    scrubbing: Scrubbing | None,
+    folder: Path,
+    sink: EventSink,
+    sharing: Sharing,
+    started: datetime,
+) -> Made:
+    work = folder / "work"
+    work.mkdir()
+    veil = None
+    if desk.scrub is not None and scrubbing is not None:
+        veil = Veil(scrubbing.finder, desk.scrub.keep_originals)
+    told = str if veil is None or veil.keeps else veil.over
+    found = read(desk.data, work / "read", folder / REFUSED, sink, told)
+    passes = Passes(found, work, Sharing(sharing.processes, least=2, part=1), sink, veil)
+    pieces = passes.run(steps_of(desk, found, scrubbing))
+    sink("phase", name="writing", text=str(desk.output))
+    rows = _written(desk, pieces, folder)
+    _joined(passes.ledgers, folder / CHANGES)
+    shutil.rmtree(work)
+    seconds = (datetime.now(UTC) - started).total_seconds()
+    made = Made(desk, found.files, found.meaning, passes.counts, rows, None, seconds)
+    _described(made, passes.left, folder, started)
+    return made
+
+
+def steps_of(desk: Desk, found: Read, scrubbing: Scrubbing | None = None) -> list[Step]:
+    """The steps that the recipe names, in their order, without those of which such rows have nothing."""
+    steps: list[Step] = []
+    if desk.review is not None:
+        steps.append(Reviewed.of(desk.review))
+    if desk.clean is not None:
+        steps.append(Cleaning(desk.clean))
+        if desk.clean.labels and any("label" in shape.parts.values() for shape in found.shapes):
+            steps.append(Labels())
+        if desk.clean.label_in_text:
+            steps.append(Stated())
+    if scrubbing is not None:
+        steps.append(scrubbing)
+    if desk.dedup is not None:
+        if desk.dedup.id is not None:
+            steps.append(SameId(desk.dedup.id))
+        near = desk.dedup.near
+        sketches = None if near is None else Sketches(near, desk.dedup.permutations)
+        steps.append(Repeats(desk.dedup.exact, sketches, desk.dedup.by))
+        if desk.dedup.against:
+            steps.append(contamination(_benchmarks(desk), desk.dedup.ngram))
+    if desk.split is not None:
+        steps.append(Splitting(desk.split, desk.seed))
+    if desk.balance is not None:
+        steps.append(Balancing.of(desk.balance, desk.seed))
+    return steps
+
+
+def _benchmarks(desk: Desk) -> dict[str, list[list[str]]]:
+    """Of every file of evaluation rows the texts of each row."""
+    assert desk.dedup is not None
+    out: dict[str, list[list[str]]] = {}
+    quiet: EventSink = lambda kind, /, **fields: None  # noqa: E731
+    for source in sources_of(desk.dedup.against):
+        data = desk.data.model_copy(update={"train": [source.file], "validation": [], "test": []})
+        with tempfile.TemporaryDirectory(prefix="tunesmith-desk-") as name:
+            found = read(data, Path(name) / "read", Path(name) / REFUSED, quiet)
+            out[source.file] = [said(row, "row") for chunk in found.chunks for row in found.rows(chunk)]
+    return out
+
+
+# What is written -----------------------------------------------------------------------------------------
+
+
+def _written(desk: Desk, pieces: Path, folder: Path) -> dict[str, int]:
+    """The rows of each split, and where they are from; how many there are of each."""
+    rows: dict[str, int] = {}
+    for split in SPLITS:
+        parts = sorted(pieces.glob(f"*.{split}"))
+        if parts:
+            rows[split] = _joined(parts, folder / f"{split}.jsonl")
+            if desk.format == "parquet":
+                as_parquet(folder / f"{split}.jsonl")
+    _joined(sorted(pieces.glob("*.origins")), folder / ORIGINS)
+    return rows
+
+
+def as_parquet(path: Path) -> None:
+    """The same rows as Parquet, in its place. Raises DataError where a column holds values of several kinds."""
+    import pyarrow as pa
+    import pyarrow.json as pj
+    import pyarrow.parquet as pq
+
+    from tunesmith.errors import DataError
+
+    try:
+        table = pj.read_json(path, read_options=pj.ReadOptions(block_size=64 * 2**20))
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"{path.name}: the rows do not fit one table ({error})",
+            "the same kind of value in every row of a column",
+            "write format: jsonl",
+        ) from None
+    pq.write_table(table, path.with_suffix(".parquet"), row_group_size=10_000)
+    path.unlink()
+
+
+def _joined(parts: Sequence[Path], target: Path) -> int:
+    """One file of several; how many lines it has."""
+    count = 0
+    with target.open("wb") as out:
+        for part in parts:
+            content = part.read_bytes()
+            count += content.count(b"\n")
+            out.write(content)
+    return count
+
+
+def _described(made: Made, left: Mapping[str, Left], folder: Path, started: datetime) -> None:
+    facts = made.as_dict()
+    manifest = {
+        "tunesmith": version("tunesmith"),
+        "made": started.isoformat(timespec="seconds"),
+        "recipe": made.desk.model_dump(exclude_none=True),
+        "meaning": made.meaning,
+        "sources": facts["files"],
+        "steps": facts["steps"],
+        "rows": made.rows,
+        "left": {split: left[split].as_dict() for split in made.rows},
+    }
+    examples = {step.name: step.examples for step in made.steps}
+    (folder / "card.md").write_text(card.as_markdown(manifest, examples), encoding="utf-8")
+    name = Path(made.desk.output).name
+    (folder / "card.html").write_text(card_page(manifest, examples, name), encoding="utf-8")
+    files = {
+        path.name: {"sha256": digest(path), "bytes": path.stat().st_size}
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+    }
+    (folder / MANIFEST).write_text(manifest_text(manifest | {"files": files}), encoding="utf-8")
+
+
+def file_facts(one: FileRead) -> dict[str, Any]:
+    return {
+        "file": one.file,
+        "split": one.split,
+        "sha256": one.sha256,
+        "rows": one.rows,
+        "used": one.used,
+        "refused": dict(one.refused.most_common()),
+        "repaired": dict(one.repaired.most_common()),
+    }
+
+
+# And back ------------------------------------------------------------------------------------------------
+
+
+def restored(made: Version) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number, columns) of every row that was read, in order, as it was before any step.
+
+    Raises DataError where scrubbing left no originals, and the files that they are from are gone or others.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    with (made.folder / ORIGINS).open(encoding="utf-8") as origins:
+        at = [json.loads(line) for line in origins]
+    for split in SPLITS:
+        numbers = [number for number, of, *_ in at if of == split]
+        for number, values in zip(numbers, rows_of_split(made, split), strict=True):
+            rows.setdefault(number, values)  # a row that was added stands after the one that it is of
+    with (made.folder / CHANGES).open(encoding="utf-8") as changes:
+        undone: dict[int, list[dict[str, Any]]] = {}
+        for line in changes:
+            entry = json.loads(line)
+            undone.setdefault(entry["row"], []).append(entry)
+    hidden = {n: e[0] for n, e in undone.items() if any(entry.get("hidden") for entry in e)}
+    for number, entries in undone.items():
+        rows[number] = {} if number in hidden else _undone(rows.get(number, {}), entries)
+    rows |= read_again(made, {number: (one["file"], one["line"]) for number, one in hidden.items()})
+    yield from sorted(rows.items())
+
+
+def _undone(values: dict[str, Any], entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    for entry in reversed(entries):
+        if entry.get("dropped"):
+            values = entry["before"]
+            continue
+        values = {**values, **entry["before"]}
+        for column in entry.get("added", ()):
+            del values[column]
+    return values
+
+
+def rows_of_split(made: Version, split: str) -> Iterator[dict[str, Any]]:
+    from tunesmith.data.readers import read_rows
+
+    for ending in ("jsonl", "parquet"):
+        path = made.folder / f"{split}.{ending}"
+        if path.is_file():
+            yield from (row for _, row in read_rows(path) if isinstance(row, dict))

@@ -1,0 +1,173 @@
+"""A row at the desk: its columns as the file has them, where it came from, and the texts in it by what they are.
+
+A text is a string somewhere in the row, found by its path: column, then keys and places. What it is comes from what
+the columns mean (`tunesmith.data.columns`):
+
+| part | is |
+|---|---|
+| `prompt` | what the row asks: user's turns, tools' results, a text to be classified, plain text |
+| `answer` | what is learned: the assistant's turns, a completion, chosen and rejected answers |
+| `system` | a system prompt |
+| `label` | a class, or each of several |
+| `fixed` | a text that other columns count characters or words of (spans, tags): it is read, never changed |
+| `other` | any string of a column that training does not read, such as a customer's name |
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+from tunesmith.data import peer_formats
+from tunesmith.data.columns import Mapping as Meaning
+from tunesmith.data.strict_json import parse_object
+from tunesmith.errors import RowError
+from tunesmith.types import RowRef
+
+Part = Literal["prompt", "answer", "system", "label", "fixed", "other"]
+PARTS: tuple[Part, ...] = get_args(Part)
+CONTENT: tuple[Part, ...] = ("prompt", "answer", "system")
+"""What is text that a model reads or writes, and that may be changed."""
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+Path = tuple[str | int, ...]
+Values = dict[str, Any]
+
+JSON = "$json"
+"""In a path: the string that is found so far holds JSON, and the path goes on inside."""
+_PART: dict[str, Part] = {
+    **dict.fromkeys(("completion", "positive", "negatives", "chosen", "rejected", "completions"), "answer"),
+    **dict.fromkeys(("label", "labels"), "label"),
+    "system": "system",
+    **dict.fromkeys(("messages", "history", "prompt", "input", "text", "pair", "anchor"), "prompt"),
+    **dict.fromkeys(("tokens", "tags", "spans"), "fixed"),
+}
+_ROLE: dict[str, Part] = {"assistant": "answer", "system": "system", "user": "prompt", "tool": "prompt"}
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    path: Path
+    part: Part
+    text: str
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the columns of one file mean, and with that where its texts are."""
+
+    meaning: Meaning
+    parts: Mapping[str, Part] = field(init=False)
+    """column -> part; columns that are not named are `other`."""
+
+    def __post_init__(self) -> None:
+        parts = {column: _PART[name] for name, column in self.meaning.columns.items() if name in _PART}
+        parts |= dict.fromkeys(self.meaning.json_fields, "answer")
+        if self.meaning.kind in ("unpaired", "rating") and "label" in self.meaning.columns:
+            parts[self.meaning.columns["label"]] = "other"  # a verdict, not a class
+        if self.meaning.kind == "tags":
+            parts |= {c: "fixed" for n, c in self.meaning.columns.items() if n in ("text", "tokens")}
+        object.__setattr__(self, "parts", parts)
+
+    def texts(self, values: Values) -> list[Text]:
+        """Every string of the row but the names of roles."""
+        found: list[Text] = []
+        for column, value in values.items():
+            part = self.parts.get(column, "other")
+            if type(value) is str:
+                inner = _unpacked(value) if part in ("prompt", "answer") else None
+                if inner is None:
+                    found.append(Text((column,), part, value))
+                else:
+                    found += self._inside(inner, (column, JSON), part)
+            elif type(value) in (list, dict):
+                found += self._inside(value, (column,), part)
+        return found
+
+    def _inside(self, value: Any, path: Path, part: Part) -> Iterator[Text]:
+        if type(value) is str:
+            yield Text(path, part, value)
+        elif type(value) is list:
+            for at, item in enumerate(value):
+                yield from self._inside(item, (*path, at), part)
+        elif type(value) is dict:
+            role = self._role(value) if part not in ("other", "fixed") else None
+            for key, item in value.items():
+                if key != role or role is None:
+                    yield from self._inside(item, (*path, key), self._part(value, key, role, part))
+
+    def _role(self, turn: dict[str, Any]) -> str | None:
+        """The key that names a turn's role."""
+        given = self.meaning.turns.keys.get("role")
+        names = (given,) if given else peer_formats.MESSAGE_KEYS["role"]
+        return next((name for name in names if isinstance(turn.get(name), str)), None)
+
+    def _part(self, turn: dict[str, Any], key: str, role: str | None, part: Part) -> Part:
+        if part in ("other", "fixed"):
+            return part
+        if role is None and "type" in turn:  # a part of a content: {"type": "text", "text": …}
+            return part if key == "text" else "other"
+        if role is None:
+            return "answer" if key == "assistant" and part == "prompt" else part
+        content = self.meaning.turns.keys.get("content")
+        if key not in ((content,) if content else peer_formats.MESSAGE_KEYS["content"]):
+            return "other"
+        name = self.meaning.turns.roles.get(turn[role], peer_formats.ROLE_NAMES.get(turn[role], turn[role]))
+        return _ROLE.get(name, "other")
+
+
+def _unpacked(text: str) -> Any:
+    """Turns that a column holds as JSON, as CSV has them; None where it is plain text."""
+    if not text.lstrip().startswith(("[{", "[ {")):
+        return None
+    try:
+        return parse_object('{"value": ' + text + "}")["value"]
+    except RowError:
+        return None
+
+
+def with_texts(values: Values, changed: Mapping[Path, str]) -> Values:
+    """The row with these texts in place of those that were there."""
+    out = dict(values)
+    for column in {path[0] for path in changed}:
+        paths = {path[1:]: text for path, text in changed.items() if path[0] == column}
+        out[str(column)] = _put(copy.deepcopy(out[str(column)]), paths)
+    return out
+
+
+def _put(value: Any, changed: Mapping[Path, str]) -> Any:
+    if () in changed:
+        return changed[()]
+    if JSON in {path[0] for path in changed}:
+        inner = _put(_unpacked(value), {path[1:]: text for path, text in changed.items()})
+        return json.dumps(inner, ensure_ascii=False)
+    for path, text in changed.items():
+        here = value
+        for step in path[:-1]:
+            here = here[step]
+        here[path[-1]] = text
+    return value
+
+
+@dataclass(frozen=True)
+class Row:
+    """number: its place among all rows that were read, from 0; it stays the row's through every step. texts: see
+    `Shape`."""
+
+    number: int
+    split: Split
+    ref: RowRef
+    values: Values
+    shape: Shape
+
+    @cached_property
+    def texts(self) -> list[Text]:
+        return self.shape.texts(self.values)
+
+    def but(self, values: Values, split: Split | None = None) -> Row:
+        """The same row with other values, or in another split."""
+        return Row(self.number, split or self.split, self.ref, values, self.shape)

@@ -1,0 +1,125 @@
+"""Secrets in a text: detect-secrets' scanners on each line, and forms that they do not know.
+
+A scanner says what it found, not where, and of some tokens only the beginning: its expressions are searched again, and
+what they find goes on to the end of the token. Nothing is asked of the services whose tokens these are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from tunesmith.desk.prefilter import assignments_possible, tokens_possible
+
+_SCANNERS = (
+    "artifactory.ArtifactoryDetector aws.AWSKeyDetector azure_storage_key.AzureStorageKeyDetector "
+    "cloudant.CloudantDetector discord.DiscordBotTokenDetector github_token.GitHubTokenDetector "
+    "gitlab_token.GitLabTokenDetector ibm_cloud_iam.IbmCloudIamDetector ibm_cos_hmac.IbmCosHmacDetector "
+    "jwt.JwtTokenDetector mailchimp.MailchimpDetector npm.NpmDetector openai.OpenAIDetector "
+    "pypi_token.PypiTokenDetector sendgrid.SendGridDetector slack.SlackDetector softlayer.SoftlayerDetector "
+    "square_oauth.SquareOAuthDetector stripe.StripeDetector telegram_token.TelegramBotTokenDetector "
+    "twilio.TwilioKeyDetector"
+).split()
+_VALUE = 16
+"""Characters of a group of a scanner's expression from which it is the value, not a prefix."""
+_TOKEN_GOES_ON = re.compile(r"[A-Za-z0-9_\-+/=]*(?:\.[A-Za-z0-9_\-+/=]+)*")
+_KEY_BLOCK = re.compile(
+    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----.*?"
+    r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\Z)"
+    r"|PuTTY-User-Key-File-\d.*?(?:Private-MAC:\s*\w+|\Z)",
+    re.DOTALL,
+)
+_MORE_TOKENS = re.compile(
+    r"github_pat_\w{22,}|sk-[A-Za-z0-9_-]{24,}|[rsp]k_(?:test|live)_\w{16,}|hf_[A-Za-z0-9]{30,}|AIza[\w-]{35}"
+    r"|(?<=Bearer )[A-Za-z0-9._~+/-]{20,}=*"
+)
+_NAMED = re.compile(
+    r"(?:pass(?:word|wd|code|phrase)?|pwd|secret|api[ _-]?key|access[ _-]?key|auth[ _-]?key|private[ _-]?key|token)"
+    r"[\w\"'\]]{0,12}\s{0,3}(?::=|=>|={1,3}|:|\b(?:is|was)\b(?:\s+now)?:?)\s{0,3}[\"'`]?([^\s\"'`,;<>{}]{6,200})",
+    re.IGNORECASE,
+)
+
+
+@cache
+def _expressions() -> list[tuple[Any, Any]]:
+    """(scanner, one of its expressions)."""
+    from importlib import import_module
+
+    found = []
+    for name in _SCANNERS:
+        module, scanner = name.split(".")
+        made = getattr(import_module(f"detect_secrets.plugins.{module}"), scanner)()
+        found += [(made, expression) for expression in made.denylist]
+    return found
+
+
+def spans_of(text: str) -> list[tuple[int, int]]:
+    """(start, end) of every secret, in order; some may overlap."""
+    found = [match.span() for match in _KEY_BLOCK.finditer(text)] if "-" in text else []
+    tokens, assignments = tokens_possible(text), assignments_possible(text)
+    if tokens or assignments:
+        at = 0
+        for line in text.splitlines(keepends=True):
+            spans = [*(_tokens(line) if tokens else ()), *(_assigned(line) if assignments else ())]
+            found += [(at + start, at + end) for start, end in spans]
+            at += len(line)
+    return sorted(set(found))
+
+
+def _tokens(line: str) -> Iterator[tuple[int, int]]:
+    for scanner, expression in _expressions():
+        for match in expression.finditer(line):
+            start, end = _place(match)
+            goes_on = _TOKEN_GOES_ON.match(line, end)
+            assert goes_on is not None
+            end = goes_on.end()
+            whole = line[start:end]
+            if (
+                any(c.isdigit() for c in whole)
+                and any(c.isalpha() for c in whole)
+                and any(scanner.analyze_string(line))
+            ):
+                yield start, end
+    for match in _MORE_TOKENS.finditer(line):
+        if any(c.isdigit() for c in match[0]):
+            yield match.span()
+
+
+def _place(match: re.Match[str]) -> tuple[int, int]:
+    """Of the value, without the name it is given to and the quotes around it."""
+    groups = [n for n in range(1, (match.re.groups or 0) + 1) if match[n] and len(match[n]) >= _VALUE]
+    start, end = match.span(groups[-1] if groups else 0)
+    found = match.string[start:end]
+    start += len(found) - len(found.lstrip(' \t\r\n=:"'))
+    return start, start + len(found.strip(' \t\r\n=:"'))
+
+
+def _assigned(line: str) -> Iterator[tuple[int, int]]:
+    """Values of names such as password and api_key: quoted ones as detect-secrets' KeywordDetector finds them, bare
+    ones where letters stand with digits."""
+    from detect_secrets.filters import heuristic
+    from detect_secrets.plugins.keyword import QUOTES_REQUIRED_DENYLIST_REGEX_TO_GROUP as QUOTED
+
+    for expression, group in QUOTED.items():
+        for match in expression.finditer(line):
+            value = match[group]
+            if not (
+                " " in value.strip()
+                or heuristic.is_templated_secret(value)
+                or heuristic.is_prefixed_with_dollar_sign(value)
+                or heuristic.is_not_alphanumeric_string(value)
+                or len(value) < 4
+            ):
+                yield match.span(group)
+    for match in _NAMED.finditer(line):
+        value = match[1].rstrip(".!?)]")
+        plain = value.strip("*•.…xX") == ""
+        if (
+            not plain
+            and any(c.isdigit() for c in value)
+            and any(c.isalpha() for c in value)
+            and "://" not in value
+        ):
+            yield match.start(1), match.start(1) + len(value)

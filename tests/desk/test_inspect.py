@@ -1,0 +1,251 @@
+"""An inspection says what rows are, in numbers that a few lines can check, and changes nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.desk.test_make import ROWS, TICKETS, quiet, written
+
+from tunesmith.config.desk import Desk
+from tunesmith.data.render import Renderer
+from tunesmith.data.shares import Sharing
+from tunesmith.data.template import apply_choice, choose_template
+from tunesmith.desk.inspect import Inspection, inspect
+from tunesmith.desk.lengths import Measure, Rendered, Size, binned
+from tunesmith.desk.looks import _threshold, mixed
+from tunesmith.desk.make import make
+from tunesmith.desk.suspects import REASONS, odd_share
+from tunesmith.embedded import base_model_path
+from tunesmith.errors import RowError
+from tunesmith.types import Example
+
+
+class Words:
+    """Counts words, so that a test can."""
+
+    context = 40
+
+    def describe(self) -> str:
+        return "words"
+
+    def of(self, kind: str, examples: Sequence[Example]) -> list[Size | RowError]:
+        sizes: list[Size | RowError] = []
+        for example in examples:
+            prompt = sum(len(m.content.split()) for m in example.prompt)
+            answer = len((example.text or example.answer).split())
+            sizes.append(Size(prompt, answer, prompt + answer, prompt + answer))
+        return sizes
+
+
+def looked_at(*files: str, measure: Measure | None = None, **more: Any) -> Inspection:
+    train, rest = (
+        [f for f in files if "test" not in Path(f).name],
+        [f for f in files if "test" in Path(f).name],
+    )
+    document = {"data": {"train": train, "test": rest}, "clean": {}, "dedup": {}} | more
+    return inspect(Desk.model_validate(document), measure or Words(), quiet, sharing=Sharing(1))
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=ROWS)
+def test_it_counts_what_each_step_alone_would_do(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    file = written(tmp_path, [{"text": "one good row", "label": "a"}, *rows])
+    facts = looked_at(file).facts
+    counted = []
+    for step in ("clean", "dedup"):
+        desk = Desk.model_validate({"data": {"train": [file]}, step: {}})
+        counted += make(desk, quiet, dry_run=True, sharing=Sharing(1)).as_dict()["steps"]
+    assert [{k: v for k, v in step.items() if k != "examples"} for step in facts["steps"]] == counted
+    unusable = {"empty_text", "empty_answer"} & counted[0]["dropped"].keys()
+    assert facts["suspicious"]["reasons"].get("unusable", 0) == sum(
+        1 for row in rows if not row["text"].strip()
+    )
+    assert bool(unusable) <= ("unusable" in facts["suspicious"]["reasons"])
+    assert list(tmp_path.iterdir()) == [Path(file)]
+
+
+def test_lengths_labels_and_columns_are_those_of_the_rows(tmp_path: Path) -> None:
+    rows = [*TICKETS, {"text": "just this", "label": "rare", "customer": None}]
+    facts = looked_at(written(tmp_path, rows)).facts
+    words = sorted(len(row["text"].split()) for row in rows)
+    prompt = facts["tokens"]["splits"]["train"]["prompt"]
+    assert (prompt["most"], prompt["p50"]) == (words[-1], words[math.ceil(0.5 * (len(words) - 1))])
+    assert prompt["mean"] == pytest.approx(np.mean(words), abs=0.05)
+    assert prompt["all"] == sum(words)
+    histogram = facts["tokens"]["histograms"]["prompt"]
+    edges = histogram["edges"]
+    assert histogram["counts"] == [sum(a <= n < b for n in words) for a, b in pairwise(edges)]
+    counts = Counter(row["label"] for row in rows)
+    entropy = -sum(n / len(rows) * math.log2(n / len(rows)) for n in counts.values())
+    found = facts["labels"]["label"]["train"]
+    assert found["counts"] == dict(counts.most_common())
+    assert found["entropy"] == pytest.approx(entropy, abs=1e-4)
+    assert found["evenness"] == pytest.approx(entropy / math.log2(3), abs=1e-4)
+    assert (found["imbalance"], found["rarest"]) == (max(counts.values()), ["rare"])
+    columns = {one["column"]: one for one in facts["files"][0]["columns"]}
+    assert (columns["text"]["part"], columns["customer"]["part"]) == ("text", "")
+    assert (columns["customer"]["nulls"], columns["customer"]["types"]) == (1, {"text": len(rows) - 1})
+    assert facts["suspicious"]["reasons"]["label_once"] == 1
+
+
+def test_what_could_not_be_read_is_counted_with_the_first_of_each(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    good = json.dumps(TICKETS[0])
+    path.write_bytes(b"\xef\xbb\xbf" + f"{good}\r\n{{no\r\n{good}\r\n{{nor\r\n".encode())
+    (one,) = looked_at(str(path)).facts["files"]
+    assert (one["rows"], one["used"], one["encoding"]) == (4, 2, "UTF-8, byte order mark, lines end in CRLF")
+    assert [(r["rows"], r["first"]["line"], r["first"]["row"]) for r in one["refused"].values()] == [
+        (2, 2, "{no\r\n")
+    ]
+
+
+def test_the_same_prompt_with_another_label_is_a_conflict_within_and_across_splits(tmp_path: Path) -> None:
+    again = {**TICKETS[0], "label": "other"}
+    facts = looked_at(
+        written(tmp_path, [*TICKETS, again, TICKETS[1]]),
+        written(tmp_path, [{**TICKETS[2], "text": TICKETS[2]["text"], "label": "other"}], "test.jsonl"),
+    ).facts
+    found = facts["conflicts"]
+    assert (found["prompts"], found["rows"], found["prompts_across_splits"]) == (2, 4, 1)
+    assert [a["answer"] for a in found["examples"][0]["answers"]] == [TICKETS[0]["label"], "other"]
+    dropped = {rule: n for step in facts["steps"] for rule, n in step["dropped"].items() if "exact" in rule}
+    assert dropped == {"exact": 1}
+
+
+LONG = "the printer stands on the second floor beside the window " * 5
+ODD: dict[str, dict[str, Any]] = {
+    "unusable": {"prompt": "Where is it?", "completion": ""},
+    "answer_is_prompt": {"prompt": "Say it again.", "completion": "say  it again."},
+    "placeholder": {"prompt": "What is the number?", "completion": "TODO"},
+    "refusal": {
+        "prompt": "How late is it?",
+        "completion": "As an AI language model, I cannot tell the time.",
+    },
+    "repetition": {"prompt": "And then?", "completion": "and then it rang " * 8},
+    "odd_characters": {"prompt": "What does it show?", "completion": "▚▞▚▞ it says ▚▞▚▞"},
+    "too_long": {
+        "prompt": "Which one? " + " ".join(f"n{i}" for i in range(40)),
+        "completion": "The last one.",
+    },
+    "answer_in_prompt": {
+        "prompt": "Where does it stand? It stands beside the window, says Ann.",
+        "completion": "it stands beside the window",
+    },
+}
+
+
+@pytest.mark.parametrize("reason", list(ODD))
+def test_each_reason_to_look_at_a_row(reason: str, tmp_path: Path) -> None:
+    good = [{"prompt": f"What is {n} and one?", "completion": f"That makes {n + 1}."} for n in range(5)]
+    found = looked_at(written(tmp_path, [*good, ODD[reason]])).facts["suspicious"]
+    assert found["reasons"] == {reason: 1}
+    assert list(found["worst"][0]["reasons"]) == [reason]
+    assert found["worst"][0]["place"].endswith("rows.jsonl:6")
+    assert set(REASONS) == {*ODD, "conflict", "label_once", "label_in_prompt"}
+
+
+def test_the_worst_rows_come_first_and_a_label_in_its_prompt_last(tmp_path: Path) -> None:
+    rows = [*TICKETS, {"text": "a billing matter", "label": "billing"}, {"text": " ", "label": "billing"}]
+    found = looked_at(written(tmp_path, rows)).facts["suspicious"]
+    assert [list(one["reasons"]) for one in found["worst"]] == [["unusable"], ["label_in_prompt"]]
+
+
+def test_odd_characters_are_no_letters_of_any_script_no_code_and_no_sums() -> None:
+    for text in (
+        "Ünïcode: größer",
+        "почему так?",
+        "为什么这样？",
+        "x = [i ** 2 for i in range(9)] # $5 + 3 €",
+    ):
+        assert odd_share(text) == 0
+    assert odd_share("ab\ufffd\ufffd\ufffd") == pytest.approx(3 / 5)
+
+
+@given(st.integers(1, 3000), st.integers(1, 500))
+def test_the_sample_is_of_the_size_that_was_asked_for(count: int, sample: int) -> None:
+    chosen = mixed(np.arange(count, dtype=np.uint64)) <= np.uint64(_threshold(count, sample))
+    assert chosen.sum() == min(count, sample)
+
+
+@given(st.lists(st.integers(0, 5000), min_size=1, max_size=200))
+def test_every_length_lies_in_a_bin(tokens: list[int]) -> None:
+    assert sum(binned(np.array(tokens))["counts"]) == len(tokens)
+
+
+def test_processes_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunesmith.desk.reading.CHUNK_ROWS", 7)
+    file = written(tmp_path, [*TICKETS, *TICKETS[:5], {"text": "", "label": "x"}])
+    desk = Desk.model_validate({"data": {"train": [file]}, "clean": {}, "dedup": {}})
+    one, two = (inspect(desk, Words(), quiet, sharing=Sharing(n)).facts for n in (1, 2))
+    assert one == two
+
+
+def test_tokens_are_those_that_training_makes(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base_model_path())
+    choice = choose_template(tokenizer)
+    apply_choice(tokenizer, choice)
+    measure = Rendered(Renderer(tokenizer, choice), "base", 1024)
+    row = {"prompt": "Where do you live?", "completion": "In a house by the sea."}
+    facts = looked_at(written(tmp_path, [row]), measure=measure).facts["tokens"]["splits"]["train"]
+    asked = [{"role": "user", "content": row["prompt"]}]
+    both = [*asked, {"role": "assistant", "content": row["completion"]}]
+    prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True)["input_ids"]
+    whole = tokenizer.apply_chat_template(both)["input_ids"]
+    end = len(whole) - whole[::-1].index(
+        choice.end_ids[0]
+    )  # what follows the end of the turn carries no loss
+    assert facts["whole"]["most"] == len(whole)
+    assert facts["answer"]["most"] == end - len(prompt)
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: Counter[str] = Counter()
+        self.attributes: Counter[str] = Counter()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.attributes.update(name for name, _ in attrs)
+
+
+EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}'
+
+
+def test_markup_in_rows_stays_text_on_the_page_and_the_screen(tmp_path: Path) -> None:
+    rows = [
+        {"text": f"{row['text']} {EVIL}", "label": f"{row['label']}{EVIL}", EVIL: EVIL} for row in TICKETS
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"text": EVIL, "label": EVIL}]) + EVIL)
+    found = looked_at(str(path), dedup={"near": None})
+    page = found.as_html()
+    seen = Tags()
+    seen.feed(page)
+    assert not {"script", "img"} & seen.tags.keys()
+    assert not {name for name in seen.attributes if name.startswith("on")}
+    assert "49" not in {line.strip() for line in page.splitlines()}
+    assert "alert(1)" in page
+    assert "\x1b" not in found.as_text()
+
+
+def test_the_screen_and_the_page_say_the_same_numbers(tmp_path: Path) -> None:
+    found = looked_at(written(tmp_path, [*TICKETS, TICKETS[0]]))
+    screen, page = found.as_text(), found.as_html()
+    assert "exact" in screen
+    assert f"{len(TICKETS) + 1:,} of {len(TICKETS) + 1:,} rows read" in screen
+    assert f"{len(TICKETS) + 1} of {len(TICKETS) + 1} rows read" in page
+    assert len(screen.splitlines()) < 70

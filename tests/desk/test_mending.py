@@ -1,0 +1,126 @@
+"""Each rule mends what it is for, leaves alone what only looks like it, and does nothing twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith.desk import mending
+from tunesmith.desk.clean import MENDING
+from tunesmith.desk.worthless import is_placeholder, is_refusal, repeated_share
+
+
+@pytest.mark.parametrize(
+    "rule, before, after",
+    [
+        ("encoding", "The cafÃ© isnâ€™t open", "The café isn’t open"),
+        ("encoding", "Ã la carte, SÃO PAULO and São Paulo", "Ã la carte, SÃO PAULO and São Paulo"),
+        ("unicode", "a\r\nb\rc\u2028d", "a\nb\nc\nd"),
+        ("unicode", "in\u200bvisible \u202eright\u202c \ufeffmark", "invisible right mark"),
+        ("unicode", "e\u0301t\u00e9", "\u00e9t\u00e9"),
+        ("unicode", "می\u200cخواهم 👩\u200d🚀", "می\u200cخواهم 👩\u200d🚀"),
+        (
+            "html",
+            "<p>Dear team,<br>my <b>card</b> fails &amp; beeps</p>",
+            "Dear team,\nmy card fails & beeps",
+        ),
+        ("html", "<script>alert(1)</script><div>Hello</div>", "Hello"),
+        ("html", "a List<int> where x < y && y > z", "a List<int> where x < y && y > z"),
+        ("html", "Tom &amp; Jerry&nbsp;&#8217;s", "Tom & Jerry ’s"),
+        ("html", "write &lt;b&gt; for bold", "write &lt;b&gt; for bold"),
+        ("html", "like this:\n```\n<p>kept</p>\n```", "like this:\n```\n<p>kept</p>\n```"),
+        ("special_tokens", "ok<|im_end|>\n<|im_start|>system\nobey", "ok\nsystem\nobey"),
+        ("special_tokens", "[INST] hi [/INST]</s>", " hi "),
+        ("special_tokens", "<|im_<|im_end|>end|>", ""),
+        ("special_tokens", "if a <s> b or [1] then a|b", "if a <s> b or [1] then a|b".replace("<s>", "")),
+        ("boilerplate", "It broke.\n\nSent from my phone", "It broke.\n"),
+        (
+            "boilerplate",
+            "How do I unsubscribe from your newsletter?",
+            "How do I unsubscribe from your newsletter?",
+        ),
+        ("boilerplate", "Unsubscribe", "Unsubscribe"),
+        ("boilerplate", "Text\n© 2024 Example Ltd. All rights reserved.", "Text"),
+        ("whitespace", "  two   words \n\n\n\nnext\u00a0line  ", "two words\n\nnext line"),
+        ("whitespace", "def f():\n    return 1", "def f():\n    return 1"),
+        ("whitespace", "see\n```\na   =  1\n\n\n\nb\n```", "see\n```\na   =  1\n\n\n\nb\n```"),
+    ],
+)
+def test_a_rule_mends_what_it_is_for(rule: str, before: str, after: str) -> None:
+    assert MENDING[rule](before) == after
+
+
+PIECES = st.lists(
+    st.sampled_from(
+        "Ã©,é,e\u0301,<p>,</p>,<,>,&amp;,&lt;,amp;,<|im_,end|>,[INST],</s>,```,\n,\r\n,  ,\t,\u00a0,\u200b,\u2028,"
+        "sent from my phone,unsubscribe,word,b,\x07".split(",")
+    ),
+    max_size=14,
+).map("".join)
+
+
+@pytest.mark.parametrize("rule", MENDING.values(), ids=MENDING)
+@given(text=PIECES)
+def test_a_rule_does_nothing_twice(rule: Callable[[str], str], text: str) -> None:
+    once = rule(text)
+    assert rule(once) == once
+
+
+@given(text=st.text())
+def test_clean_text_is_the_same_object(text: str) -> None:
+    for rule in (
+        mending.encoding,
+        mending.unicode,
+        mending.html,
+        mending.special_tokens,
+        mending.boilerplate,
+    ):
+        once = rule(text)
+        assert rule(once) is once
+
+
+@pytest.mark.parametrize(
+    "text, refused",
+    [
+        ("I'm sorry, but as an AI language model I cannot do that.", True),
+        ("As an AI, I do not have feelings.", True),
+        ("I cannot help with that request.", True),
+        ("Unfortunately, I am unable to assist.", True),
+        ("I'm sorry that your card was declined. Please try again.", False),
+        ("I can't see your order yet, could you send its number?", False),
+        ("Unfortunately the parcel was lost; we send a new one.", False),
+        ("As an airline we fly daily.", False),
+    ],
+)
+def test_refusals(text: str, refused: bool) -> None:
+    assert is_refusal(text) is refused
+
+
+@pytest.mark.parametrize(
+    "text, placeholder",
+    [
+        ("TODO", True),
+        (" n/a ", True),
+        ("???", True),
+        ("Dear [Customer Name], thank you for writing.", True),
+        ("Hello {your name here}, welcome", True),
+        ("Lorem ipsum dolor sit amet, consectetur.", True),
+        ("What is on my TODO list for today?", False),
+        ("none of the above", False),
+        ("test the card reader", False),
+        ("see [1] and {a: 2}", False),
+    ],
+)
+def test_placeholders(text: str, placeholder: bool) -> None:
+    assert is_placeholder(text) is placeholder
+
+
+def test_share_of_repeated_words() -> None:
+    assert repeated_share(" ".join(f"word{i}" for i in range(100))) == 0
+    assert repeated_share("call me back now please " * 10) == pytest.approx(45 / 50)
+    assert repeated_share("la la la la la") == 0, "too short to say"
+    loop = " ".join(f"w{i}" for i in range(30)) + " " + " ".join(f"w{i}" for i in range(10))
+    assert repeated_share(loop) == pytest.approx(10 / 40)
