@@ -22,8 +22,10 @@ from tunesmith.config.machine import describe_machine
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = (
     *("intent", "sentiment", "rating", "entities", "similarity", "search"),
-    *("qa", "extraction", "summaries", "translation", "tickets", "replies"),
+    *("qa", "extraction", "summaries", "translation", "tickets", "replies", "sums", "maths"),
 )
+AFTER = {"maths": "sums"}
+"""Recipes that go on from the model of another."""
 FOR_ENCODERS = ("intent", "sentiment", "rating", "entities", "similarity", "search")
 EMBEDDED, ENCODER = "tunesmith/base-8m (8 M)", "all-MiniLM-L6-v2 (22 M)"
 
@@ -51,14 +53,16 @@ def main() -> None:
 
 def run(name: str, title: str, folder: Path | None, threads: int | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="recipes-") as scratch:
-        command = [
-            *(sys.executable, "-m", "tunesmith.cli.main", "train", f"recipes/{name}.yaml", "--quiet"),
-            f"output={scratch}",
-            *([f"model.base={folder.resolve()}"] if folder else []),
-            *([f"train.threads={threads}"] if threads else []),
-        ]
-        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-        report = json.loads((Path(scratch) / name / "report" / "metrics.json").read_text())
+        if name in AFTER:
+            train(AFTER[name], scratch, folder, threads)
+            folder = Path(scratch) / AFTER[name]
+        train(name, scratch, folder, threads)
+        return row_of(name, title, Path(scratch) / name, threads)
+
+
+def row_of(name: str, title: str, folder: Path, threads: int | None) -> dict[str, Any]:
+    """What a finished run of the recipe gave."""
+    report = json.loads((folder / "report" / "metrics.json").read_text())
     metric = report["primary"]
     values = {s["name"]: s["metrics"][metric] for s in report["systems"] if metric in s["metrics"]}
     return {
@@ -71,6 +75,16 @@ def run(name: str, title: str, folder: Path | None, threads: int | None) -> dict
         "threads": threads,
         "train_seconds": round(report["cost"]["seconds"]["train"], 1),
     }
+
+
+def train(name: str, scratch: str, folder: Path | None, threads: int | None) -> None:
+    command = [
+        *(sys.executable, "-m", "tunesmith.cli.main", "train", f"recipes/{name}.yaml", "--quiet"),
+        f"output={scratch}",
+        *([f"model.base={folder.resolve()}"] if folder else []),
+        *([f"train.threads={threads}"] if threads else []),
+    ]
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
 def table(rows: list[dict[str, Any]]) -> str:

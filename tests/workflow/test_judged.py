@@ -180,6 +180,7 @@ def test_the_report_shows_answers_before_and_after_and_whose_are_rewarded_more(
     worth = {s: [len(a) + 100 * (GOOD in a) for a in answers] for s, answers in said.items()}
     won = np.mean([t > b for b, t in zip(worth["base"], worth["tuned"], strict=True)])
     assert f"rewarded more than the base in {100 * won:.0f} % of 24 prompts" in report.wins
+    assert report.wins in result.as_text()
     for name in ("report.md", "report.html"):
         page = (result.folder / "report" / name).read_text()
         assert report.wins in page

@@ -110,7 +110,8 @@ def finish(
     columns, rows = table_of(report)
     sink("table", title=f"{run.name}: test rows", columns=columns, rows=rows)
     headline = next((c.words for c in report.comparisons if c.base == "base"), "")
-    text = f"{headline}\nreport: {page}\nmodel:  {folder.model}".strip()
+    lines = (headline, report.wins, f"report: {page}", f"model:  {folder.model}")
+    text = "\n".join(line for line in lines if line)
     sink("done", text=f"finished in {sum(seconds.values()):.0f} s")
     return Result(folder.path, report, _plan_of(folder), columns, rows, text)
 

@@ -18,7 +18,7 @@ from tunesmith.workflow.prove import Proof, chosen_rows
 
 SHOWN = 5
 """Prompts whose answers a report shows."""
-GREEDY = "the likeliest token each time"
+GREEDY = "made of the likeliest token each time"
 NO_REWARDS = "No win rate against the base: evaluate.rewards names nothing that rewards answers."
 
 
