@@ -93,6 +93,10 @@ def test_it_learns_what_is_rewarded(algorithm: str, tmp_path: Path) -> None:
     assert rollouts[-1]["numbers"]["reward"] > rollouts[0]["numbers"]["reward"]
     assert rollouts[0]["numbers"]["kl"] == pytest.approx(0.0, abs=1e-6)
     assert rollouts[-1]["numbers"]["kl"] != 0.0
+    spent, page = result.report.cost.rollouts, (result.folder / "report" / "report.html").read_text()
+    assert list(spent)[:2] == ["writing answers", "rewarding them"]
+    assert all(seconds > 0 for seconds in spent.values())
+    assert "of the steps: learning from them" in page
     steps = RunFolder(result.folder).curve("step")
     if algorithm in ALGORITHMS[:7]:
         assert steps[0]["metrics"]["ratio"] == 1.0

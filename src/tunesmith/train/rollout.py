@@ -7,7 +7,6 @@ rows themselves, is part of a checkpoint.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -25,8 +24,9 @@ from tunesmith.objectives import completions, policy, ppo
 from tunesmith.objectives.policy import Policy
 from tunesmith.objectives.ppo import values_and_losses
 from tunesmith.scoring.alarms import Looks, alarms, looks
-from tunesmith.train.advantages import generalised, of_answers, of_tokens, whitened
+from tunesmith.train.advantages import with_advantages
 from tunesmith.train.source import StaticSource
+from tunesmith.train.spent import Spent
 from tunesmith.train.start import StartWeights
 from tunesmith.train.writing import Floats, Group, Writer, by_answer, tree
 from tunesmith.types import EventSink, Example, TokenRow
@@ -108,22 +108,23 @@ class RolloutSource:
     # -- one rollout ----------------------------------------------------------------------------------------
 
     def _roll(self, rollout: int) -> list[TokenRow]:
-        started = time.monotonic()
-        groups, parts, tried = self._groups(rollout)
-        written = time.monotonic()
-        rows = self._learnable(groups)
-        if self.method.algorithm in self.method.GRADIENT:
-            rows = self._with_logps(rows)
-            kls = [self._kls(row) for row in rows]
-            rows = self._with_advantages(rows, groups, kls)
-        else:
-            every = [tree(group.prompt, group.samples, [1.0] * len(group.samples)) for group in groups]
-            kls = [self._kls(row) for row in self._with_logps(every)]
+        spent = Spent()
+        groups, parts, tried = self._groups(rollout, spent)
+        with spent.on("preparing"):
+            rows = self._learnable(groups)
+            if self.method.algorithm in self.method.GRADIENT:
+                rows = self._with_logps(rows)
+                kls = [self._kls(row) for row in rows]
+                weight = self.objective.kl_weight if self.method.kl.where == "reward" else 0.0
+                rows = with_advantages(rows, groups, kls, self.method, weight)
+            else:
+                every = [tree(group.prompt, group.samples, [1.0] * len(group.samples)) for group in groups]
+                kls = [self._kls(row) for row in self._with_logps(every)]
         kl = float(np.mean([one.sum() for of_row in kls for one in of_row]))
-        self._tell(groups, parts, tried, kl, written - started, time.monotonic() - written)
+        self._tell(groups, parts, tried, kl, spent)
         return rows
 
-    def _groups(self, rollout: int) -> tuple[list[Group], dict[str, Floats], int]:
+    def _groups(self, rollout: int, spent: Spent) -> tuple[list[Group], dict[str, Floats], int]:
         """The groups to learn from, the parts of their rewards, and how many prompts were asked."""
         wanted = self.prompts.indices(rollout)
         kept: list[Group] = []
@@ -132,7 +133,7 @@ class RolloutSource:
         asked, tried = wanted, 0
         rounds = ROUNDS if self.method.dynamic_sampling else 1
         for number in range(rounds):
-            groups, of_parts = self._ask([self.prompts.rows[i] for i in asked], rollout, tried)
+            groups, of_parts = self._ask([self.prompts.rows[i] for i in asked], rollout, tried, spent)
             tried += len(asked)
             last = number == rounds - 1
             for at, group in enumerate(groups):
@@ -148,15 +149,17 @@ class RolloutSource:
         return kept[: len(wanted)], {n: np.stack(v[: len(wanted)]) for n, v in parts.items()}, tried
 
     def _ask(
-        self, prompts: Sequence[TokenRow], rollout: int, first: int
+        self, prompts: Sequence[TokenRow], rollout: int, first: int, spent: Spent
     ) -> tuple[list[Group], dict[str, Floats]]:
         """Groups, and the parts of their rewards (P, G)."""
         count = self.method.samples
         streams = [rollout * ROUNDS * self.prompts.batch_size + first + i for i in range(len(prompts))]
-        samples = self.writer.write(prompts, count, self.seed, streams)
-        texts = [self.writer.text(one) for of_prompt in samples for one in of_prompt]
-        asked = [self.examples[row.ref] for row in prompts for _ in range(count)]
-        scored = self.writer.reward(asked, texts)
+        with spent.on("writing"):
+            samples = self.writer.write(prompts, count, self.seed, streams)
+        with spent.on("scoring"):
+            texts = [self.writer.text(one) for of_prompt in samples for one in of_prompt]
+            asked = [self.examples[row.ref] for row in prompts for _ in range(count)]
+            scored = self.writer.reward(asked, texts)
         total = scored.total.reshape(len(prompts), count)
         parts = {name: values.reshape(len(prompts), count) for name, values in scored.parts.items()}
         groups = [Group(*three) for three in zip(prompts, samples, total, strict=True)]
@@ -167,7 +170,7 @@ class RolloutSource:
         name = self.method.algorithm
         rows = []
         for group in groups:
-            rewards = self._penalised(group)
+            rewards = group.penalised(self.method)
             if name == "raft":
                 rows.append(tree(group.prompt, [group.samples[int(rewards.argmax())]], [1.0]))
             elif name == "online_dpo":
@@ -186,12 +189,6 @@ class RolloutSource:
         empty."""
         row = tree(group.prompt, [group.samples[0], group.samples[0]], [1.0, 1.0])
         return replace(row, given={completions.SCORES: np.array([1.0, 0.0])})
-
-    def _penalised(self, group: Group) -> Floats:
-        if self.method.truncated != "penalise":
-            return group.rewards
-        cut = np.array([not one.ended for one in group.samples])
-        return group.rewards - self.method.truncation_penalty * cut
 
     def _token_weights(self, group: Group, rewards: Floats) -> list[float]:
         """What a token of each answer counts in the loss: 0 leaves the answer out."""
@@ -243,62 +240,6 @@ class RolloutSource:
         ).numpy()
         return by_answer(row, found)
 
-    def _with_advantages(
-        self, rows: list[TokenRow], groups: Sequence[Group], kls: Sequence[list[Floats]]
-    ) -> list[TokenRow]:
-        weight = self.objective.kl_weight if self.method.kl.where == "reward" else 0.0
-        rewards = np.stack([self._penalised(group) for group in groups])
-        learned = [[i for i, leaf in enumerate(row.segments[1:]) if leaf.weights[0] > 0] for row in rows]
-        if self.method.algorithm == "ppo":
-            return self._estimated(rows, learned, rewards, [[weight * kl for kl in of_row] for of_row in kls])
-        if self.method.algorithm == "reinforce_pp":
-            flat = [rewards[g][i] for g, of_row in enumerate(learned) for i in of_row]
-            tokens = iter(of_tokens(np.array(flat), [weight * kl for of_row in kls for kl in of_row]))
-            values = [np.concatenate([next(tokens) for _ in of_row]) for of_row in learned]
-        else:
-            for g, (of_row, of_group) in enumerate(zip(learned, kls, strict=True)):
-                for i, kl in zip(of_row, of_group, strict=True):
-                    rewards[g][i] -= weight * kl.sum()
-            worth = of_answers(rewards, self.method)
-            values = [
-                np.concatenate([np.full(len(row.segments[1 + i].ids), worth[g][i]) for i in of_row])
-                for g, (row, of_row) in enumerate(zip(rows, learned, strict=True))
-            ]
-        return [
-            replace(row, given={**row.given, policy.ADVANTAGES: value})
-            for row, value in zip(rows, values, strict=True)
-        ]
-
-    def _estimated(
-        self,
-        rows: Sequence[TokenRow],
-        learned: Sequence[list[int]],
-        rewards: Floats,
-        penalties: Sequence[list[Floats]],
-    ) -> list[TokenRow]:
-        """PPO's advantages and returns: each token pays its KL penalty, the last one gets the reward."""
-        advantages, returns = [], []
-        for g, (row, of_row) in enumerate(zip(rows, learned, strict=True)):
-            values = by_answer(row, np.asarray(row.given[ppo.VALUES], np.float64))
-            for i, value, penalty in zip(of_row, values, penalties[g], strict=True):
-                tokens = -penalty
-                tokens[-1] += rewards[g][i]
-                found = generalised(tokens, value, self.method)
-                advantages.append(found[0])
-                returns.append(found[1])
-        whole, each = iter(whitened(advantages)), iter(returns)
-        return [
-            replace(
-                row,
-                given={
-                    **row.given,
-                    policy.ADVANTAGES: np.concatenate([next(whole) for _ in of_row]),
-                    ppo.RETURNS: np.concatenate([next(each) for _ in of_row]),
-                },
-            )
-            for row, of_row in zip(rows, learned, strict=True)
-        ]
-
     def _with_reference_sums(self, rows: list[TokenRow]) -> list[TokenRow]:
         """Of pairs (2,): summed log-probabilities under the reference."""
         out = []
@@ -314,13 +255,7 @@ class RolloutSource:
     # -- what is told and kept ------------------------------------------------------------------------------
 
     def _tell(
-        self,
-        groups: Sequence[Group],
-        parts: Mapping[str, Floats],
-        tried: int,
-        kl: float,
-        writing: float,
-        preparing: float,
+        self, groups: Sequence[Group], parts: Mapping[str, Floats], tried: int, kl: float, spent: Spent
     ) -> None:
         samples = [one for group in groups for one in group.samples]
         tokens = [len(one.ids) for one in samples]
@@ -349,8 +284,7 @@ class RolloutSource:
             asked=tried,
             answers=len(samples),
             tokens=sum(tokens),
-            writing_seconds=writing,
-            scoring_seconds=preparing,
+            seconds=spent.seconds,
             numbers=numbers,
         )
 

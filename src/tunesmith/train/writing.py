@@ -66,6 +66,13 @@ class Group:
     samples: list[Sample]
     rewards: Floats
 
+    def penalised(self, method: PolicyConfig) -> Floats:
+        """(G,) what is learned from: less where an answer was cut off and that costs something."""
+        if method.truncated != "penalise":
+            return self.rewards
+        cut = np.array([not one.ended for one in self.samples])
+        return self.rewards - method.truncation_penalty * cut
+
 
 def tree(prompt: TokenRow, samples: Sequence[Sample], weights: Sequence[float]) -> TokenRow:
     """The prompt and the very ids that were written. weights: what a token of each answer counts."""

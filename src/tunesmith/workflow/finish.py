@@ -39,6 +39,7 @@ from tunesmith.scoring import PRIMARY, metric, show
 from tunesmith.train.build import Built
 from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.folder import RunFolder
+from tunesmith.train.spent import spent_on
 from tunesmith.types import EventSink
 from tunesmith.workflow import prove
 from tunesmith.workflow.prepare import Prepared
@@ -242,13 +243,14 @@ def _cost(folder: RunFolder, built: Built, seconds: dict[str, float]) -> Cost:
     profiled = folder.read_events("profile")[-1:]
     known = StepProfile.model_fields.keys()
     estimates = []
+    stepping = sum(s["tokens"] / s["tokens_per_second"] for s in steps)
     if plan:
         estimates = [
             Estimate(
                 what="training steps, without evaluations",
                 unit="s",
                 estimate=plan["train_seconds"],
-                measured=sum(s["tokens"] / s["tokens_per_second"] for s in steps),
+                measured=stepping,
             ),
             Estimate(
                 what="peak memory while training",
@@ -264,6 +266,7 @@ def _cost(folder: RunFolder, built: Built, seconds: dict[str, float]) -> Cost:
         peak_memory_bytes=peak,
         machine=describe_machine(),
         estimates=estimates,
+        rollouts=spent_on([r["seconds"] for r in folder.curve("rollout")], stepping),
         profile=StepProfile(**{k: v for k, v in profiled[0].items() if k in known}) if profiled else None,
     )
 
