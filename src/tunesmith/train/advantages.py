@@ -35,7 +35,7 @@ def with_advantages(
 ) -> list[TokenRow]:
     """rows: of the groups, with log-probabilities. kls: of each answer that is learned from (n,) its tokens' estimates,
     of which weight x is taken from the reward."""
-    rewards = np.stack([group.penalised(method) for group in groups])
+    rewards = np.stack([group.learned(method) for group in groups])
     learned = [[i for i, leaf in enumerate(row.segments[1:]) if leaf.weights[0] > 0] for row in rows]
     penalties = [[weight * kl for kl in of_row] for of_row in kls]
     if method.algorithm == "ppo":
@@ -66,14 +66,16 @@ def _estimated(
     penalties: Sequence[list[Floats]],
     method: PolicyConfig,
 ) -> list[TokenRow]:
-    """PPO's advantages and returns: each token pays its KL penalty, the last one gets the reward."""
+    """PPO's advantages and returns: each token pays its KL penalty, the last one gets the reward, and an answer that is
+    bootstrapped what the state after it is worth."""
     advantages, returns = [], []
     for g, (row, of_row) in enumerate(zip(rows, learned, strict=True)):
         values = by_answer(row, np.asarray(row.given[ppo.VALUES], np.float64))
+        after = row.given.get(ppo.AFTER, np.zeros(len(row.segments) - 1))
         for i, value, penalty in zip(of_row, values, penalties[g], strict=True):
             tokens = -penalty
             tokens[-1] += rewards[g][i]
-            found = generalised(tokens, value, method)
+            found = generalised(tokens, value, method, float(after[i]))
             advantages.append(found[0])
             returns.append(found[1])
     whole, each = iter(whitened(advantages)), iter(returns)
@@ -117,12 +119,12 @@ def of_tokens(rewards: Floats, penalties: list[Floats]) -> list[Floats]:
     )
 
 
-def generalised(rewards: Floats, values: Floats, config: PolicyConfig) -> tuple[Floats, Floats]:
-    """Of one answer (n,): advantages and returns. rewards: of each token; values: of the state each was drawn from. The
-    answer ends with its last token, cut off or not: what was written is all that the reward has seen (arXiv:1506.02438,
-    16, with a value of 0 after the end)."""
+def generalised(
+    rewards: Floats, values: Floats, config: PolicyConfig, after: float = 0.0
+) -> tuple[Floats, Floats]:
+    """Of one answer (n,): advantages and returns (arXiv:1506.02438, 16). rewards: of each token; values: of the state
+    each was drawn from; after: of the state after the last one, 0 where that ended the answer or is taken to have."""
     advantages, running = np.zeros_like(rewards), 0.0
-    after = 0.0
     for t in range(len(rewards) - 1, -1, -1):
         delta = rewards[t] + config.discount * after - values[t]
         running = delta + config.discount * config.gae_lambda * running

@@ -22,7 +22,7 @@ from tunesmith.data.pack import pack
 from tunesmith.generate.batched import evaluating
 from tunesmith.objectives import completions, policy, ppo
 from tunesmith.objectives.policy import Policy
-from tunesmith.objectives.ppo import values_and_losses
+from tunesmith.objectives.ppo import values_and_losses, values_of
 from tunesmith.scoring.alarms import Looks, alarms, looks
 from tunesmith.train.advantages import with_advantages
 from tunesmith.train.source import StaticSource
@@ -115,6 +115,8 @@ class RolloutSource:
             if self.method.algorithm in self.method.GRADIENT:
                 rows = self._with_logps(rows)
                 kls = [self._kls(row) for row in rows]
+                if self.method.truncated == "bootstrap":
+                    rows = self._with_values_after(rows, groups)
                 weight = self.objective.kl_weight if self.method.kl.where == "reward" else 0.0
                 rows = with_advantages(rows, groups, kls, self.method, weight)
             else:
@@ -170,7 +172,7 @@ class RolloutSource:
         name = self.method.algorithm
         rows = []
         for group in groups:
-            rewards = group.penalised(self.method)
+            rewards = group.learned(self.method)
             if name == "raft":
                 rows.append(tree(group.prompt, [group.samples[int(rewards.argmax())]], [1.0]))
             elif name == "online_dpo":
@@ -219,12 +221,27 @@ class RolloutSource:
         return [row for row in out if row is not None]
 
     def _known(self, batch: Batch) -> dict[str, Floats]:
-        """What the policy says of its own tokens, and with a value head what it expects of them."""
-        if self.writer.model.value is None:
+        """What the policy says of its own tokens, and of ppo what they are expected to be worth."""
+        if self.method.algorithm != "ppo":
             return {policy.OLD: self._logps(batch)}
         with evaluating(self.writer.model.module):
             losses, values = values_and_losses(self.writer.model, batch, self.method.temperature)
         return {policy.OLD: -losses.double().numpy(), ppo.VALUES: values.double().numpy()}
+
+    def _with_values_after(self, rows: list[TokenRow], groups: Sequence[Group]) -> list[TokenRow]:
+        """Of answers that were cut off: what is expected from there on. A pass of its own, since the batches that are
+        trained on read no state after the last token."""
+        out: dict[int, TokenRow] = {}
+        cut = {id(row): group.cut for row, group in zip(rows, groups, strict=True)}
+        for packed in self._packed(rows):
+            batch = Batch.from_rows(packed)
+            with evaluating(self.writer.model.module):
+                values = values_of(self.writer.model, batch.after_completions())
+            pieces = np.split(values.double().numpy(), np.cumsum(batch.completions_of_rows)[:-1])
+            for row, after in zip(packed, pieces, strict=True):
+                given = {**row.given, ppo.AFTER: np.where(cut[id(row)], after, 0.0)}
+                out[id(row)] = replace(row, given=given)
+        return [out[id(row)] for row in rows]
 
     def _logps(self, batch: Batch) -> Floats:
         with evaluating(self.writer.model.module):

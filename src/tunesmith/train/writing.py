@@ -66,12 +66,18 @@ class Group:
     samples: list[Sample]
     rewards: Floats
 
-    def penalised(self, method: PolicyConfig) -> Floats:
-        """(G,) what is learned from: less where an answer was cut off and that costs something."""
-        if method.truncated != "penalise":
-            return self.rewards
-        cut = np.array([not one.ended for one in self.samples])
-        return self.rewards - method.truncation_penalty * cut
+    @property
+    def cut(self) -> NDArray[np.bool_]:
+        """(G,) which answers did not end."""
+        return np.array([not one.ended for one in self.samples])
+
+    def learned(self, method: PolicyConfig) -> Floats:
+        """(G,) what is learned from: less where an answer was cut off and that costs something, nothing where one that
+        has not ended has not earned its reward."""
+        if method.truncated == "bootstrap":
+            return np.where(self.cut, 0.0, self.rewards)
+        penalty = method.truncation_penalty if method.truncated == "penalise" else 0.0
+        return self.rewards - penalty * self.cut
 
 
 def tree(prompt: TokenRow, samples: Sequence[Sample], weights: Sequence[float]) -> TokenRow:

@@ -31,6 +31,7 @@ from tunesmith.evaluate.report_model import (
 )
 from tunesmith.evaluate.words import describe_chosen, describe_fit
 from tunesmith.models.adapters import kind_of
+from tunesmith.models.critic import take_critic
 from tunesmith.models.files import Manifest, licence_of
 from tunesmith.models.load import Loaded
 from tunesmith.models.save import save_model
@@ -93,7 +94,7 @@ def finish(
             sink("note", text=f"the weights of the best step, {best}, are kept")
     sink("phase", name="save", text=str(folder.model))
     manifest = _manifest(prepared, built.loaded)
-    beside = take_value(built.loaded)
+    beside = take_value(built.loaded) | take_critic(built.loaded)
     loaded = built.loaded
     save_model(loaded.model.module, loaded.tokenizer, manifest, folder.model, loaded.model.head, beside)
     report = _new_report(prepared, built, folder)

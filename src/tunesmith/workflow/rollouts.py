@@ -13,6 +13,7 @@ from tunesmith.core.model import Model
 from tunesmith.data.render import Renderer
 from tunesmith.evaluate.report_model import Report
 from tunesmith.evaluate.wins import win_rate
+from tunesmith.models.critic import APART
 from tunesmith.train.build import Built
 from tunesmith.train.rollout import RolloutSource
 from tunesmith.train.start import StartWeights
@@ -37,7 +38,7 @@ def source_of(prepared: Prepared, built: Built, sink: EventSink) -> RolloutSourc
         examples={e.ref: e for e in prepared.examples("train")},
         writer=_writer(prepared, built.loaded.model),
         objective=built.objective,
-        start=StartWeights(built.loaded.model.module),
+        start=StartWeights(built.loaded.model.module, besides=APART),
         seed=run.seed,
         sink=sink,
     )
