@@ -156,12 +156,8 @@ class RolloutSource:
         """Groups, and the parts of their rewards (P, G)."""
         count = self.method.samples
         streams = [rollout * ROUNDS * self.prompts.batch_size + first + i for i in range(len(prompts))]
-        with spent.on("writing"):
-            samples = self.writer.write(prompts, count, self.seed, streams)
-        with spent.on("scoring"):
-            texts = [self.writer.text(one) for of_prompt in samples for one in of_prompt]
-            asked = [self.examples[row.ref] for row in prompts for _ in range(count)]
-            scored = self.writer.reward(asked, texts)
+        examples = [self.examples[row.ref] for row in prompts]
+        samples, scored = self.writer.rewarded(prompts, examples, count, self.seed, spent, streams)
         total = scored.total.reshape(len(prompts), count)
         parts = {name: values.reshape(len(prompts), count) for name, values in scored.parts.items()}
         groups = [Group(*three) for three in zip(prompts, samples, total, strict=True)]
