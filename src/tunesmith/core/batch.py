@@ -6,7 +6,7 @@ Shapes: T tokens, M loss positions, S segments, R rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -57,6 +57,19 @@ class Batch:
         number = torch.full((len(self.layout.parents),), -1)
         number[self.completions] = torch.arange(len(self.completions))
         return number[self.segment_of]
+
+    def after_completions(self) -> Batch:
+        """The same tokens, with the state after the last of each completion as (C,) loss positions. Their targets, that
+        last token, mean nothing."""
+        ends = torch.tensor([self.layout.offsets[segment + 1] - 1 for segment in self.completions])
+        return replace(
+            self,
+            predict_from=ends,
+            targets=self.input_ids[ends],
+            weights=torch.ones(len(ends)),
+            segment_of=torch.tensor(self.completions),
+            row_of=torch.arange(len(self.rows)).repeat_interleave(torch.tensor(self.completions_of_rows)),
+        )
 
     def given(self, name: str) -> Tensor:
         """What the rows carry under this name, one after another."""

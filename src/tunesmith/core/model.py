@@ -47,6 +47,8 @@ class Model:
     """What the lowest layers say of known rows, where it is kept; see `tunesmith.core.frozen`."""
     value: nn.Linear | None = field(default=None, init=False)
     """What a state is worth, in PPO; a part of the module, which trains it."""
+    critic: Model | None = field(default=None, init=False)
+    """Another model that says it in place of this one, with its own `value`; a part of this one's module."""
     fast_head: bool = field(default=False, init=False)
     """The family's logits are one product of the last states, `lm_head(model(...))`; see `tunesmith.models.fast`."""
     virtual_tokens: int = field(default=0, init=False)
@@ -74,14 +76,23 @@ class Model:
             states = self._flat(backbone, batch).last_hidden_state[0].index_select(0, batch.predict_from)
             scaled = states if temperature == 1 else states / temperature
             return linear_losses(scaled, weight, batch.targets), states
+        logits, states = self._logits_and_states(batch)
+        return cross_entropy(logits if temperature == 1 else logits / temperature, batch.targets)[0], states
+
+    def target_states(self, batch: Batch) -> Tensor:
+        """(M, H): the states that the batch's targets are drawn from, computed without logits where layers are fast."""
+        plain = self._plain_head() if self.fast_head and self.path == "layout" else None
+        if plain is None:
+            return self._logits_and_states(batch)[1]
+        return self._flat(plain[0], batch).last_hidden_state[0].index_select(0, batch.predict_from)  # type: ignore[no-any-return]
+
+    def _logits_and_states(self, batch: Batch) -> tuple[Tensor, Tensor]:
         with _read_by(self.module.get_output_embeddings()) as seen:
             logits = self.logits(batch)
         (read,) = seen
         if self.path == "layout":
-            states = read[0, : len(batch.predict_from)]
-        else:
-            states = read.flatten(0, 1).index_select(0, _columns(PaddedBatch.of(batch))[1])
-        return cross_entropy(logits if temperature == 1 else logits / temperature, batch.targets)[0], states
+            return logits, read[0, : len(batch.predict_from)]
+        return logits, read.flatten(0, 1).index_select(0, _columns(PaddedBatch.of(batch))[1])
 
     def token_losses(self, batch: Batch, temperature: float = 1.0) -> Tensor:
         """(M,) the negative log-probability of each of the batch's targets under softmax(logits / temperature), in

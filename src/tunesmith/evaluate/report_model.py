@@ -304,6 +304,8 @@ class Cost(Part):
     peak_memory_bytes: int = 0
     machine: str = ""
     estimates: list[Estimate] = []
+    rollouts: dict[str, float] = {}
+    """Of training on the model's own answers: what its steps did -> seconds."""
     profile: StepProfile | None = None
 
 

@@ -13,13 +13,83 @@ Statistics are of whole groups and rollouts, before a step is split. A group of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
-from numpy.typing import NDArray
 
 from tunesmith.config.policy import PolicyConfig
+from tunesmith.objectives import policy, ppo
+from tunesmith.train.writing import Floats, Group, by_answer
+from tunesmith.types import TokenRow
 
-Floats = NDArray[np.float64]
 EPSILON = 1e-8
+
+
+def with_advantages(
+    rows: Sequence[TokenRow],
+    groups: Sequence[Group],
+    kls: Sequence[list[Floats]],
+    method: PolicyConfig,
+    weight: float,
+) -> list[TokenRow]:
+    """rows: of the groups, with log-probabilities. kls: of each answer that is learned from (n,) its tokens' estimates,
+    of which weight x is taken from the reward."""
+    rewards = np.stack([group.learned(method) for group in groups])
+    learned = [[i for i, leaf in enumerate(row.segments[1:]) if leaf.weights[0] > 0] for row in rows]
+    penalties = [[weight * kl for kl in of_row] for of_row in kls]
+    if method.algorithm == "ppo":
+        return _estimated(rows, learned, rewards, penalties, method)
+    if method.algorithm == "reinforce_pp":
+        flat = [rewards[g][i] for g, of_row in enumerate(learned) for i in of_row]
+        tokens = iter(of_tokens(np.array(flat), [one for of_row in penalties for one in of_row]))
+        values = [np.concatenate([next(tokens) for _ in of_row]) for of_row in learned]
+    else:
+        for g, (of_row, of_group) in enumerate(zip(learned, kls, strict=True)):
+            for i, kl in zip(of_row, of_group, strict=True):
+                rewards[g][i] -= weight * kl.sum()
+        worth = of_answers(rewards, method)
+        values = [
+            np.concatenate([np.full(len(row.segments[1 + i].ids), worth[g][i]) for i in of_row])
+            for g, (row, of_row) in enumerate(zip(rows, learned, strict=True))
+        ]
+    return [
+        replace(row, given={**row.given, policy.ADVANTAGES: value})
+        for row, value in zip(rows, values, strict=True)
+    ]
+
+
+def _estimated(
+    rows: Sequence[TokenRow],
+    learned: Sequence[list[int]],
+    rewards: Floats,
+    penalties: Sequence[list[Floats]],
+    method: PolicyConfig,
+) -> list[TokenRow]:
+    """PPO's advantages and returns: each token pays its KL penalty, the last one gets the reward, and an answer that is
+    bootstrapped what the state after it is worth."""
+    advantages, returns = [], []
+    for g, (row, of_row) in enumerate(zip(rows, learned, strict=True)):
+        values = by_answer(row, np.asarray(row.given[ppo.VALUES], np.float64))
+        after = row.given.get(ppo.AFTER, np.zeros(len(row.segments) - 1))
+        for i, value, penalty in zip(of_row, values, penalties[g], strict=True):
+            tokens = -penalty
+            tokens[-1] += rewards[g][i]
+            found = generalised(tokens, value, method, float(after[i]))
+            advantages.append(found[0])
+            returns.append(found[1])
+    whole, each = iter(whitened(advantages)), iter(returns)
+    return [
+        replace(
+            row,
+            given={
+                **row.given,
+                policy.ADVANTAGES: np.concatenate([next(whole) for _ in of_row]),
+                ppo.RETURNS: np.concatenate([next(each) for _ in of_row]),
+            },
+        )
+        for row, of_row in zip(rows, learned, strict=True)
+    ]
 
 
 def of_answers(rewards: Floats, config: PolicyConfig) -> Floats:
@@ -49,12 +119,12 @@ def of_tokens(rewards: Floats, penalties: list[Floats]) -> list[Floats]:
     )
 
 
-def generalised(rewards: Floats, values: Floats, config: PolicyConfig) -> tuple[Floats, Floats]:
-    """Of one answer (n,): advantages and returns. rewards: of each token; values: of the state each was drawn from. The
-    answer ends with its last token, cut off or not: what was written is all that the reward has seen (arXiv:1506.02438,
-    16, with a value of 0 after the end)."""
+def generalised(
+    rewards: Floats, values: Floats, config: PolicyConfig, after: float = 0.0
+) -> tuple[Floats, Floats]:
+    """Of one answer (n,): advantages and returns (arXiv:1506.02438, 16). rewards: of each token; values: of the state
+    each was drawn from; after: of the state after the last one, 0 where that ended the answer or is taken to have."""
     advantages, running = np.zeros_like(rewards), 0.0
-    after = 0.0
     for t in range(len(rewards) - 1, -1, -1):
         delta = rewards[t] + config.discount * after - values[t]
         running = delta + config.discount * config.gae_lambda * running

@@ -23,6 +23,7 @@ from tunesmith.data.template import apply_choice, choose_template
 from tunesmith.errors import ConfigError
 from tunesmith.evaluate.heads import HeadAnswerer
 from tunesmith.evaluate.linear_probe import fit_probe
+from tunesmith.models.critic import APART, attach, make_critic
 from tunesmith.models.heads import spec_of
 from tunesmith.models.load import Loaded, load_model
 from tunesmith.models.tune import grow_embeddings, lr_factors, prepare
@@ -92,11 +93,12 @@ def build(run: Run, rows: Sequence[TokenRow], data_hashes: dict[str, str]) -> Bu
     loaded = load_model(run.model, head=head, train=True, prompted=prompted, still=still)
     new_ids = with_template(loaded, run.model.template) if writes_after_prompt(loaded) else []
     notes = loaded.notes + start_head(run, loaded, rows) + prepare(loaded, run.method, new_ids)
-    if isinstance(run.method, PolicyConfig) and run.method.algorithm == "ppo":
-        notes.append(add_value(loaded))
+    critic, said = _critic(run, loaded)
+    notes += said
     train = run.train
     if train.activation_checkpointing:
-        _run_again(run, loaded)
+        for one in (loaded, critic) if critic is not None else (loaded,):
+            _run_again(run, one)
     assert train.batch_size is not None
     assert train.threads is not None
     source = StaticSource(
@@ -115,12 +117,40 @@ def build(run: Run, rows: Sequence[TokenRow], data_hashes: dict[str, str]) -> Bu
     if train.unfreeze_every is not None:
         thaws = groups(loaded.model)
         notes.append(describe(thaws.values(), source.epoch(source.total_steps - 1), train.unfreeze_every))
+    if critic is not None:
+        _join(run, loaded, critic, factors, thaws)
+    hashes = loaded.base_hash if critic is None else loaded.base_hash + critic.base_hash
     state = TrainState(
         progress,
-        Optimizer(loaded.model.module, train, factors, thaws),
-        config_hash(run, loaded.base_hash, data_hashes),
+        Optimizer(loaded.model.module, train, factors, thaws, APART if critic is not None else None),
+        config_hash(run, hashes, data_hashes),
     )
     return Built(loaded, make_objective(run.method), source, state, notes)
+
+
+def _critic(run: Run, loaded: Loaded) -> tuple[Loaded | None, list[str]]:
+    """What says in PPO how much states are worth: a layer on the model, or a second model, which is returned."""
+    method = run.method
+    if not isinstance(method, PolicyConfig) or method.algorithm != "ppo":
+        return None, []
+    if method.critic.kind == "head":
+        return None, [add_value(loaded)]
+    base = {} if method.critic.base is None else {"base": method.critic.base, "revision": None}
+    critic = load_model(run.model.model_copy(update=base), train=True, still=True)
+    prepare(critic, method, with_template(critic, run.model.template))
+    return critic, make_critic(critic, loaded)
+
+
+def _join(
+    run: Run, loaded: Loaded, critic: Loaded, factors: dict[str, float], thaws: dict[str, int] | None
+) -> None:
+    """The critic becomes a part of what is trained, with its own learning rate."""
+    assert isinstance(run.method, PolicyConfig)
+    own = lr_factors(critic.model, run.train.layer_lr_decay, 1.0)
+    factors |= {APART + name: run.method.critic.lr_factor * factor for name, factor in own.items()}
+    if thaws is not None:
+        thaws |= {APART + name: group for name, group in groups(critic.model).items()}
+    attach(critic, loaded)
 
 
 def _run_again(run: Run, loaded: Loaded) -> None:

@@ -7,7 +7,7 @@ with a second one the sum is made in float32, so many micro-batches lose no bits
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,8 @@ class Optimizer:
     """Steps the trainable parameters of a module. Tied weights are one parameter under their first name.
 
     factors: name -> its learning rate as a multiple of the run's; 1 where there is none. groups: name -> when it begins
-    to train (`unfreeze`); without groups all train from the start.
+    to train (`unfreeze`); without groups all train from the start. apart: the beginning of the names of a second model,
+    whose gradient is clipped by its own norm.
     """
 
     def __init__(
@@ -44,9 +45,10 @@ class Optimizer:
         config: TrainConfig,
         factors: Mapping[str, float] | None = None,
         groups: Mapping[str, int] | None = None,
+        apart: str | None = None,
     ) -> None:
         self.max_grad_norm, self.betas, self.eps = config.max_grad_norm, config.betas, config.eps
-        self.groups = groups
+        self.groups, self.apart = groups, apart
         self.parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
         self.gradients: dict[str, Tensor] = {}
         """Of weights in bfloat16: in bfloat16 after one backward pass, in float32 after several."""
@@ -101,7 +103,10 @@ class Optimizer:
 
     def grad_norm(self) -> Tensor:
         """() Euclidean norm of the whole gradient."""
-        found = [g for g in map(self.gradient, self.parameters) if g is not None]
+        return self._norm(self.parameters)
+
+    def _norm(self, names: Iterable[str]) -> Tensor:
+        found = [g for g in map(self.gradient, names) if g is not None]
         sums = [square_sum(g) if takes(g) else g.double().square().sum() for g in found]
         return torch.stack(sums).sum().sqrt() if sums else torch.zeros(())
 
@@ -112,27 +117,39 @@ class Optimizer:
     @torch.no_grad()
     def step(self, learning_rate: float, grad_norm: float) -> None:
         """Clip by the norm (already measured), update the masters, write the weights back."""
-        clip = 1.0
-        if self.max_grad_norm is not None and grad_norm > self.max_grad_norm:
-            clip = self.max_grad_norm / grad_norm
+        clips = self._clips(grad_norm)
         for name, lean in self.lean.items():
             if (gradient := self.gradients.pop(name, None)) is not None:
-                lean.step(gradient, learning_rate, clip, self.betas, self.eps)
+                lean.step(gradient, learning_rate, clips[name], self.betas, self.eps)
         for group in self.adamw.param_groups:
             group["lr"] = learning_rate * group.get("factor", 1.0)
         if all(takes(t) for n, master in self.masters.items() for t in (master, self.parameters[n])):
-            self._step_by_kernel(clip)
+            self._step_by_kernel(clips)
         else:
             for name, gradient in self.gradients.items():
                 self.masters[name].grad = gradient.float()
-            for master in self.masters.values():
-                if master.grad is not None and clip < 1:
-                    master.grad.mul_(clip)
+            for name, master in self.masters.items():
+                if master.grad is not None and clips[name] < 1:
+                    master.grad.mul_(clips[name])
             self.adamw.step()
             self._write_back()
         self.zero_grad()
 
-    def _step_by_kernel(self, clip: float) -> None:
+    def _clips(self, grad_norm: float) -> dict[str, float]:
+        """Name -> what its gradient is multiplied by."""
+
+        def clip(norm: float) -> float:
+            most = self.max_grad_norm
+            return most / norm if most is not None and norm > most else 1.0
+
+        if self.apart is None:
+            return dict.fromkeys(self.parameters, clip(grad_norm))
+        second = [name for name in self.parameters if name.startswith(self.apart)]
+        first = [name for name in self.parameters if not name.startswith(self.apart)]
+        of_first, of_second = (clip(self._norm(names).item()) for names in (first, second))
+        return dict.fromkeys(first, of_first) | dict.fromkeys(second, of_second)
+
+    def _step_by_kernel(self, clips: Mapping[str, float]) -> None:
         """What `torch.optim.AdamW` does with its state, and the clipping before and the rounding after, in one pass."""
         names = {master: name for name, master in self.masters.items()}
         for group in self.adamw.param_groups:
@@ -153,7 +170,7 @@ class Optimizer:
                     gradient.dtype,
                     *(master.detach(), gradient.contiguous(), state["exp_avg"], state["exp_avg_sq"]),
                     None if parameter is master else parameter.detach(),
-                    *(master.numel(), clip, float(group["lr"]), beta1, beta2, group["eps"]),
+                    *(master.numel(), clips[name], float(group["lr"]), beta1, beta2, group["eps"]),
                     *(float(group["weight_decay"]), 1 - beta1**step, 1 - beta2**step),
                 )
 

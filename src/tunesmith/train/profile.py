@@ -1,8 +1,8 @@
 """Where the time of a training step goes: some steps under PyTorch's profiler, its events sorted into parts.
 
 An event's own time counts for the part of its outermost ancestor that has one, so that a product inside attention is
-attention. The limit is the speed of the step's largest product alone, measured right after: the fraction says how much
-of it the steps' products reached over the steps' whole time.
+attention; the parts of a rollout count for themselves. The limit is the speed of the step's largest product alone,
+measured right after: the fraction says how much of it the steps' products reached over the steps' whole time.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch.profiler import ProfilerActivity, record_function
 
 from tunesmith.core.model import Model
+from tunesmith.train.spent import WORDS
 
 FIRST, COUNT = 3, 5
 """Steps before, which warm up, and steps that are measured."""
@@ -45,6 +46,7 @@ PARTS = {
     "AddmmBackward0": "linear layers",
 }
 """An event's name (of an autograd function, with or without `Backward`) -> its part; all else is `other`."""
+ROLLOUT = {f"tunesmith: {part}": words for part, words in WORDS.items()}
 PRODUCTS = {"aten::mm": 0, "aten::bmm": 0, "aten::addmm": 1, "aten::addmm_": 1, "aten::baddbmm": 1}
 """Matrix products -> the place of their first factor among their inputs."""
 
@@ -103,6 +105,8 @@ def summary(events: list[Any], seconds: float, dtype: torch.dtype) -> dict[str, 
 def part_of(event: Any) -> str:
     found, above = "other", event
     while above is not None:
+        if above.name in ROLLOUT:
+            return ROLLOUT[above.name]
         name = above.name.removesuffix("Backward")
         found = PARTS.get(above.name, PARTS.get(name, found))
         above = above.cpu_parent

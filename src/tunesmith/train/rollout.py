@@ -7,7 +7,6 @@ rows themselves, is part of a checkpoint.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -23,10 +22,11 @@ from tunesmith.data.pack import pack
 from tunesmith.generate.batched import evaluating
 from tunesmith.objectives import completions, policy, ppo
 from tunesmith.objectives.policy import Policy
-from tunesmith.objectives.ppo import values_and_losses
+from tunesmith.objectives.ppo import values_and_losses, values_of
 from tunesmith.scoring.alarms import Looks, alarms, looks
-from tunesmith.train.advantages import generalised, of_answers, of_tokens, whitened
+from tunesmith.train.advantages import with_advantages
 from tunesmith.train.source import StaticSource
+from tunesmith.train.spent import Spent
 from tunesmith.train.start import StartWeights
 from tunesmith.train.writing import Floats, Group, Writer, by_answer, tree
 from tunesmith.types import EventSink, Example, TokenRow
@@ -109,22 +109,25 @@ class RolloutSource:
     # -- one rollout ----------------------------------------------------------------------------------------
 
     def _roll(self, rollout: int) -> list[TokenRow]:
-        started = time.monotonic()
-        groups, parts, tried = self._groups(rollout)
-        written = time.monotonic()
-        rows = self._learnable(groups)
-        if self.method.algorithm in self.method.GRADIENT:
-            rows = self._with_logps(rows)
-            kls = [self._kls(row) for row in rows]
-            rows = self._with_advantages(rows, groups, kls)
-        else:
-            every = [tree(group.prompt, group.samples, [1.0] * len(group.samples)) for group in groups]
-            kls = [self._kls(row) for row in self._with_logps(every)]
+        spent = Spent()
+        groups, parts, tried = self._groups(rollout, spent)
+        with spent.on("preparing"):
+            rows = self._learnable(groups)
+            if self.method.algorithm in self.method.GRADIENT:
+                rows = self._with_logps(rows)
+                kls = [self._kls(row) for row in rows]
+                if self.method.truncated == "bootstrap":
+                    rows = self._with_values_after(rows, groups)
+                weight = self.objective.kl_weight if self.method.kl.where == "reward" else 0.0
+                rows = with_advantages(rows, groups, kls, self.method, weight)
+            else:
+                every = [tree(group.prompt, group.samples, [1.0] * len(group.samples)) for group in groups]
+                kls = [self._kls(row) for row in self._with_logps(every)]
         kl = float(np.mean([one.sum() for of_row in kls for one in of_row]))
-        self._tell(groups, parts, tried, kl, written - started, time.monotonic() - written)
+        self._tell(groups, parts, tried, kl, spent)
         return rows
 
-    def _groups(self, rollout: int) -> tuple[list[Group], dict[str, Floats], int]:
+    def _groups(self, rollout: int, spent: Spent) -> tuple[list[Group], dict[str, Floats], int]:
         """The groups to learn from, the parts of their rewards, and how many prompts were asked."""
         wanted = self.prompts.indices(rollout)
         kept: list[Group] = []
@@ -133,7 +136,7 @@ class RolloutSource:
         asked, tried = wanted, 0
         rounds = ROUNDS if self.method.dynamic_sampling else 1
         for number in range(rounds):
-            groups, of_parts = self._ask([self.prompts.rows[i] for i in asked], rollout, tried)
+            groups, of_parts = self._ask([self.prompts.rows[i] for i in asked], rollout, tried, spent)
             tried += len(asked)
             last = number == rounds - 1
             for at, group in enumerate(groups):
@@ -149,15 +152,13 @@ class RolloutSource:
         return kept[: len(wanted)], {n: np.stack(v[: len(wanted)]) for n, v in parts.items()}, tried
 
     def _ask(
-        self, prompts: Sequence[TokenRow], rollout: int, first: int
+        self, prompts: Sequence[TokenRow], rollout: int, first: int, spent: Spent
     ) -> tuple[list[Group], dict[str, Floats]]:
         """Groups, and the parts of their rewards (P, G)."""
         count = self.method.samples
         streams = [rollout * ROUNDS * self.prompts.batch_size + first + i for i in range(len(prompts))]
-        samples = self.writer.write(prompts, count, self.seed, streams)
-        texts = [self.writer.text(one) for of_prompt in samples for one in of_prompt]
-        asked = [self.examples[row.ref] for row in prompts for _ in range(count)]
-        scored = self.writer.reward(asked, texts)
+        examples = [self.examples[row.ref] for row in prompts]
+        samples, scored = self.writer.rewarded(prompts, examples, count, self.seed, spent, streams)
         total = scored.total.reshape(len(prompts), count)
         parts = {name: values.reshape(len(prompts), count) for name, values in scored.parts.items()}
         groups = [Group(*three) for three in zip(prompts, samples, total, strict=True)]
@@ -168,7 +169,7 @@ class RolloutSource:
         name = self.method.algorithm
         rows = []
         for group in groups:
-            rewards = self._penalised(group)
+            rewards = group.learned(self.method)
             if name == "raft":
                 rows.append(tree(group.prompt, [group.samples[int(rewards.argmax())]], [1.0]))
             elif name == "online_dpo":
@@ -187,12 +188,6 @@ class RolloutSource:
         empty."""
         row = tree(group.prompt, [group.samples[0], group.samples[0]], [1.0, 1.0])
         return replace(row, given={completions.SCORES: np.array([1.0, 0.0])})
-
-    def _penalised(self, group: Group) -> Floats:
-        if self.method.truncated != "penalise":
-            return group.rewards
-        cut = np.array([not one.ended for one in group.samples])
-        return group.rewards - self.method.truncation_penalty * cut
 
     def _token_weights(self, group: Group, rewards: Floats) -> list[float]:
         """What a token of each answer counts in the loss: 0 leaves the answer out."""
@@ -223,12 +218,27 @@ class RolloutSource:
         return [row for row in out if row is not None]
 
     def _known(self, batch: Batch) -> dict[str, Floats]:
-        """What the policy says of its own tokens, and with a value head what it expects of them."""
-        if self.writer.model.value is None:
+        """What the policy says of its own tokens, and of ppo what they are expected to be worth."""
+        if self.method.algorithm != "ppo":
             return {policy.OLD: self._logps(batch)}
         with evaluating(self.writer.model.module):
             losses, values = values_and_losses(self.writer.model, batch, self.method.temperature)
         return {policy.OLD: -losses.double().numpy(), ppo.VALUES: values.double().numpy()}
+
+    def _with_values_after(self, rows: list[TokenRow], groups: Sequence[Group]) -> list[TokenRow]:
+        """Of answers that were cut off: what is expected from there on. A pass of its own, since the batches that are
+        trained on read no state after the last token."""
+        out: dict[int, TokenRow] = {}
+        cut = {id(row): group.cut for row, group in zip(rows, groups, strict=True)}
+        for packed in self._packed(rows):
+            batch = Batch.from_rows(packed)
+            with evaluating(self.writer.model.module):
+                values = values_of(self.writer.model, batch.after_completions())
+            pieces = np.split(values.double().numpy(), np.cumsum(batch.completions_of_rows)[:-1])
+            for row, after in zip(packed, pieces, strict=True):
+                given = {**row.given, ppo.AFTER: np.where(cut[id(row)], after, 0.0)}
+                out[id(row)] = replace(row, given=given)
+        return [out[id(row)] for row in rows]
 
     def _logps(self, batch: Batch) -> Floats:
         with evaluating(self.writer.model.module):
@@ -243,62 +253,6 @@ class RolloutSource:
             torch.from_numpy(old), torch.from_numpy(reference), self.method.kl.estimator or "k1"
         ).numpy()
         return by_answer(row, found)
-
-    def _with_advantages(
-        self, rows: list[TokenRow], groups: Sequence[Group], kls: Sequence[list[Floats]]
-    ) -> list[TokenRow]:
-        weight = self.objective.kl_weight if self.method.kl.where == "reward" else 0.0
-        rewards = np.stack([self._penalised(group) for group in groups])
-        learned = [[i for i, leaf in enumerate(row.segments[1:]) if leaf.weights[0] > 0] for row in rows]
-        if self.method.algorithm == "ppo":
-            return self._estimated(rows, learned, rewards, [[weight * kl for kl in of_row] for of_row in kls])
-        if self.method.algorithm == "reinforce_pp":
-            flat = [rewards[g][i] for g, of_row in enumerate(learned) for i in of_row]
-            tokens = iter(of_tokens(np.array(flat), [weight * kl for of_row in kls for kl in of_row]))
-            values = [np.concatenate([next(tokens) for _ in of_row]) for of_row in learned]
-        else:
-            for g, (of_row, of_group) in enumerate(zip(learned, kls, strict=True)):
-                for i, kl in zip(of_row, of_group, strict=True):
-                    rewards[g][i] -= weight * kl.sum()
-            worth = of_answers(rewards, self.method)
-            values = [
-                np.concatenate([np.full(len(row.segments[1 + i].ids), worth[g][i]) for i in of_row])
-                for g, (row, of_row) in enumerate(zip(rows, learned, strict=True))
-            ]
-        return [
-            replace(row, given={**row.given, policy.ADVANTAGES: value})
-            for row, value in zip(rows, values, strict=True)
-        ]
-
-    def _estimated(
-        self,
-        rows: Sequence[TokenRow],
-        learned: Sequence[list[int]],
-        rewards: Floats,
-        penalties: Sequence[list[Floats]],
-    ) -> list[TokenRow]:
-        """PPO's advantages and returns: each token pays its KL penalty, the last one gets the reward."""
-        advantages, returns = [], []
-        for g, (row, of_row) in enumerate(zip(rows, learned, strict=True)):
-            values = by_answer(row, np.asarray(row.given[ppo.VALUES], np.float64))
-            for i, value, penalty in zip(of_row, values, penalties[g], strict=True):
-                tokens = -penalty
-                tokens[-1] += rewards[g][i]
-                found = generalised(tokens, value, self.method)
-                advantages.append(found[0])
-                returns.append(found[1])
-        whole, each = iter(whitened(advantages)), iter(returns)
-        return [
-            replace(
-                row,
-                given={
-                    **row.given,
-                    policy.ADVANTAGES: np.concatenate([next(whole) for _ in of_row]),
-                    ppo.RETURNS: np.concatenate([next(each) for _ in of_row]),
-                },
-            )
-            for row, of_row in zip(rows, learned, strict=True)
-        ]
 
     def _with_reference_sums(self, rows: list[TokenRow]) -> list[TokenRow]:
         """Of pairs (2,): summed log-probabilities under the reference."""
@@ -315,13 +269,7 @@ class RolloutSource:
     # -- what is told and kept ------------------------------------------------------------------------------
 
     def _tell(
-        self,
-        groups: Sequence[Group],
-        parts: Mapping[str, Floats],
-        tried: int,
-        kl: float,
-        writing: float,
-        preparing: float,
+        self, groups: Sequence[Group], parts: Mapping[str, Floats], tried: int, kl: float, spent: Spent
     ) -> None:
         samples = [one for group in groups for one in group.samples]
         tokens = [len(one.ids) for one in samples]
@@ -350,8 +298,7 @@ class RolloutSource:
             asked=tried,
             answers=len(samples),
             tokens=sum(tokens),
-            writing_seconds=writing,
-            scoring_seconds=preparing,
+            seconds=spent.seconds,
             numbers=numbers,
         )
 

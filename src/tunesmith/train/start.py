@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 class StartWeights:
     """A copy of the trained parameters, and of nothing else: of an adapter it is small. Taken before the first step,
-    also where a run is resumed; so an adapter that is trained further is held against itself as it was."""
+    also where a run is resumed; so an adapter that is trained further is held against itself as it was. besides: the
+    beginning of the names of what the policy does not compute with."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, besides: str | None = None) -> None:
         self._kept: list[tuple[nn.Parameter, Tensor]] = [
             (parameter, parameter.detach().clone())
-            for parameter in module.parameters()
-            if parameter.requires_grad
+            for name, parameter in module.named_parameters()
+            if parameter.requires_grad and not (besides is not None and name.startswith(besides))
         ]
 
     @property

@@ -12,7 +12,8 @@ from tunesmith.config.policy import PolicyConfig
 from tunesmith.core.model import Model
 from tunesmith.generate.sample import Sample, Sampling, sample
 from tunesmith.objectives import policy
-from tunesmith.scoring.rewards import Scored
+from tunesmith.scoring.rewards import Rewards, Scored
+from tunesmith.train.spent import Spent
 from tunesmith.types import Example, Segment, TokenRow
 
 Floats = NDArray[np.float64]
@@ -30,12 +31,38 @@ class Writer:
     end_ids: Sequence[int]
     pad_id: int
     decode: Callable[[Sequence[int]], str]
-    reward: Callable[[Sequence[Example], Sequence[str]], Scored]
+    rewards: Rewards
 
-    def write(
-        self, prompts: Sequence[TokenRow], count: int, seed: int, streams: Sequence[int] | None = None
+    def rewarded(
+        self,
+        prompts: Sequence[TokenRow],
+        examples: Sequence[Example],
+        count: int,
+        seed: int,
+        spent: Spent,
+        streams: Sequence[int] | None = None,
+    ) -> tuple[list[list[Sample]], Scored]:
+        """`count` answers to each prompt, and what they are worth, prompt by prompt. examples: of the prompts."""
+        with self.rewards.ahead() as ahead:
+
+            def told(prompt: int, number: int, one: Sample) -> None:
+                if ahead.waits:
+                    ahead.put(prompt * count + number, examples[prompt], self.text(one))
+
+            with spent.on("writing"):
+                samples = self._write(prompts, count, seed, streams, told)
+            with spent.on("scoring"):
+                texts = [self.text(one) for of_prompt in samples for one in of_prompt]
+                return samples, ahead.scored([e for e in examples for _ in range(count)], texts)
+
+    def _write(
+        self,
+        prompts: Sequence[TokenRow],
+        count: int,
+        seed: int,
+        streams: Sequence[int] | None,
+        told: Callable[[int, int, Sample], None],
     ) -> list[list[Sample]]:
-        """`count` answers to each prompt."""
         found: list[dict[int, Sample]] = [{} for _ in prompts]
         method = self.method
         drawn = sample(
@@ -52,6 +79,7 @@ class Writer:
         )
         for prompt, number, one in drawn:
             found[prompt][number] = one
+            told(prompt, number, one)
         return [[of_prompt[i] for i in range(count)] for of_prompt in found]
 
     def text(self, one: Sample) -> str:
@@ -65,6 +93,19 @@ class Group:
     prompt: TokenRow
     samples: list[Sample]
     rewards: Floats
+
+    @property
+    def cut(self) -> NDArray[np.bool_]:
+        """(G,) which answers did not end."""
+        return np.array([not one.ended for one in self.samples])
+
+    def learned(self, method: PolicyConfig) -> Floats:
+        """(G,) what is learned from: less where an answer was cut off and that costs something, nothing where one that
+        has not ended has not earned its reward."""
+        if method.truncated == "bootstrap":
+            return np.where(self.cut, 0.0, self.rewards)
+        penalty = method.truncation_penalty if method.truncated == "penalise" else 0.0
+        return self.rewards - penalty * self.cut
 
 
 def tree(prompt: TokenRow, samples: Sequence[Sample], weights: Sequence[float]) -> TokenRow:

@@ -32,6 +32,7 @@ from tunesmith.evaluate.report_model import (
 )
 from tunesmith.evaluate.words import describe_chosen, describe_fit, describe_rewards
 from tunesmith.models.adapters import kind_of
+from tunesmith.models.critic import take_critic
 from tunesmith.models.files import Manifest, licence_of
 from tunesmith.models.load import Loaded
 from tunesmith.models.save import save_model
@@ -40,6 +41,7 @@ from tunesmith.scoring import PRIMARY, metric, show
 from tunesmith.train.build import Built
 from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.folder import RunFolder
+from tunesmith.train.spent import spent_on
 from tunesmith.types import EventSink
 from tunesmith.workflow import prove
 from tunesmith.workflow.losses import loss_title
@@ -94,7 +96,7 @@ def finish(
             sink("note", text=f"the weights of the best step, {best}, are kept")
     sink("phase", name="save", text=str(folder.model))
     manifest = _manifest(prepared, built.loaded)
-    beside = take_value(built.loaded)
+    beside = take_value(built.loaded) | take_critic(built.loaded)
     loaded = built.loaded
     save_model(loaded.model.module, loaded.tokenizer, manifest, folder.model, loaded.model.head, beside)
     report = _new_report(prepared, built, folder)
@@ -251,13 +253,14 @@ def _cost(folder: RunFolder, built: Built, seconds: dict[str, float]) -> Cost:
     profiled = folder.read_events("profile")[-1:]
     known = StepProfile.model_fields.keys()
     estimates = []
+    stepping = sum(s["tokens"] / s["tokens_per_second"] for s in steps)
     if plan:
         estimates = [
             Estimate(
                 what="training steps, without evaluations",
                 unit="s",
                 estimate=plan["train_seconds"],
-                measured=sum(s["tokens"] / s["tokens_per_second"] for s in steps),
+                measured=stepping,
             ),
             Estimate(
                 what="peak memory while training",
@@ -273,6 +276,7 @@ def _cost(folder: RunFolder, built: Built, seconds: dict[str, float]) -> Cost:
         peak_memory_bytes=peak,
         machine=describe_machine(),
         estimates=estimates,
+        rollouts=spent_on([r["seconds"] for r in folder.curve("rollout")], stepping),
         profile=StepProfile(**{k: v for k, v in profiled[0].items() if k in known}) if profiled else None,
     )
 

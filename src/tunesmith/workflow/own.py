@@ -25,6 +25,7 @@ from tunesmith.evaluate.answers import Answers
 from tunesmith.objectives import completions, policy, ppo
 from tunesmith.scoring.rewarded import rewarded
 from tunesmith.scoring.rewards import Rewards, Scorer, build_rewards
+from tunesmith.train.spent import Spent
 from tunesmith.train.writing import Writer
 from tunesmith.types import Completion, Example, Message, Segment, TokenRow
 
@@ -95,16 +96,14 @@ class Asker:
         """`scoring.rewarded` of each. The numbers that answers are drawn with depend on the seed and the row alone."""
         assert not shots, "prompts are asked as training asks them"
         by_ref = {row.ref: row for row in self.rows}
-        samples = self.writer.write([by_ref[e.ref] for e in examples], self.count, self.seed)
-        texts = [[self.writer.text(one) for one in of_prompt] for of_prompt in samples]
-        asked = [example for example in examples for _ in range(self.count)]
-        scored = self.writer.reward(asked, [text for of_prompt in texts for text in of_prompt])
+        prompts = [by_ref[e.ref] for e in examples]
+        samples, scored = self.writer.rewarded(prompts, examples, self.count, self.seed, Spent())
         total = scored.total.reshape(len(examples), self.count)
         lengths = [np.mean([len(one.ids) for one in of_prompt]) for of_prompt in samples]
         progress(len(examples), len(examples))
         said = [
-            rewarded(float(r.mean()), float(n), of_prompt[0])
-            for r, n, of_prompt in zip(total, lengths, texts, strict=True)
+            rewarded(float(r.mean()), float(n), self.writer.text(of_prompt[0]))
+            for r, n, of_prompt in zip(total, lengths, samples, strict=True)
         ]
         return Answers(said, [any(not one.ended for one in of_prompt) for of_prompt in samples])
 
@@ -130,7 +129,7 @@ def writer_of(run: Run, model: Model, tokenizer: Any, renderer: Renderer, reward
         end_ids=renderer.end_ids,
         pad_id=int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else renderer.end_ids[0]),
         decode=decode,
-        reward=rewards,
+        rewards=rewards,
     )
 
 

@@ -119,6 +119,8 @@ def absolute(run: Run) -> Run:
     for section, values in ((out.data, data), (out.model, model), (out.evaluate, evaluate)):
         for name in section.model_fields_set & values.keys():
             setattr(section, name, values[name])
+    if isinstance(out.method, PolicyConfig) and out.method.critic.base is not None:
+        out.method.critic.base = _model_folder(out.method.critic.base)
     return out
 
 

@@ -14,6 +14,7 @@ from tunesmith.data.render import Renderer
 from tunesmith.evaluate.report_model import Report, Written
 from tunesmith.evaluate.wins import win_rate
 from tunesmith.evaluate.words import describe_wins
+from tunesmith.models.critic import APART
 from tunesmith.scoring.rewarded import answer_in
 from tunesmith.train.build import Built
 from tunesmith.train.rollout import RolloutSource
@@ -40,7 +41,7 @@ def source_of(prepared: Prepared, built: Built, sink: EventSink) -> RolloutSourc
         examples={e.ref: e for e in prepared.examples("train")},
         writer=_writer(prepared, built.loaded.model),
         objective=built.objective,
-        start=StartWeights(built.loaded.model.module),
+        start=StartWeights(built.loaded.model.module, besides=APART),
         seed=run.seed,
         sink=sink,
     )

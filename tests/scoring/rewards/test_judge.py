@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from tests.scoring.rewards.rows import row
-from tunesmith.config.rewards import JudgeReward
+from tunesmith.config.rewards import JudgeReward, LengthReward, RewardParts
 from tunesmith.errors import ConfigError, ModelError
+from tunesmith.scoring.rewards import Rewards, build_rewards
 from tunesmith.scoring.rewards.judge import judge_part, question, read_mark, retry_after
 
 Reply = tuple[int, dict[str, str], str]
@@ -254,3 +256,82 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert retry_after("Thu, 01 Jan 1970 00:01:00 GMT", 20) == 40
     assert retry_after("Thu, 01 Jan 1970 00:01:00 GMT", 90) == 0
     assert retry_after("soon", 0) is retry_after(None, 0) is retry_after("-5", 0) is None
+
+
+def both(endpoint: Endpoint) -> Rewards:
+    """A judge, and a rule that needs all answers at once."""
+    parts = [
+        {
+            "kind": "judge",
+            "url": endpoint.url,
+            "model": "m",
+            "prompt": "{answer}",
+            "backoff": 0.0,
+            "retries": 0,
+        },
+        {"kind": "length", "unit": "characters", "weight": 0.5},
+    ]
+    return build_rewards(TypeAdapter(RewardParts).validate_python(parts), lambda path: pytest.fail(path))
+
+
+def test_a_judge_is_asked_while_answers_come_and_says_what_it_says_at_the_end(endpoint: Endpoint) -> None:
+    endpoint.reply = lambda asked, before: says(asked[0])
+    examples, answers = [row(line=i + 1) for i in range(5)], ["3", "14", "1", "59", "2"]
+    rewards = both(endpoint)
+    with rewards.ahead() as ahead:
+        assert ahead.waits
+        for number, place in enumerate((4, 0, 2, 1, 3)):  # as they are finished
+            ahead.put(place, examples[place], answers[place])
+            until(lambda asked=number + 1: len(endpoint.requests) == asked)  # while others are still written
+        found = ahead.scored(examples, answers)
+    after = rewards(examples, answers)
+    assert np.array_equal(found.total, after.total)
+    assert found.parts.keys() == after.parts.keys() == {"judge", "length"}
+    assert found.parts["judge"].tolist() == [0.3, 0.1, 0.1, 0.5, 0.2]
+    assert len(endpoint.requests) == 10  # each answer once
+
+
+def test_what_a_judge_could_not_say_is_raised_where_the_rewards_are_needed(endpoint: Endpoint) -> None:
+    endpoint.reply = lambda asked, before: says("no idea")
+    examples = [row(line=1), row(line=2)]
+    with both(endpoint).ahead() as ahead:
+        ahead.put(1, examples[1], "b")
+        ahead.put(0, examples[0], "a")
+        until(lambda: len(endpoint.requests) == 2)
+        with pytest.raises(ModelError, match=r"no mark to 2 of 2 answers; the first, to rows.jsonl:1"):
+            ahead.scored(examples, ["a", "b"])
+
+
+def test_questions_that_nobody_waits_for_are_not_asked(endpoint: Endpoint) -> None:
+    """The writing failed: what was not begun is let go."""
+    free = threading.Event()
+
+    def reply(asked: str, before: int) -> Reply:
+        free.wait(5)
+        return says("5")
+
+    def write() -> None:
+        with both(endpoint).ahead() as ahead:
+            for place in range(30):
+                ahead.put(place, row(line=place + 1), str(place))
+            until(lambda: endpoint.busy == 8)
+            threading.Timer(0.05, free.set).start()
+            raise KeyError("writing")
+
+    endpoint.reply = reply
+    with pytest.raises(KeyError):
+        write()
+    assert len(endpoint.requests) <= 8
+
+
+def test_without_a_judge_nothing_begins_early() -> None:
+    with build_rewards([LengthReward()], lambda path: pytest.fail(path)).ahead() as ahead:
+        assert not ahead.waits
+        assert ahead.scored([row()], ["two words"]).total.tolist() == [2.0]
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.002)

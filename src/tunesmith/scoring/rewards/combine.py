@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,7 @@ from tunesmith.config.rewards import (
 )
 from tunesmith.errors import ConfigError, NonFiniteError
 from tunesmith.scoring.rewards.function import function_part
-from tunesmith.scoring.rewards.judge import judge_part
+from tunesmith.scoring.rewards.judge import Asking, JudgePart, judge_part
 from tunesmith.scoring.rewards.length import Count, length_part
 from tunesmith.scoring.rewards.model import ModelPart, Scorer
 from tunesmith.scoring.rewards.patterns import RegexPart
@@ -77,10 +78,50 @@ class Rewards:
 
         Raises NonFiniteError for a number that is none, and whatever the parts raise.
         """
+        with self.ahead() as ahead:
+            for place, (example, answer) in enumerate(zip(examples, answers, strict=True)):
+                ahead.put(place, example, answer)
+            return ahead.scored(examples, answers)
+
+    @contextmanager
+    def ahead(self) -> Iterator[Ahead]:
+        """For answers that come one after another."""
+        with ExitStack() as stack:
+            asking = {
+                term.name: stack.enter_context(term.part.asking())
+                for term in self.terms
+                if isinstance(term.part, JudgePart)
+            }
+            yield Ahead(self, asking)
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """Rewards of answers while others are still being written. What waits for an endpoint begins with each answer; what
+    computes here would take from the writing what it gains, and is done when all are there.
+
+    The numbers are those of asking for all at the end: a judge is asked of each answer by itself either way.
+    """
+
+    rewards: Rewards
+    asking: dict[str, Asking]
+
+    @property
+    def waits(self) -> bool:
+        """Whether `put` does anything."""
+        return bool(self.asking)
+
+    def put(self, place: int, example: Example, answer: str) -> None:
+        for one in self.asking.values():
+            one.ask(place, example, answer)
+
+    def scored(self, examples: Sequence[Example], answers: Sequence[str]) -> Scored:
+        """examples, answers: (N,) all that were put, by their places. Raises as `Rewards` does."""
         assert len(examples) == len(answers), (len(examples), len(answers))
         total, parts = np.zeros(len(answers)), {}
-        for term in self.terms:
-            values = term.part(examples, answers) if answers else np.zeros(0)
+        for term in self.rewards.terms:
+            part = self.asking[term.name].numbers if term.name in self.asking else term.part
+            values = part(examples, answers) if answers else np.zeros(0)
             _finite(f"reward '{term.name}'", values, examples, answers)
             parts[term.name] = values
             with np.errstate(over="ignore", invalid="ignore"):  # what overflows is an error below

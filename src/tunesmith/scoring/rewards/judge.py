@@ -10,9 +10,10 @@ import json
 import os
 import re
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -80,18 +81,27 @@ class JudgePart:
 
     def __call__(self, examples: Sequence[Example], answers: Sequence[str]) -> Floats:
         """(N,) marks scaled to 0 .. 1. Raises ModelError that says how many answers were left without one."""
+        with self.asking() as asking:
+            for place, (example, answer) in enumerate(zip(examples, answers, strict=True)):
+                asking.ask(place, example, answer)
+            return asking.numbers(examples, answers)
+
+    @contextmanager
+    def asking(self) -> Iterator[Asking]:
         limits = httpx2.Limits(max_connections=self.spec.concurrency)
-        with (
-            httpx2.Client(headers=self.headers, timeout=self.spec.timeout, limits=limits) as client,
-            ThreadPoolExecutor(self.spec.concurrency) as pool,
-        ):
-            questions = [question(self.spec, e, a) for e, a in zip(examples, answers, strict=True)]
-            marks = list(pool.map(lambda text: self._ask(client, text), questions))
+        with httpx2.Client(headers=self.headers, timeout=self.spec.timeout, limits=limits) as client:
+            pool = ThreadPoolExecutor(self.spec.concurrency)
+            try:
+                yield Asking(lambda text: pool.submit(self._ask, client, text), self)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def scaled(self, examples: Sequence[Example], marks: Sequence[float | Failed]) -> Floats:
         failed = [(e, mark) for e, mark in zip(examples, marks, strict=True) if isinstance(mark, Failed)]
         if failed:
             example, first = failed[0]
             raise ModelError(
-                f"the judge {self.spec.model} at {self.spec.url} gave no mark to {len(failed)} of {len(answers)} "
+                f"the judge {self.spec.model} at {self.spec.url} gave no mark to {len(failed)} of {len(marks)} "
                 f"answers; the first, to {example.ref}: {first.why}",
                 f"a number from {self.spec.low:g} to {self.spec.high:g} for each",
                 "see to the endpoint; retries, timeout, concurrency and prompt can be set",
@@ -131,6 +141,23 @@ class JudgePart:
             return Failed(f"got {clipped(response.text)}, expected choices[0].message.content")
         mark = read_mark(reply, self.spec.low, self.spec.high)
         return Failed(f"no mark in the reply {clipped(reply)}") if mark is None else mark
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Questions that are asked as soon as their answers are known, and marked in the order of their places."""
+
+    submit: Callable[[str], Future[float | Failed]]
+    part: JudgePart
+    asked: dict[int, Future[float | Failed]] = field(default_factory=dict)
+
+    def ask(self, place: int, example: Example, answer: str) -> None:
+        self.asked[place] = self.submit(question(self.part.spec, example, answer))
+
+    def numbers(self, examples: Sequence[Example], answers: Sequence[str]) -> Floats:
+        """(N,) of places 0 to N - 1, when all are there; as `JudgePart` makes and refuses them."""
+        assert len(self.asked) == len(examples) == len(answers), "every answer was asked of"
+        return self.part.scaled(examples, [self.asked[place].result() for place in range(len(examples))])
 
 
 def judge_part(spec: JudgeReward) -> JudgePart:
