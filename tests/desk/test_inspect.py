@@ -57,7 +57,7 @@ def looked_at(*files: str, measure: Measure | None = None, **more: Any) -> Inspe
     return inspect(Desk.model_validate(document), measure or Words(), quiet, sharing=Sharing(1))
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS)
 def test_it_counts_what_each_step_alone_would_do(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     file = written(tmp_path, [{"text": "one good row", "label": "a"}, *rows])
@@ -119,8 +119,7 @@ def test_the_same_prompt_with_another_label_is_a_conflict_within_and_across_spli
     found = facts["conflicts"]
     assert (found["prompts"], found["rows"], found["prompts_across_splits"]) == (2, 4, 1)
     assert [a["answer"] for a in found["examples"][0]["answers"]] == [TICKETS[0]["label"], "other"]
-    dropped = {rule: n for step in facts["steps"] for rule, n in step["dropped"].items() if "exact" in rule}
-    assert dropped == {"exact": 1}
+    assert facts["steps"][-1]["dropped"] == {"exact": 1}
 
 
 LONG = "the printer stands on the second floor beside the window " * 5

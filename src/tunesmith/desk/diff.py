@@ -146,10 +146,12 @@ def _rows(version: Version, shared: Mapping[str, int], plain: bool) -> Rows:
 
 def _origins(version: Version) -> Iterator[tuple[str, int, str, int]]:
     """(split, place in it from 1, file, line) of every row, with the file as the manifest names it."""
+    at: Counter[str] = Counter()
     with (version.folder / ORIGINS).open(encoding="utf-8") as lines:
         for entry in lines:
-            _, split, at, file, line = json.loads(entry)
-            yield split, at, file, line
+            _, split, file, line = json.loads(entry)
+            at[split] += 1
+            yield split, at[split], file, line
 
 
 def _line(file: int, line: int) -> int:

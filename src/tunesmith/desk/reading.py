@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.config.desk import DeskData
+from tunesmith.config.run import DataConfig
+from tunesmith.data.columns import Mapping
 from tunesmith.data.detect import detect
 from tunesmith.data.folders import sources_of
 from tunesmith.data.load import LOOK_AT
@@ -118,7 +120,20 @@ def read(
 def _shape(data: DeskData, source: Any, rows: Sequence[dict[str, Any]], head: Sequence[Any]) -> Shape:
     if not rows:
         raise head[0][1]
-    return Shape(source.mapping or detect(rows, data.as_data_config(), source.file))
+    return Shape(source.mapping or _meaning(rows, data.as_data_config(), source.file))
+
+
+def _meaning(rows: Sequence[dict[str, Any]], config: DataConfig, file: str) -> Mapping:
+    """Rows that people judged need not be called so: the desk, unlike a method of training, takes any."""
+    try:
+        return detect(rows, config, file)
+    except DataError as error:
+        if config.format != "auto":
+            raise
+        try:
+            return detect(rows, config.model_copy(update={"format": "judged"}), file)
+        except DataError:
+            raise error from None
 
 
 def _refuse(error: RowError, one: FileRead, line: int, listed: Any, told: Callable[[str], str]) -> None:

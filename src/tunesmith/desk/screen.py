@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 from tunesmith.desk.steps import excerpt
@@ -133,6 +134,10 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
+def _short(label: str) -> str:
+    return excerpt([_line(label)], 36)
+
+
 def _languages(found: Mapping[str, Any]) -> str:
     total = found["looked_at"]
     shares = [f"{name} {percent(n / total)}" for name, n in list(found["all"].items())[:8]]
@@ -149,11 +154,12 @@ def _labels(labels: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
                 f"{column}, {split}: {found['classes']:,} {classes}, entropy {found['entropy']:.2f} bits "
                 f"({percent(found['evenness'])} of even), the commonest {found['imbalance']:,.1f} x the rarest"
             )
-            counts = [f"{_line(label)[:24]} {n:,}" for label, n in list(found["counts"].items())[:CLASSES]]
+            counts = [f"{_short(label)} {n:,}" for label, n in list(found["counts"].items())[:CLASSES]]
             more = found["classes"] - len(counts)
-            yield "  " + ", ".join(counts) + (f", {more:,} more" if more else "")
+            said = ", ".join(counts) + (f", {more:,} more" if more else "")
+            yield from wrap(said, WIDTH - MARGIN, initial_indent="  ", subsequent_indent="  ")
             if found["rare"]:
-                rarest = ", ".join(_line(label)[:24] for label in found["rarest"][:4])
+                rarest = ", ".join(map(_short, found["rarest"][:4]))
                 yield f"  {found['rare']:,} of fewer than 10 rows: {rarest}{', …' if found['rare'] > 4 else ''}"
 
 
@@ -163,7 +169,7 @@ def _repeats(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             for rule, count in step["dropped"].items():
                 yield f"{count:>7,}  {words_of_rule(rule)}{_example(step, rule)}"
             if not step["dropped"]:
-                yield f"{'none':>7}  {step['step'].removeprefix('dedup: ')}"
+                yield f"{'none':>7}  of {step['in']:,} rows ({step['step']})"
 
 
 def words_of_rule(rule: str) -> str:
