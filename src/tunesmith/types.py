@@ -99,6 +99,8 @@ class Example:
 
 IGNORED = -100
 """The class of a row, or the tag of a token, of which a head's loss knows nothing; such a token has no output."""
+SAMPLE_WEIGHT = "sample_weight"
+"""Of `TokenRow.given`: (1,) how much a row of a class counts in the loss; 1 where it is not there."""
 UNSEEN = -101
 """The tag of a token of a span whose label no training row has: the head says a tag, its loss passes over it."""
 

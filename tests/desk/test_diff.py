@@ -14,7 +14,7 @@ from tests.desk.test_make import ROWS, TICKETS, quiet, written
 
 from tunesmith.config.desk import Desk
 from tunesmith.data.shares import Sharing
-from tunesmith.desk.diff import GONE, NEW, diff
+from tunesmith.desk.diff import ADDED, GONE, NEW, diff
 from tunesmith.desk.diff import settings as settings_that_differ
 from tunesmith.desk.make import make
 from tunesmith.errors import DataError
@@ -134,3 +134,16 @@ def test_settings_that_differ_are_named_by_their_keys() -> None:
         "clean.html": [True, False],
         "clean.min_words": [3, None],
     }
+
+
+def test_rows_that_balance_repeats_came(tmp_path: Path) -> None:
+    shop = [{**row, "shop": "north" if row["label"] == "billing" else "south"} for row in TICKETS]
+    file = written(
+        tmp_path, [*shop, *({**row, "label": "hardware"} for row in shop if row["shop"] == "north")]
+    )
+    made(tmp_path, file)
+    made(tmp_path, file, balance={"how": "sample", "group": "shop"})
+    facts = diff(tmp_path / "out").facts
+    old, new = (sum(facts["rows"][name].values()) for name in ("from", "to"))
+    assert old + sum(facts["came"].values()) - sum(facts["went"].values()) == new
+    assert facts["came"].keys() == {ADDED}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from tunesmith.cli import looking
+from tunesmith.cli import audit, looking, quality
 from tunesmith.cli.arguments import files_and_settings
 from tunesmith.cli.options import FilesAndSettings, Json, Quiet
 from tunesmith.errors import ConfigError
@@ -128,6 +128,9 @@ def kinds(as_json: Json = False) -> None:
 
 app.command()(looking.diff)
 app.command()(looking.show)
+app.command()(quality.quality)
+app.command()(quality.review)
+app.command()(audit.audit)
 
 
 @app.command()

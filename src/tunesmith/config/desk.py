@@ -1,8 +1,9 @@
 """What a recipe of the data desk can say: the rows, and the steps that they go through.
 
-A step that is named runs, in this order whatever the order in the file: clean, scrub, dedup, split. Cleaning comes
-first, so that personal data are written as recognisers know them, and rows that are alike can be seen to be; the split
-last, so that it is of the rows that are left.
+A step that is named runs, in this order whatever the order in the file: review, clean, scrub, dedup, split, balance.
+Decisions are of rows as they are read, so they come first; then cleaning, so that personal data are written as
+recognisers know them, and rows that are alike can be seen to be; the split, so that it is of the rows that are left;
+and last what makes training rows even, which adds rows.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tunesmith.config.run import DataConfig, Files, Reading
 from tunesmith.config.section import Positive, Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
-STEPS = ("clean", "scrub", "dedup", "split")
+STEPS = ("review", "clean", "scrub", "dedup", "split", "balance")
 """In the order in which they run."""
 
 
@@ -27,6 +28,17 @@ class DeskData(Reading):
 
     def as_data_config(self) -> DataConfig:
         return DataConfig(**self.model_dump())
+
+
+class Review(Section):
+    """Carries out what a person decided about rows with `tunesmith data review`: drops and relabels them."""
+
+    decisions: str
+    """The file of decisions."""
+
+    stale: Literal["refuse", "skip"] = "refuse"
+    """A decision on a row that is not there, or is another by now: `refuse` stops, `skip` counts it and leaves it
+    out."""
 
 
 class Clean(Section):
@@ -56,6 +68,10 @@ class Clean(Section):
 
     labels: bool = True
     """Labels that differ from a much more frequent one in case, blanks or a single letter become that one."""
+
+    label_in_text: bool = True
+    """Lines that state the row's own label (`Category: billing`) are taken out of its text; a row of which nothing
+    would be left is dropped."""
 
     usable: bool = True
     """Rows that training would refuse are dropped for the same reasons."""
@@ -124,6 +140,10 @@ class Scrub(Section):
 class Dedup(Section):
     """Rows that say what another one says: the first one stays, of test before validation before training rows."""
 
+    id: str | None = None
+    """Column whose value names a row: of rows with the same value the first one stays, whatever they say. Null:
+    none."""
+
     exact: bool = True
     """Rows equal in prompt and answer but for case and white space."""
 
@@ -191,6 +211,21 @@ class Split(Section):
         return self
 
 
+class Balance(Section):
+    """Training rows whose labels do not depend on a group of people: against a bias that `data audit` found."""
+
+    how: Literal["reweigh", "sample", "counterfactual"] = "reweigh"
+    """`reweigh` writes a weight into each row (column sample_weight, which training reads); `sample` drops rows of
+    groups that have a label too often, and repeats rows of those that have it too seldom; `counterfactual` adds each
+    row that has words of a group again, with the words of every other group in their place."""
+
+    group: str
+    """A dimension of word lists (gender, first_name, name_origin, nationality, or one of `lists`), else a column."""
+
+    lists: str | None = None
+    """A YAML file of word lists: dimension -> group -> words; beside those that come with the package."""
+
+
 class Desk(Section):
     """A recipe of the data desk: rows, and the steps that they go through."""
 
@@ -206,6 +241,9 @@ class Desk(Section):
     data: DeskData = DeskData()
     """Where the rows come from."""
 
+    review: Review | None = None
+    """Decisions on rows. Absent: none."""
+
     clean: Clean | None = None
     """Mend texts, drop rows that teach nothing. Absent: not done; empty: as by default."""
 
@@ -217,6 +255,9 @@ class Desk(Section):
 
     split: Split | None = None
     """Train, validation and test. Absent: as the files say; empty: as by default."""
+
+    balance: Balance | None = None
+    """Training rows made even. Absent: not done."""
 
     @field_validator(*STEPS, mode="before")
     @classmethod

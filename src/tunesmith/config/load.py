@@ -125,6 +125,11 @@ def load_desk(
     return _checked(Desk, document, overrides, values or {})
 
 
+def load_section(root: type[S], overrides: Sequence[str], values: Mapping[str, tuple[Any, str]]) -> S:
+    """The settings of a command that takes no recipe, in the same way."""
+    return _checked(root, Document("the settings"), overrides, values)
+
+
 def _checked(
     root: type[S], document: Document, overrides: Sequence[str], values: Mapping[str, tuple[Any, str]]
 ) -> S:

@@ -30,8 +30,9 @@ class Reading(Section):
     """Training rows, relative to the folder the command is started in; one may be given without a list. Each is a
     file (JSON Lines, a JSON array in .json, CSV, TSV, Parquet, Arrow; plain or .gz), a folder of such files or
     saved by Hugging Face `datasets`, `dataset_info.json#name` (or its folder) of LLaMA-Factory, or
-    `hub:owner/name`, a data set of the hub (`hub:owner/name@revision/folder`). `#split` names a split of a
-    folder or hub data set; without it `train`, `validation` and `test` take the split of their name.
+    `hub:owner/name`, a data set of the hub (`hub:owner/name@revision/folder`); or `logs/*.jsonl`, an archive (.zip,
+    .tar, .tar.gz) of such files, `sql:URL#SELECT …`, or `s3://bucket/folder`. `#split` names a split of a folder,
+    archive or hub data set; without it `train`, `validation` and `test` take the split of their name.
     `rows.jsonl*0.5` trains on a seeded half of the rows, `*2` on each row twice, `*1.5` on each row once and a
     half of them twice; rows are weighted after the splits are made."""
 

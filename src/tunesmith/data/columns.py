@@ -5,7 +5,7 @@
 | `messages` | messages (tools, system) | the assistant's turns |
 | `prompt` | prompt, completion (input, system, history, tools) | the completion |
 | `asked` | prompt (completion, input, system, history, tools) | the completion, where there is one: a reference |
-| `label` | text, label (pair, system) | the class name |
+| `label` | text, label (pair, system; sample_weight: of the row's loss) | the class name |
 | `labels` | text, labels (pair, system) | JSON list of the sorted names, such as `["billing", "urgent"]` or `[]` |
 | `number` | text (pair, system) and `data.targets` | the number, or the JSON list of several |
 | `tags` | tokens, tags (system) or text, spans (system) | JSON list of `[start, end, label]`, end exclusive, sorted |
@@ -61,6 +61,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "text": ("text", "sentence", "ticket", "query"),
     "pair": ("pair", "text_b", "sentence2", "text2", "question2", "hypothesis"),
     "label": ("label", "intent", "category", "class"),
+    "sample_weight": ("sample_weight",),
     "labels": ("labels", "label", "intents", "categories", "classes", "intent", "category", "class"),
     "tokens": ("tokens", "words"),
     "tags": ("tags", "ner_tags", "labels"),
@@ -170,7 +171,7 @@ SHAPES: tuple[Shape, ...] = (
     Shape("messages", ("messages",), ("tools", "system")),
     Shape("prompt", ("prompt", "completion"), ("input", "system", "history", "tools")),
     Shape("asked", ("prompt",), ("completion", "input", "system", "history", "tools")),
-    Shape("label", ("text", "label"), ("pair", "system")),
+    Shape("label", ("text", "label"), ("pair", "system", "sample_weight")),
     Shape("labels", ("text", "labels"), ("pair", "system")),
     Shape("number", ("text",), ("pair", "system")),
     TAGGED_WORDS,

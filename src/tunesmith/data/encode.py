@@ -28,7 +28,7 @@ from tunesmith.data.backend import Asking, Text, encode_all, in_lockstep, one
 from tunesmith.data.shares import Sharing
 from tunesmith.data.tokens import OnLongRow, accounted, alone
 from tunesmith.errors import DataError, RowError
-from tunesmith.types import IGNORED, UNSEEN, Example, Segment, TokenRow
+from tunesmith.types import IGNORED, SAMPLE_WEIGHT, UNSEEN, Example, Segment, TokenRow
 
 OUTSIDE = "O"
 
@@ -105,7 +105,14 @@ class HeadEncoder:
         types = encoded.type_ids if example.pair is not None and self._has_types else ()
         segment = Segment(ids, np.zeros(len(ids), np.float32))
         second = types.index(1) if 1 in types else None
-        return TokenRow(example.ref, (segment,), self._target(example, encoded), second, alone=True)
+        given = (
+            {}
+            if (weight := example.messages[-1].weight) is None
+            else {SAMPLE_WEIGHT: np.array([weight], np.float32)}
+        )
+        return TokenRow(
+            example.ref, (segment,), self._target(example, encoded), second, alone=True, given=given
+        )
 
     @property
     def _has_types(self) -> bool:

@@ -8,20 +8,27 @@
 | the same, saved by Hugging Face `datasets` | the .arrow files that its state.json lists; of a dictionary, a split's |
 | `dataset_info.json#name`, `folder#name` | a data set that LLaMA-Factory's description names; see `dataset_info` |
 | `hub:owner/name@revision/folder#split` | files of rows of a hub data set, downloaded, then read as a folder |
+| `logs/*.jsonl`, `logs/**/*.jsonl` | the files that fit, in the order of their names |
+| `logs.zip`, `logs.tar.gz#split` | an archive, read as a folder; `logs.zip/march.jsonl`: one file of it (`archives`) |
+| `sql:URL#SELECT …` | the rows of a query (`sql_rows`) |
+| `s3://bucket/logs/*.jsonl#split` | files of an object store: one, a folder, or those that fit (`stores`) |
 """
 
 from __future__ import annotations
 
+import glob
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tunesmith.data import dataset_info
+from tunesmith.data import archives, dataset_info, sql_rows, stores
+from tunesmith.data.addresses import is_remote
 from tunesmith.data.columns import Mapping
+from tunesmith.data.endings import ENDINGS, ending_of, is_of_rows
 from tunesmith.data.mixing import parse_weight
-from tunesmith.data.readers import ENDINGS, ending_of
 from tunesmith.data.sources import open_regular
 from tunesmith.data.strict_json import parse_object
 from tunesmith.errors import DataError, RowError, near_miss
@@ -35,12 +42,13 @@ SPLITS = {
     "validation": ("validation", "valid", "val", "dev", "eval"),
     "test": ("test", "testing"),
 }
-NOT_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+_WILD = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file of rows. mapping: what a description says of its columns. described_by: that description's file."""
+    """One file of rows, by its address. mapping: what a description says of its columns. described_by: that
+    description's file."""
 
     file: str
     weight: float = 1.0
@@ -56,37 +64,58 @@ def sources_of(entries: Iterable[str], part: str = "") -> list[Source]:
     """
     found: list[Source] = []
     for entry in entries:
-        address, weight = parse_weight(entry)
+        address, weight = _weighed(entry)
         if weight != 1 and part != "train":
             where = f"data.{part}" if part else "rows that are scored"
             raise DataError(
                 f"{entry}: a weight on {where}", "weights on data.train alone", f"write {address}"
             )
         found += [replace(source, weight=weight) for source in _located(address, part)]
-    for source in found:
-        if sum(other.file == source.file for other in found) > 1:
+    names = [_same(source.file) for source in found]
+    for source, name in zip(found, names, strict=True):
+        if names.count(name) > 1:
             raise DataError(
                 f"{source.file} is listed twice", fix="name each file once; *2 after it repeats its rows"
             )
     return found
 
 
+def _weighed(entry: str) -> tuple[str, float]:
+    """Address and weight. In a query a * is the database's own."""
+    return (entry, 1.0) if entry.startswith(sql_rows.SQL) else parse_weight(stores.local_path(entry))
+
+
+def _same(address: str) -> str:
+    """Equal for two spellings of one file."""
+    return address if is_remote(address) else os.path.realpath(address)
+
+
 def absolute(entry: str) -> str:
     """The entry with its path made absolute, where it is there; a weight and a split stay."""
-    if entry.startswith(HUB):
+    if entry.startswith(sql_rows.SQL):
+        return sql_rows.absolute(entry)
+    if is_remote(entry):
         return entry
     address = _path_of(entry)
     path = Path(address).expanduser()
-    return f"{path.resolve()}{entry.removeprefix(address)}" if path.exists() else entry
+    if path.exists():
+        return f"{path.resolve()}{entry.removeprefix(address)}"
+    if _WILD.search(address) or archives.parted(address):
+        return f"{Path.cwd() / path}{entry.removeprefix(address)}"
+    return entry
 
 
 def missing(entries: Iterable[str]) -> list[str]:
-    """The entries whose file or folder is not on this machine (hub data sets are never said to be missing)."""
-    return [entry for entry in entries if not entry.startswith(HUB) and not Path(_path_of(entry)).exists()]
+    """The entries whose file or folder is not on this machine (what is fetched is never said to be missing)."""
+    return [entry for entry in entries if not is_remote(entry) and not _is_there(_path_of(entry))]
+
+
+def _is_there(path: str) -> bool:
+    return Path(path).exists() or archives.parted(path) is not None or bool(glob.glob(path, recursive=True))
 
 
 def _path_of(entry: str) -> str:
-    address, _ = parse_weight(entry)
+    address, _ = parse_weight(stores.local_path(entry))
     return address if Path(address).expanduser().exists() else address.rpartition("#")[0] or address
 
 
@@ -95,6 +124,11 @@ def _located(address: str, part: str) -> list[Source]:
     name: str | None = None
     if address.startswith(HUB):
         return _found(address, None, part)
+    if address.startswith(sql_rows.SQL):
+        sql_rows.check(address)
+        return [Source(address)]
+    if stores.is_url(address):
+        return _stored(address, part)
     if not path.exists() and "#" in address:
         before, _, after = address.rpartition("#")
         path, name = Path(before), after
@@ -104,7 +138,7 @@ def _located(address: str, part: str) -> list[Source]:
         info = dataset_info.described(path, name)
         files = _found(info.address, None, part)
         return [replace(file, mapping=info.mapping, described_by=str(path)) for file in files]
-    if name is not None and path.is_file():
+    if name is not None and path.is_file() and not archives.is_archive(path):
         raise DataError(
             f"{address}: '#{name}' after a file", "a folder or a dataset_info.json before #", f"write {path}"
         )
@@ -118,6 +152,15 @@ def _found(address: str, name: str | None, part: str) -> list[Source]:
     path = current_version(Path(address))
     if path.is_dir():
         return _files_of(path, name, part)
+    if (parted := archives.parted(address)) is not None:
+        return _packed(*parted, name, part)
+    if not path.exists() and _WILD.search(address):
+        fitting = sorted(one for one in glob.glob(address, recursive=True) if Path(one).is_file())
+        if name is None and fitting:
+            return [source for one in fitting for source in _found(one, None, part)]
+        before = _WILD.split(address)[0].rpartition("/")[0] or "."
+        fix = "leave the # out" if fitting else f"look into {before}"
+        raise DataError(f"{address}: {'is no folder with splits' if fitting else 'fits no file'}", fix=fix)
     if not path.exists():
         with open_regular(path):  # says so, with the names that come near
             pass
@@ -198,29 +241,56 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _plain(folder: Path, name: str | None, part: str) -> list[Source]:
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and ending_of(path) in ENDINGS and path.name not in NOT_ROWS
-        if not any(piece.startswith(".") for piece in path.relative_to(folder).parts)
-    )
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return _of_a_split(str(folder), sorted(one for one in found if is_of_rows(one)), name, part)
+
+
+def _packed(archive: Path, member: str, name: str | None, part: str) -> list[Source]:
+    """The files of an archive, or of a folder in it, or one of them."""
+    found = sorted(archives.unpacked(archive, is_of_rows))
+    if member in found and name is None:
+        return [Source(f"{archive}/{member}")]
+    inside = [one.removeprefix(f"{member}/") for one in found if not member or one.startswith(f"{member}/")]
+    if member and not inside:
+        raise DataError(f"{archive}/{member}: no such member", near_miss(member, found), "correct the path")
+    return _of_a_split(f"{archive}/{member}".rstrip("/"), inside, name, part)
+
+
+def _stored(address: str, part: str) -> list[Source]:
+    """The files of an object store: one, those that fit a pattern, or a folder's."""
+    before, _, name = address.partition("#")
+    found = stores.listed(before)
+    if found is None:
+        if name:
+            raise DataError(f"{address}: '#{name}' after a file", "a folder before #", f"write {before}")
+        return [Source(before)]
+    if _WILD.search(before.partition("://")[2]):
+        return [Source(one) for one in found]
+    folder = before.rstrip("/")
+    inside = sorted(one.removeprefix(f"{folder}/") for one in found)
+    return _of_a_split(folder, [one for one in inside if is_of_rows(one)], name or None, part)
+
+
+def _of_a_split(where: str, files: list[str], name: str | None, part: str) -> list[Source]:
+    """Of files by their names in a folder those of the split that is asked for."""
     if not files:
-        raise DataError(f"{folder}: no file of rows in it", f"files ending in {', '.join(ENDINGS)}")
-    splits: dict[str, list[Path]] = {}
-    for path in files:
-        for split in _splits_in(path.relative_to(folder).as_posix()):
-            splits.setdefault(split, []).append(path)
+        raise DataError(f"{where}: no file of rows in it", f"files ending in {', '.join(ENDINGS)}")
+    splits: dict[str, list[str]] = {}
+    for file in files:
+        for split in _splits_in(file):
+            splits.setdefault(split, []).append(file)
     if name is not None or splits:
-        files = splits[_choose(str(folder), list(splits), name, part)]
-    for what, found in (("folders", {p.parent for p in files}), ("kinds", {ending_of(p) for p in files})):
+        files = splits[_choose(where, list(splits), name, part)]
+    paths = [PurePosixPath(file) for file in files]
+    folders = {f"{where}/{path.parent}".removesuffix("/.") for path in paths}
+    for what, found in (("folders", folders), ("kinds", {ending_of(path) for path in paths})):
         if len(found) > 1:
-            listed = " and ".join(sorted(str(one) for one in found)[:4])
             raise DataError(
-                f"{folder}: rows in files of several {what}: {listed}",
+                f"{where}: rows in files of several {what}: {' and '.join(sorted(found)[:4])}",
                 "files that hold one data set once",
                 "name one folder, or the files",
             )
-    return [Source(str(path)) for path in files]
+    return [Source(f"{where}/{file}") for file in files]
 
 
 def _splits_in(path: str) -> list[str]:

@@ -72,7 +72,8 @@ def to_example(
             )
             return Example(ref, turns, negatives=_negatives(mapping, row))
         content, label = _ANSWER[mapping.kind](mapping, row, Counter() if notes is None else notes)
-        messages = with_system(mapping, row, (*asked, Message("assistant", content)))
+        answer_turn = Message("assistant", content, _sample_weight(mapping, row))
+        messages = with_system(mapping, row, (*asked, answer_turn))
         return Example(ref, messages, label=label, pair=_pair(mapping, row))
     except RowError as error:
         raise located(error, ref) from None
@@ -172,6 +173,22 @@ def _json_answer(mapping: Mapping, row: Row) -> str:
 
 
 Answer = tuple[str, str | None]  # the assistant's text, and the class where there is one
+
+
+def _sample_weight(mapping: Mapping, row: Row) -> float | None:
+    """How much the row counts in the loss, where a column says so."""
+    found = optional(mapping, row, "sample_weight")
+    if found is None or found == "":
+        return None
+    try:
+        weight = (
+            float(found) if isinstance(found, int | float | str) and not isinstance(found, bool) else -1.0
+        )
+    except ValueError:
+        weight = -1.0
+    if not 0 <= weight < float("inf"):
+        raise RowError("bad_weight", f"weight {found!r}; a number of 0 or more", field="sample_weight")
+    return weight
 
 
 def _label(mapping: Mapping, row: Row, notes: Counter[str]) -> Answer:

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
-from tunesmith.data.sources import MAX_LINE, UnreadableRow, decode, refuse_foreign, too_long
+from tunesmith.data.sources import MAX_LINE, UnreadableRow, decode, refuse_foreign, too_long, without_mark
 from tunesmith.data.strict_json import parse_object
 from tunesmith.errors import DataError, RowError
 
-BOM = b"\xef\xbb\xbf"
 _OUTSIDE = re.compile(rb'["\[\]{},]')
 _REST_OF_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 
-def array_rows(path: Path, chunks: Iterator[bytes]) -> Iterator[tuple[int, dict[str, object] | RowError]]:
+def array_rows(path: str, chunks: Iterator[bytes]) -> Iterator[tuple[int, dict[str, object] | RowError]]:
     """(number of the element from 1, row); raises DataError where the array does not end, or more follows it."""
     for number, element in enumerate(_elements(path, chunks), 1):
         if element is None:
-            yield number, UnreadableRow(too_long(), str(path), number, "")
+            yield number, UnreadableRow(too_long(), path, number, "")
             continue
         try:
             yield number, parse_object(decode(element))
         except RowError as error:
             yield (
                 number,
-                UnreadableRow(error, str(path), number, element[:2048].decode("utf-8", errors="replace")),
+                UnreadableRow(error, path, number, element[:2048].decode("utf-8", errors="replace")),
             )
 
 
@@ -74,7 +73,7 @@ class _Marks:
             self.escaped = (len(rest) - len(rest.rstrip(b"\\"))) % 2 == 1
 
 
-def _elements(path: Path, chunks: Iterator[bytes]) -> Iterator[bytes | None]:
+def _elements(path: str, chunks: Iterator[bytes]) -> Iterator[bytes | None]:
     """The bytes of each element; None for one over MAX_LINE."""
     element, marks, depth, found = _Element(), _Marks(), 0, 0
     for chunk in chunks:
@@ -102,7 +101,7 @@ def _elements(path: Path, chunks: Iterator[bytes]) -> Iterator[bytes | None]:
     )
 
 
-def _refuse_more(path: Path, chunks: Iterator[bytes]) -> None:
+def _refuse_more(path: str, chunks: Iterator[bytes]) -> None:
     for rest in chunks:
         if rest.strip():
             raise DataError(
@@ -112,12 +111,14 @@ def _refuse_more(path: Path, chunks: Iterator[bytes]) -> None:
             )
 
 
-def begins_array(path: Path, chunks: Iterator[bytes]) -> tuple[bool, list[bytes]]:
+def begins_array(
+    path: str, chunks: Iterator[bytes], notes: Counter[str] | None = None
+) -> tuple[bool, list[bytes]]:
     """Whether the content is an array, and the pieces that were read to see it (without a byte order mark)."""
     read: list[bytes] = []
     for chunk in chunks:
         if not read:
-            chunk = chunk.removeprefix(BOM)
+            chunk = without_mark(chunk, notes)
             refuse_foreign(path, chunk)
         read.append(chunk)
         if start := chunk.lstrip():

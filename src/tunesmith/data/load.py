@@ -17,7 +17,7 @@ from tunesmith.data.columns import JUDGED, columns_of, show
 from tunesmith.data.folders import Source, sources_of
 from tunesmith.data.formats import Mapping, detect, to_example
 from tunesmith.data.mixing import mix
-from tunesmith.data.readers import read_rows, sha256
+from tunesmith.data.readers import head_of, read_rows, sha256
 from tunesmith.data.refusals import refuse_described
 from tunesmith.data.split import split
 from tunesmith.data.tokens import Preview, lengths, preview, tokenise
@@ -25,8 +25,6 @@ from tunesmith.errors import DataError, RowError
 from tunesmith.types import Example, RowRef
 
 __all__ = ["Preview", "Splits", "lengths", "load_splits", "preview", "read_examples", "tokenise"]
-
-LOOK_AT = 100  # rows that decide what the columns mean
 
 
 @dataclass(frozen=True)
@@ -122,8 +120,8 @@ def _read(
     mappings: dict[str, Mapping] = {}
     for source in sources:
         file = source.file
-        rows = read_rows(file)
-        head = list(itertools.islice(rows, LOOK_AT))
+        rows = read_rows(file, account.notes)
+        head = head_of(rows)
         readable = [row for _, row in head if not isinstance(row, RowError)]
         mapping = _meaning(source, readable, config) if readable else None
         for line, row in itertools.chain(head, rows):

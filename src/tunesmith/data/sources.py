@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import gzip
-import hashlib
 import os
 import stat
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +18,7 @@ from tunesmith.types import RowRef
 
 MAX_LINE = 64 * 2**20  # bytes of one record, after decompression
 CHUNK = 2**20
+BOM = b"\xef\xbb\xbf"
 BOMB_BYTES, BOMB_RATIO = 256 * 2**20, 500  # text compresses some 3 to 50 times; gzip can reach 1,032
 
 SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
@@ -56,34 +57,37 @@ def located(error: RowError, ref: RowRef) -> RowError:
 
 
 @contextmanager
-def open_regular(path: Path) -> Iterator[IO[bytes]]:
+def open_regular(path: Path, name: str = "") -> Iterator[IO[bytes]]:
     """The file, if it is a regular file with something in it, and unchanged while it was read.
 
     Raises DataError for a missing file (naming the nearest names of that folder), a folder, a pipe or device,
-    an empty file, one that may not be read, or one that changed meanwhile.
+    an empty file, one that may not be read, or one that changed meanwhile. name: what messages call it.
     """
+    name = name or str(path)
     try:
         # Not blocking, so that a pipe without a writer cannot hang us before it is refused.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file", _names_near(path), "correct the path") from None
+        raise DataError(f"{name}: no such file", _names_near(path), "correct the path") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be opened ({error.strerror})", "a readable file") from None
+        raise DataError(f"{name}: cannot be opened ({error.strerror})", "a readable file") from None
     before = os.fstat(descriptor)
     if not stat.S_ISREG(before.st_mode):
         os.close(descriptor)
         kind = "a folder" if stat.S_ISDIR(before.st_mode) else "a pipe or device"
         fix = "name the files in it" if stat.S_ISDIR(before.st_mode) else "write the rows to a file first"
-        raise DataError(f"{path}: is {kind}", "a regular file", fix)
+        raise DataError(f"{name}: is {kind}", "a regular file", fix)
     with os.fdopen(descriptor, "rb") as stream:
         if before.st_size == 0:
-            raise DataError(f"{path}: the file is empty", "at least one row")
+            raise DataError(f"{name}: the file is empty", "at least one row")
         yield stream
         after = os.fstat(descriptor)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise DataError(
-                f"{path}: the file changed while it was read", fix="run again when nothing writes to it"
-            )
+            raise changed(name)
+
+
+def changed(name: str) -> DataError:
+    return DataError(f"{name}: the file changed while it was read", fix="run again when nothing writes to it")
 
 
 def _names_near(path: Path) -> str:
@@ -97,7 +101,7 @@ def _names_near(path: Path) -> str:
     return f"a file that exists; {folder} holds " + (", ".join(names[:8]) or "nothing")
 
 
-def byte_chunks(path: Path, stream: IO[bytes], zipped: bool) -> Iterator[bytes]:
+def byte_chunks(path: str, stream: IO[bytes], zipped: bool) -> Iterator[bytes]:
     """The content in pieces of 1 MiB, unpacked; raises DataError for damaged gzip or a decompression bomb."""
     if not zipped:
         while chunk := stream.read(CHUNK):
@@ -120,7 +124,7 @@ def byte_chunks(path: Path, stream: IO[bytes], zipped: bool) -> Iterator[bytes]:
         ) from None
 
 
-def refuse_foreign(path: Path, head: bytes) -> None:
+def refuse_foreign(path: str, head: bytes) -> None:
     """Raises DataError where the first bytes say that this is not the text its name promises."""
     start = head[:512].lstrip().lower()
     for signature, what, fix in SIGNATURES:
@@ -128,23 +132,28 @@ def refuse_foreign(path: Path, head: bytes) -> None:
             raise DataError(f"{path}: looks like {what}", "UTF-8 text, as its name says", fix)
 
 
-def lines(path: Path, chunks: Iterator[bytes]) -> Iterator[tuple[int, bytes | None]]:
+def lines(
+    path: str, chunks: Iterator[bytes], notes: Counter[str] | None = None
+) -> Iterator[tuple[int, bytes | None]]:
     """(line number, line with its end). Ends are LF, CRLF or CR; U+2028 and its like are none.
 
-    None stands for a line over MAX_LINE, skipped without being held. A UTF-8 byte order mark is dropped.
+    None stands for a line over MAX_LINE, skipped without being held. A UTF-8 byte order mark is dropped. notes: counts
+    byte_order_mark and mixed_line_ends.
     """
     number, size = 1, 0
     kept: list[bytes] = []
     held = b""  # a CR at the end of a chunk, whose LF may come with the next one
     first = True
+    ends = set()
     for chunk in chunks:
         if first:
-            chunk, first = chunk.removeprefix(b"\xef\xbb\xbf"), False
+            chunk, first = without_mark(chunk, notes), False
             refuse_foreign(path, chunk)
         chunk = held + chunk
         held = b"\r" if chunk.endswith(b"\r") else b""
         if held:
             chunk = chunk[:-1]
+        ends |= _ends_in(chunk)
         for part in chunk.splitlines(keepends=True):
             size += len(part)
             if size <= MAX_LINE:
@@ -158,6 +167,22 @@ def lines(path: Path, chunks: Iterator[bytes]) -> Iterator[tuple[int, bytes | No
         size += 1
     if size:
         yield number, b"".join(kept) if size <= MAX_LINE else None
+    if len(ends) > 1 and notes is not None:
+        notes["mixed_line_ends"] += 1
+
+
+def without_mark(head: bytes, notes: Counter[str] | None) -> bytes:
+    """The first bytes of a text without a UTF-8 byte order mark, which is counted."""
+    if head.startswith(BOM) and notes is not None:
+        notes["byte_order_mark"] += 1
+    return head.removeprefix(BOM)
+
+
+def _ends_in(chunk: bytes) -> set[str]:
+    """The kinds of line ends in it."""
+    both, lf, cr = (chunk.count(end) for end in (b"\r\n", b"\n", b"\r"))
+    found = {"CRLF": both, "LF": lf - both, "CR": cr - both}
+    return {name for name, count in found.items() if count}
 
 
 def too_long() -> RowError:
@@ -178,12 +203,3 @@ def decode(line: bytes) -> str:
             f"byte {error.start + 1} (0x{line[error.start]:02x}) is not UTF-8",
             fix="convert the file, for example: iconv -f latin1 -t utf-8",
         ) from None
-
-
-def sha256(path: str | Path) -> str:
-    """Hex SHA-256 of a file as it lies on disk."""
-    digest = hashlib.sha256()
-    with open_regular(Path(path)) as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

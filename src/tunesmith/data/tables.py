@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tunesmith.data.sources import CHUNK, MAX_LINE, UnreadableRow, byte_chunks, lines, too_long
@@ -27,7 +27,7 @@ SEPARATORS = {",": "commas", "\t": "tabs"}
 class _Record:
     """Feeds the CSV parser line by line; knows where the current record began and bounds its size."""
 
-    def __init__(self, path: Path, source: Iterator[tuple[int, bytes | None]]) -> None:
+    def __init__(self, path: str, source: Iterator[tuple[int, bytes | None]]) -> None:
         self.path, self.source = path, source
         self.first, self.last, self.size, self.raw = 0, 0, 0, ""
 
@@ -57,9 +57,11 @@ class _Record:
         )
 
 
-def read_csv(path: Path, stream: IO[bytes], zipped: bool, separator: str = ",") -> Iterator[Row]:
+def read_csv(
+    path: str, stream: IO[bytes], zipped: bool, notes: Counter[str] | None = None, separator: str = ","
+) -> Iterator[Row]:
     """Rows of separated values under a header. An empty field is "". Every value is a string."""
-    record = _Record(path, lines(path, byte_chunks(path, stream, zipped)))
+    record = _Record(path, lines(path, byte_chunks(path, stream, zipped), notes))
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE))
     parser = csv.reader(record, delimiter=separator, strict=True)
     header: list[str] | None = None
@@ -85,16 +87,16 @@ def read_csv(path: Path, stream: IO[bytes], zipped: bool, separator: str = ",") 
             row = error
         if isinstance(row, RowError):
             raw = record.raw.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
-            row = UnreadableRow(row, str(path), record.first, raw)
+            row = UnreadableRow(row, path, record.first, raw)
         yield record.first, row
 
 
-def read_tsv(path: Path, stream: IO[bytes], zipped: bool) -> Iterator[Row]:
+def read_tsv(path: str, stream: IO[bytes], zipped: bool, notes: Counter[str] | None = None) -> Iterator[Row]:
     """Rows of tab-separated values, quoted where need be as spreadsheets write them."""
-    return read_csv(path, stream, zipped, "\t")
+    return read_csv(path, stream, zipped, notes, "\t")
 
 
-def _header(path: Path, record: _Record, fields: list[str], separator: str) -> list[str]:
+def _header(path: str, record: _Record, fields: list[str], separator: str) -> list[str]:
     names = [field.strip() for field in fields]
     where = f"{path}:{record.first}"
     fix = "the first line must name the columns, each once, such as: text,label"
@@ -136,7 +138,9 @@ def _csv_row(header: list[str], fields: list[str]) -> dict[str, Any]:
     return dict(zip(header, fields, strict=True))
 
 
-def read_parquet(path: Path, stream: IO[bytes], zipped: bool) -> Iterator[Row]:
+def read_parquet(
+    path: str, stream: IO[bytes], zipped: bool, notes: Counter[str] | None = None
+) -> Iterator[Row]:
     """Rows of a Parquet file, null as None; line = row number. Raises DataError where data is not plain."""
     if not zipped:
         yield from _parquet_rows(path, stream)
@@ -148,7 +152,7 @@ def read_parquet(path: Path, stream: IO[bytes], zipped: bool) -> Iterator[Row]:
         yield from _parquet_rows(path, plain)
 
 
-def _parquet_rows(path: Path, stream: IO[bytes]) -> Iterator[Row]:
+def _parquet_rows(path: str, stream: IO[bytes]) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -165,7 +169,9 @@ def _parquet_rows(path: Path, stream: IO[bytes]) -> Iterator[Row]:
         raise DataError(f"{path}: not a whole Parquet file ({text})", fix="copy or write it again") from None
 
 
-def read_arrow(path: Path, stream: IO[bytes], zipped: bool) -> Iterator[Row]:
+def read_arrow(
+    path: str, stream: IO[bytes], zipped: bool, notes: Counter[str] | None = None
+) -> Iterator[Row]:
     """Rows of an Arrow stream, as Hugging Face `datasets` saves them, or of an Arrow file; line = row number."""
     import pyarrow as pa
 
@@ -186,7 +192,7 @@ def read_arrow(path: Path, stream: IO[bytes], zipped: bool) -> Iterator[Row]:
         raise DataError(f"{path}: not a whole Arrow file ({text})", fix="copy or write it again") from None
 
 
-def _table_rows(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> Iterator[Row]:
+def _table_rows(path: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> Iterator[Row]:
     named = _class_names(schema)
     number = 0
     for batch in batches:
@@ -198,7 +204,7 @@ def _table_rows(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]
             yield number, row
 
 
-def _table_row(path: Path, number: int, batch: pa.RecordBatch, index: int) -> dict[str, Any] | RowError:
+def _table_row(path: str, number: int, batch: pa.RecordBatch, index: int) -> dict[str, Any] | RowError:
     error: RowError
     try:
         row = {name: batch.column(i)[index].as_py() for i, name in enumerate(batch.schema.names)}
@@ -208,7 +214,7 @@ def _table_row(path: Path, number: int, batch: pa.RecordBatch, index: int) -> di
         if all(len(value) <= MAX_LINE for value in row.values() if isinstance(value, str | list)):
             return row
         error = too_long()
-    return UnreadableRow(error, str(path), number, "")
+    return UnreadableRow(error, path, number, "")
 
 
 def _class_names(schema: pa.Schema) -> dict[str, Callable[[Any], Any]]:
@@ -236,7 +242,7 @@ def _named(feature: Any) -> Callable[[Any], Any] | None:
     return (lambda value: None if value is None else [inner(item) for item in value]) if inner else None
 
 
-def _check_schema(path: Path, schema: pa.Schema) -> None:
+def _check_schema(path: str, schema: pa.Schema) -> None:
     fix = "cast the column to string, number, list or struct"
     for field in schema:
         if _holds_extension(field):
@@ -257,7 +263,7 @@ def _holds_extension(field: pa.Field) -> bool:
     return any(_holds_extension(field.type.field(i)) for i in range(field.type.num_fields))
 
 
-def _check_sizes(path: Path, metadata: Any) -> None:
+def _check_sizes(path: str, metadata: Any) -> None:
     """The footer says how large each column chunk grows; refuse what no text compresses to."""
     for group in range(metadata.num_row_groups):
         for index in range(metadata.num_columns):

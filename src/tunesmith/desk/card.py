@@ -18,7 +18,8 @@ def as_text(facts: Mapping[str, Any], examples: Examples) -> str:
     """One screen: files, steps with their rules and an example of each, and what is left."""
     lines = [facts["meaning"]]
     for file in facts["files"]:
-        refused = "".join(f"; {count:,} x {reason}" for reason, count in file["refused"].items())
+        said = [(what, count) for kind in ("refused", "repaired") for what, count in file[kind].items()]
+        refused = "".join(f"; {count:,} x {what}" for what, count in said)
         lines.append(
             f"{file['file']} ({file['split']}): {file['used']:,} of {file['rows']:,} rows read{refused}"
         )
@@ -28,7 +29,7 @@ def as_text(facts: Mapping[str, Any], examples: Examples) -> str:
             f"{step['step']}: {step['in']:,} rows in, {step['out']:,} out, {step['rows_changed']:,} changed"
         )
         lines += [f"  {count:>9,} moved   to {split}" for split, count in step["moved"].items()]
-        for what in ("changed", "dropped"):
+        for what in ("changed", "added", "dropped"):
             for rule, count in step[what].items():
                 lines.append(f"  {count:>9,} {what:7} {rule}")
                 lines += [f"            {line}" for line in _shown(examples[step["step"]][rule][:1])]
@@ -44,11 +45,15 @@ def as_markdown(manifest: Mapping[str, Any], examples: Examples) -> str:
     lines += ["|---|---:|---:|---:|---:|---:|---:|---|"]
     lines += [_left(split, one) for split, one in manifest["left"].items()]
     lines += ["", f"What the columns mean: {_cell(manifest['meaning'])}", "", "## Sources", ""]
-    lines += ["| file | split | rows | used | refused | SHA-256 |", "|---|---|---:|---:|---|---|"]
+    lines += ["| file | split | rows | used | refused | repaired | SHA-256 |"]
+    lines += ["|---|---|---:|---:|---|---|---|"]
     for one in manifest["sources"]:
-        refused = ", ".join(f"{count:,} {reason}" for reason, count in one["refused"].items()) or "none"
+        refused, repaired = (
+            ", ".join(f"{count:,} {what}" for what, count in one[kind].items()) or "none"
+            for kind in ("refused", "repaired")
+        )
         where = f"{_cell(one['file'])} | {one['split']} | {one['rows']:,} | {one['used']:,}"
-        lines.append(f"| {where} | {refused} | {one['sha256'][:16]} |")
+        lines.append(f"| {where} | {refused} | {repaired} | {one['sha256'][:16]} |")
     lines += [
         "",
         "## Steps",
@@ -64,7 +69,11 @@ def as_markdown(manifest: Mapping[str, Any], examples: Examples) -> str:
             f"{step['in']:,} rows in, {step['out']:,} out, {step['rows_changed']:,} changed{moved}.",
             "",
         ]
-        rules = [(what, rule, count) for what in ("changed", "dropped") for rule, count in step[what].items()]
+        rules = [
+            (what, rule, count)
+            for what in ("changed", "added", "dropped")
+            for rule, count in step[what].items()
+        ]
         if rules:
             lines += ["| rule | rows | | an example |", "|---|---:|---|---|"]
         for what, rule, count in rules:

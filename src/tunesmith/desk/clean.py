@@ -51,7 +51,8 @@ class Cleaning:
             if text.part not in CONTENT:
                 continue
             now = text.text
-            for name, mend in self._on:
+            for name, rule in self._on:
+                mend = mending.blanks if name == "whitespace" and _is_part(text.path) else rule
                 before, now = now, mend(now)
                 if now != before:
                     acted[name] = None
@@ -85,3 +86,8 @@ class Cleaning:
             if found is not None and found not in config.languages:
                 return "language", f"{found}: {excerpt(t.text for t in content)}"
         return None
+
+
+def _is_part(path: Path) -> bool:
+    """Whether it is one of several texts that are joined to a content: a blank at its end parts two words."""
+    return len(path) > 1 and path[-1] == "text" and isinstance(path[-2], int)

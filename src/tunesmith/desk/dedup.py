@@ -18,6 +18,7 @@ from tunesmith.data.split import normalised
 from tunesmith.desk.alike import Sketches, key_of
 from tunesmith.desk.rows import CONTENT, SPLITS, Row
 from tunesmith.desk.steps import Dropping, Outcome, Seen
+from tunesmith.errors import DataError, near_miss
 
 FIRST = ("test", "validation", "train")
 """Rows of these stay rather than rows of the next."""
@@ -37,6 +38,30 @@ def labelled(row: Row, by: str) -> list[str]:
     judged = [str(row.values.get(column)) for column in row.shape.meaning.columns.values()]
     labels = [text.text for text in row.texts if text.part == "label"]
     return labels or [value for value in judged if len(value) < 20]
+
+
+@dataclass(frozen=True)
+class SameId:
+    """Rows that have the same value in a column; those that have none there are told apart."""
+
+    column: str
+    name: str = "dedup: id"
+
+    def look(self, rows: Sequence[Row]) -> NDArray[Any]:
+        found = [(row.values.get(self.column), row.number) for row in rows]
+        if rows and all(self.column not in row.values for row in rows):
+            raise DataError(
+                f"{rows[0].ref}: no column '{self.column}' (dedup.id)",
+                near_miss(self.column, rows[0].values),
+                "correct dedup.id, or leave it out",
+            )
+        keys = [key_of(["id", str(value)] if value is not None else ["row", str(at)]) for value, at in found]
+        return np.frombuffer(b"".join(keys), np.uint8).reshape(len(rows), 16)
+
+    def decide(self, seen: Seen) -> Dropping:
+        gone = equal(seen, np.ascontiguousarray(seen.looks).view("<u8").reshape(len(seen.looks), 2))
+        said = {a: ("same_id", f"has the {self.column} of {seen.place(b)}") for a, b in gone.items()}
+        return Dropping(self.name, {int(seen.numbers[place]): one for place, one in said.items()})
 
 
 @dataclass(frozen=True)
@@ -60,25 +85,16 @@ class Repeats:
         return np.concatenate(parts, 1)
 
     def decide(self, seen: Seen) -> Dropping:
-        rank = np.array([FIRST.index(split) for split in SPLITS])[seen.splits]
         keys = np.ascontiguousarray(seen.looks[:, :24]).view("<u8")
-        gone = self._equal(seen, rank, keys) if self.exact else {}
+        gone = equal(seen, keys[:, :2]) if self.exact else {}
         found = {int(seen.numbers[a]): _repeats(seen, "exact", a, b) for a, b in gone.items()}
         if self.sketches is not None:
-            for place, (other, share) in self._alike(seen, rank, keys[:, 2], gone).items():
+            for place, (other, share) in self._alike(seen, keys[:, 2], gone).items():
                 found[int(seen.numbers[place])] = _repeats(seen, "near", place, other, share)
         return Dropping(self.name, found)
 
-    def _equal(self, seen: Seen, rank: NDArray[np.int64], keys: NDArray[np.uint64]) -> dict[int, int]:
-        """place -> place of the row that it repeats."""
-        order = np.lexsort((seen.numbers, rank, keys[:, 1], keys[:, 0]))
-        same = (keys[order][1:, :2] == keys[order][:-1, :2]).all(1)
-        stays = np.maximum.accumulate(np.where(np.concatenate([[True], ~same]), np.arange(len(order)), 0))
-        again = np.flatnonzero(np.concatenate([[False], same]))
-        return dict(zip(order[again].tolist(), order[stays[again]].tolist(), strict=True))
-
     def _alike(
-        self, seen: Seen, rank: NDArray[np.int64], labels: NDArray[np.uint64], gone: Container[int]
+        self, seen: Seen, labels: NDArray[np.uint64], gone: Container[int]
     ) -> dict[int, tuple[int, float]]:
         """place -> place of the row that it is like, and how much; of rows that are not `gone`."""
         assert self.sketches is not None
@@ -88,6 +104,7 @@ class Repeats:
             for (a, b), share in zip(pairs[agree].tolist(), alike[agree].tolist(), strict=True):
                 if a not in gone and b not in gone:
                     neighbours[a][b] = neighbours[b][a] = share
+        rank = _rank(seen)
         found: dict[int, tuple[int, float]] = {}
         stays: set[int] = set()
         for place in sorted(neighbours, key=lambda i: (rank[i], seen.numbers[i])):
@@ -98,6 +115,19 @@ class Repeats:
             else:
                 stays.add(place)
         return found
+
+
+def _rank(seen: Seen) -> NDArray[np.int64]:
+    return np.array([FIRST.index(split) for split in SPLITS])[seen.splits]
+
+
+def equal(seen: Seen, keys: NDArray[np.uint64]) -> dict[int, int]:
+    """place -> place of the row that stays, of rows with equal keys (N, 2)."""
+    order = np.lexsort((seen.numbers, _rank(seen), keys[:, 1], keys[:, 0]))
+    same = (keys[order][1:] == keys[order][:-1]).all(1)
+    stays = np.maximum.accumulate(np.where(np.concatenate([[True], ~same]), np.arange(len(order)), 0))
+    again = np.flatnonzero(np.concatenate([[False], same]))
+    return dict(zip(order[again].tolist(), order[stays[again]].tolist(), strict=True))
 
 
 def _repeats(seen: Seen, rule: str, place: int, other: int, share: float = 1.0) -> tuple[str, str]:

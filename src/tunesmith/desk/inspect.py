@@ -202,10 +202,11 @@ def _files(rows: Read, looks: Looks, refused: Path) -> list[dict[str, Any]]:
             {
                 "file": one.file,
                 "split": one.split,
-                **found.format_of(Path(one.file)),
+                **found.format_of(one.file),
                 "sha256": one.sha256,
                 "rows": one.rows,
                 "used": one.used,
+                "repaired": dict(one.repaired.most_common()),
                 "refused": {
                     reason: {"rows": count, "first": _first(first[one.file, reason])}
                     for reason, count in one.refused.most_common()

@@ -15,21 +15,26 @@ from tunesmith.desk.steps import Outcome, Seen
 
 LONGEST = 64
 """Bytes of a label; a longer one is no class name, and is left alone."""
+COUNTED = [("label", f"S{LONGEST + 1}"), ("count", np.int64)]
 MORE = 10
 """Times as frequent as the mistyped one that the right one must be, where more than case and blanks differ."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Looks at the first label of each row; labels of one class in several spellings become the commonest."""
+    """Counts the first label of each row; labels of one class in several spellings become the commonest."""
 
     name: str = "clean: labels"
 
     def look(self, rows: Sequence[Row]) -> NDArray[Any]:
-        return np.array([_label(row).encode()[: LONGEST + 1] for row in rows], f"S{LONGEST + 1}")
+        """(labels of these rows): each with how often it stands there, so that it does not matter how many rows."""
+        found = Counter(_label(row).encode()[: LONGEST + 1] for row in rows)
+        return np.array(list(found.items()), COUNTED)
 
     def decide(self, seen: Seen) -> Relabelling:
-        found = Counter(seen.looks.tolist())
+        found: Counter[bytes] = Counter()
+        for raw, count in seen.looks.tolist():
+            found[raw] += count
         counts = {raw.decode(): n for raw, n in found.items() if raw and len(raw) <= LONGEST}
         return Relabelling(self.name, mistyped(counts))
 

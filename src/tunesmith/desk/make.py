@@ -18,8 +18,10 @@ from tunesmith.data.load import few_collections
 from tunesmith.data.shares import Sharing
 from tunesmith.desk import card
 from tunesmith.desk.alike import Sketches
+from tunesmith.desk.balance import Balancing
 from tunesmith.desk.clean import Cleaning
-from tunesmith.desk.dedup import Repeats, contamination, said
+from tunesmith.desk.decisions import Reviewed
+from tunesmith.desk.dedup import Repeats, SameId, contamination, said
 from tunesmith.desk.finding import Names
 from tunesmith.desk.labels import Labels
 from tunesmith.desk.left import Left
@@ -30,6 +32,7 @@ from tunesmith.desk.reading import FileRead, Read, read
 from tunesmith.desk.rows import SPLITS
 from tunesmith.desk.scrub import Scrubbing, Veil
 from tunesmith.desk.splitting import Splitting
+from tunesmith.desk.stated import Stated
 from tunesmith.desk.steps import Step
 from tunesmith.desk.versions import MANIFEST, DataSet, Version, digest, manifest_text
 from tunesmith.types import EventSink
@@ -119,13 +122,19 @@ def _made(
 def steps_of(desk: Desk, found: Read, scrubbing: Scrubbing | None = None) -> list[Step]:
     """The steps that the recipe names, in their order, without those of which such rows have nothing."""
     steps: list[Step] = []
+    if desk.review is not None:
+        steps.append(Reviewed.of(desk.review))
     if desk.clean is not None:
         steps.append(Cleaning(desk.clean))
         if desk.clean.labels and any("label" in shape.parts.values() for shape in found.shapes):
             steps.append(Labels())
+        if desk.clean.label_in_text:
+            steps.append(Stated())
     if scrubbing is not None:
         steps.append(scrubbing)
     if desk.dedup is not None:
+        if desk.dedup.id is not None:
+            steps.append(SameId(desk.dedup.id))
         near = desk.dedup.near
         sketches = None if near is None else Sketches(near, desk.dedup.permutations)
         steps.append(Repeats(desk.dedup.exact, sketches, desk.dedup.by))
@@ -133,6 +142,8 @@ def steps_of(desk: Desk, found: Read, scrubbing: Scrubbing | None = None) -> lis
             steps.append(contamination(_benchmarks(desk), desk.dedup.ngram))
     if desk.split is not None:
         steps.append(Splitting(desk.split, desk.seed))
+    if desk.balance is not None:
+        steps.append(Balancing.of(desk.balance, desk.seed))
     return steps
 
 
@@ -228,6 +239,7 @@ def file_facts(one: FileRead) -> dict[str, Any]:
         "rows": one.rows,
         "used": one.used,
         "refused": dict(one.refused.most_common()),
+        "repaired": dict(one.repaired.most_common()),
     }
 
 
@@ -244,7 +256,8 @@ def restored(made: Version) -> Iterator[tuple[int, dict[str, Any]]]:
         at = [json.loads(line) for line in origins]
     for split in SPLITS:
         numbers = [number for number, of, *_ in at if of == split]
-        rows |= zip(numbers, rows_of_split(made, split), strict=True)
+        for number, values in zip(numbers, rows_of_split(made, split), strict=True):
+            rows.setdefault(number, values)  # a row that was added stands after the one that it is of
     with (made.folder / CHANGES).open(encoding="utf-8") as changes:
         undone: dict[int, list[dict[str, Any]]] = {}
         for line in changes:

@@ -190,6 +190,11 @@ def whitespace(text: str) -> str:
     return _outside_code(text, _tidy, whole=str.strip)
 
 
+def blanks(text: str) -> str:
+    """As `whitespace`, but what stands at the ends stays."""
+    return _outside_code(text, _tidy)
+
+
 def _tidy(text: str) -> str:
     if "  " in text or "\t" in text or not text.isascii():
         text = _ODD_BLANK.sub(" ", _BLANKS.sub(" ", text))

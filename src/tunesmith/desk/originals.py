@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tunesmith.data.readers import read_rows
-from tunesmith.data.sources import sha256
+from tunesmith.data.readers import read_rows, sha256
 from tunesmith.desk.reading import plain
 from tunesmith.desk.versions import Version
 from tunesmith.errors import DataError, RowError

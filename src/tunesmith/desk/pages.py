@@ -158,10 +158,10 @@ def _histograms(found: Mapping[str, Mapping[str, Sequence[int]]], unit: str = "t
 
 
 def _rules(step: Mapping[str, Any]) -> list[tuple[str, str, int, dict[str, Any] | None]]:
-    """(dropped or changed, rule, rows, an example as text) of each rule that acted."""
+    """(dropped, changed or added, rule, rows, an example as text) of each rule that acted."""
     return [
         (what, rule, count, _example(step["examples"].get(rule, ())))
-        for what in ("dropped", "changed")
+        for what in ("dropped", "changed", "added")
         for rule, count in step[what].items()
     ]
 

@@ -41,8 +41,8 @@ class Example:
 
 @dataclass
 class Counted:
-    """Of one step: rows in = rows out + dropped. changed (by rule) and moved (to a split) are among those that come
-    out; rows_changed: in how many rows a text is another now."""
+    """Of one step: rows in + added = rows out + dropped. changed (by rule) and moved (to a split) are among those that
+    come out; rows_changed: in how many rows a text is another now."""
 
     name: str
     rows_in: int = 0
@@ -50,13 +50,14 @@ class Counted:
     dropped: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
     moved: Counter[str] = field(default_factory=Counter)
+    added: Counter[str] = field(default_factory=Counter)
     rows_changed: int = 0
     examples: dict[str, list[Example]] = field(default_factory=dict)
 
     def check(self) -> None:
-        if self.rows_in != self.rows_out + self.dropped.total():
+        if self.rows_in + self.added.total() != self.rows_out + self.dropped.total():
             raise AssertionError(
-                f"{self.name}: {self.rows_in} rows in, {self.rows_out} out, {self.dropped} dropped"
+                f"{self.name}: {self.rows_in} rows in, {self.rows_out} out, {self.dropped} dropped, {self.added} added"
             )
 
     def as_dict(self) -> dict[str, Any]:
@@ -67,6 +68,7 @@ class Counted:
             "dropped": dict(self.dropped.most_common()),
             "changed": dict(self.changed.most_common()),
             "moved": dict(self.moved.most_common()),
+            "added": dict(self.added.most_common()),
             "rows_changed": self.rows_changed,
         }
 
@@ -77,6 +79,7 @@ class Counted:
         self.dropped.update(said["dropped"])
         self.changed.update(said["changed"])
         self.moved.update(said["moved"])
+        self.added.update(said["added"])
         for rule, found in said["examples"].items():
             held = self.examples.setdefault(rule, [])
             held += [Example(**one) for one in found[: EXAMPLES - len(held)]]
@@ -141,7 +144,8 @@ class Passes:
         return out, self._seen([arrays for arrays, _ in made]) if survey else None
 
     def _seen(self, made: Sequence[Any]) -> Seen:
-        fields = {name: np.concatenate([arrays[name] for arrays in made]) for name in LOOKS}
+        # Taken out one after another: the arrays of ten million rows are not held twice.
+        fields = {name: np.concatenate([arrays.pop(name) for arrays in made]) for name in LOOKS}
         return Seen(**fields, names=[one.file for one in self.read.files])
 
 
@@ -175,7 +179,7 @@ class _Pass:
         source = self.chunks[index]
         with self._piece(index, "ledger") as kept:
             found = (self._row(row, said, kept) for row in self.read.rows(source))
-            rows = [row for row in found if row is not None]
+            rows = [row for these in found for row in these]
         if self.survey is None:
             self._write(index, rows)
             for row in rows:
@@ -203,14 +207,20 @@ class _Pass:
     def _piece(self, index: int, ending: str) -> TextIO:
         return (self.target / f"{index:06d}.{ending}").open("w", encoding="utf-8", newline="\n")
 
-    def _row(self, row: Row, said: list[dict[str, Any]], kept: Any) -> Row | None:
+    def _row(self, row: Row, said: list[dict[str, Any]], kept: Any) -> list[Row]:
+        """What is left of a row: it, those added to it by the last step, or nothing."""
+        added: list[Row] = []
         for step, counts in zip(self.steps, said, strict=True):
+            assert not added, "only the last step adds rows"
             counts["in"] += 1
             outcome = step.apply(row)
             if outcome is None:
                 counts["out"] += 1
                 continue
-            if outcome.values is row.values:
+            if outcome.more:
+                _count_added(counts, row, outcome)
+                added = [Row(row.number, row.split, row.ref, values, row.shape) for values in outcome.more]
+            elif outcome.values is row.values:
                 counts["moved"] = {
                     **counts["moved"],
                     outcome.split: counts["moved"].get(outcome.split, 0) + 1,
@@ -221,14 +231,27 @@ class _Pass:
                 kept.write(json.dumps(told, ensure_ascii=False) + "\n")
                 _count(counts, row, outcome, shown, self.veil)
             if outcome.values is None:
-                return None
-            counts["out"] += 1
+                return []
+            counts["out"] += 1 + len(added)
             row = row.but(outcome.values, outcome.split)
-        return row
+        return [row, *added]
 
 
 def _nothing() -> dict[str, Any]:
-    return {"in": 0, "out": 0, "rows_changed": 0, "dropped": {}, "changed": {}, "moved": {}, "examples": {}}
+    counts = {"in": 0, "out": 0, "rows_changed": 0}
+    return {**counts, "dropped": {}, "changed": {}, "moved": {}, "added": {}, "examples": {}}
+
+
+def _count_added(counts: dict[str, Any], row: Row, outcome: Outcome) -> None:
+    """A row that others are added to stays as it is."""
+    assert outcome.values is row.values
+    rule = outcome.rules[-1]
+    counts["added"][rule] = counts["added"].get(rule, 0) + len(outcome.more)
+    shown = counts["examples"].setdefault(rule, [])
+    if len(shown) < EXAMPLES:
+        columns = [c for c in row.values if row.values[c] != outcome.more[0].get(c)] or list(row.values)
+        before, after = ({c: values.get(c) for c in columns} for values in (row.values, outcome.more[0]))
+        shown.append({"place": str(row.ref), "before": before, "after": after, "message": outcome.message})
 
 
 def _count(

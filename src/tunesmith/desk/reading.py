@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
-from itertools import chain, islice
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tunesmith.config.desk import DeskData
 from tunesmith.config.run import DataConfig
+from tunesmith.data.addresses import unchanged
 from tunesmith.data.columns import Mapping
 from tunesmith.data.detect import detect
-from tunesmith.data.folders import sources_of
-from tunesmith.data.load import LOOK_AT
-from tunesmith.data.readers import read_rows
-from tunesmith.data.sources import UnreadableRow, sha256
+from tunesmith.data.folders import Source, sources_of
+from tunesmith.data.readers import head_of, read_rows, sha256
+from tunesmith.data.sources import UnreadableRow
 from tunesmith.desk.rows import SPLITS, Row, Shape, Split
 from tunesmith.errors import DataError, RowError
 from tunesmith.types import EventSink, RowRef
@@ -34,13 +35,14 @@ _ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 @dataclass
 class FileRead:
-    """A file of rows as it was read: rows = used + refused."""
+    """A file of rows as it was read: rows = used + refused. repaired: what was set right in reading."""
 
     file: str
     split: Split
     sha256: str
     rows: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    repaired: Counter[str] = field(default_factory=Counter)
 
     @property
     def used(self) -> int:
@@ -95,29 +97,43 @@ def read(
                         "rows once each; weights are of training",
                         "leave it out",
                     )
-                one = FileRead(source.file, split, sha256(source.file))
-                rows = read_rows(source.file)
-                head = list(islice(rows, LOOK_AT))
-                shape = _shape(data, source, [row for _, row in head if not isinstance(row, RowError)], head)
-                files.append(one)
-                shapes.append(shape)
-                for line, values in chain(head, rows):
-                    one.rows += 1
-                    found = values if isinstance(values, RowError) else plain(values)
-                    if isinstance(found, RowError):
-                        _refuse(found, one, line, listed, told)
-                    else:
-                        ref = RowRef(source.file, line)
-                        writer.add(Row(writer.count, split, ref, found, shape), len(files) - 1)
-                    if writer.count % CHUNK_ROWS == 0:
-                        sink("progress", name="rows read", done=writer.count, total=None)
+                with unchanged(source.file):
+                    one = FileRead(source.file, split, sha256(source.file))
+                    rows = read_rows(source.file, one.repaired)
+                    head = head_of(rows)
+                    files.append(one)
+                    shapes.append(_shape(data, source, head))
+                    refuse = partial(_refuse, one, listed, told)
+                    _keep(chain(head, rows), one, shapes, writer, refuse, sink)
     chunks = writer.close()
     if not writer.count:
         raise DataError("not one row could be read", fix=f"they are listed in {refused}")
     return Read(files, shapes, chunks, shapes[0].meaning.describe())
 
 
-def _shape(data: DeskData, source: Any, rows: Sequence[dict[str, Any]], head: Sequence[Any]) -> Shape:
+def _keep(
+    rows: Iterable[tuple[int, Any]],
+    one: FileRead,
+    shapes: Sequence[Shape],
+    writer: _Chunks,
+    refuse: Callable[[RowError, int], None],
+    sink: EventSink,
+) -> None:
+    """The rows of the last file of those that are read."""
+    for line, values in rows:
+        one.rows += 1
+        found = values if isinstance(values, RowError) else plain(values)
+        if isinstance(found, RowError):
+            refuse(found, line)
+        else:
+            ref = RowRef(one.file, line)
+            writer.add(Row(writer.count, one.split, ref, found, shapes[-1]), len(shapes) - 1)
+        if one.rows % CHUNK_ROWS == 0:
+            sink("progress", name="rows read", done=writer.count, total=None)
+
+
+def _shape(data: DeskData, source: Source, head: Sequence[tuple[int, Any]]) -> Shape:
+    rows = [row for _, row in head if not isinstance(row, RowError)]
     if not rows:
         raise head[0][1]
     return Shape(source.mapping or _meaning(rows, data.as_data_config(), source.file))
@@ -136,7 +152,7 @@ def _meaning(rows: Sequence[dict[str, Any]], config: DataConfig, file: str) -> M
             raise error from None
 
 
-def _refuse(error: RowError, one: FileRead, line: int, listed: Any, told: Callable[[str], str]) -> None:
+def _refuse(one: FileRead, listed: TextIO, told: Callable[[str], str], error: RowError, line: int) -> None:
     one.refused[error.reason] += 1
     raw = error.raw if isinstance(error, UnreadableRow) else ""
     entry = {

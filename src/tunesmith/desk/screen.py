@@ -87,6 +87,7 @@ def _file(one: Mapping[str, Any], like: str | None) -> list[str]:
     lines.append(f"  {one['format']}, {one['encoding']}, {storage(one['bytes'])}; {read}")
     lines.append(f"  {one['meaning']}")
     lines += _columns(one) if like is None else [f"  columns as in {like}"]
+    lines += [f"  repaired: {count:,} x {what}" for what, count in one["repaired"].items()]
     for reason, refused in one["refused"].items():
         first = refused["first"]
         said = excerpt([message_of(one["file"], first)], 90)
@@ -198,7 +199,7 @@ def _conflicts(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _step(step: Mapping[str, Any]) -> Iterator[str]:
     """What a step would do, a line a rule."""
-    found = [(what, rule, n) for what in ("dropped", "changed") for rule, n in step[what].items()]
+    found = [(what, rule, n) for what in ("dropped", "changed", "added") for rule, n in step[what].items()]
     for what, rule, count in found[:RULES]:
         yield f"{count:>7,}  would be {what}: {rule}{_example(step, rule)[:90]}"
     for split, count in step["moved"].items():

@@ -22,13 +22,15 @@ class Outcome:
     """What became of a row. rules: those that acted, in their order; of a dropped row the last one is the reason.
 
     values: None where it is dropped; the row's own where it only moves. message: for a person: what was found there.
-    split: where it moves to.
+    split: where it moves to. more: rows that are added after it, by the last of the rules; they keep its number and
+    place, so that only the last step of a recipe adds any.
     """
 
     values: Values | None
     rules: tuple[str, ...]
     message: str = ""
     split: Split | None = None
+    more: tuple[Values, ...] = ()
 
 
 class RowStep(Protocol):
@@ -45,7 +47,8 @@ class Survey(Protocol):
     def name(self) -> str: ...
 
     def look(self, rows: Sequence[Row]) -> NDArray[Any]:
-        """(n, ...) what each of these rows tells, whatever the others are; of one shape and type for all rows."""
+        """(n, ...) what each of these rows tells, whatever the others are; of one shape and type for all rows. A survey
+        that only counts may give fewer: what it found in these rows together."""
         ...
 
     def decide(self, seen: Seen) -> RowStep: ...

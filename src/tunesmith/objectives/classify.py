@@ -1,8 +1,8 @@
 """Classification by a head: softmax cross-entropy, or a sigmoid for each class.
 
-One class: w_y * (1 - p_y)^gamma * -log p_y, summed over rows and divided by the sum of w_y; label smoothing e as in
-arXiv:1512.00567 (7), with torch's treatment of class weights. Several: the binary cross-entropy of every class,
-focal-scaled alike (arXiv:1708.02002, 4), averaged over rows and classes.
+One class: s * w_y * (1 - p_y)^gamma * -log p_y with s the row's own weight, summed over rows and divided by the sum of
+s * w_y; label smoothing e as in arXiv:1512.00567 (7), with torch's treatment of class weights. Several: the binary
+cross-entropy of every class, focal-scaled alike (arXiv:1708.02002, 4), averaged over rows and classes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tunesmith.core.heads import targets
 from tunesmith.core.model import Model
 from tunesmith.core.objective import LossOutput
 from tunesmith.objectives import OBJECTIVES
+from tunesmith.types import SAMPLE_WEIGHT
 
 TERM = "classify"
 
@@ -33,13 +34,15 @@ class Classify:
         wanted = targets(batch)
         if self.config.multi_label:
             return {TERM: self.class_weights.sum() * len(wanted)}
-        return {TERM: self.class_weights[wanted].sum()}
+        return {TERM: (self.class_weights[wanted] * _own(batch)).sum()}
 
     def loss(self, model: Model, batch: Batch) -> LossOutput:
         outputs, wanted = model.outputs(batch), targets(batch)
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         right = self._several if self.config.multi_label else self._one
         losses, correct = right(outputs, wanted)
+        if not self.config.multi_label:
+            losses = losses * _own(batch).to(losses.dtype)
         return LossOutput(
             terms={TERM: losses.sum()},
             metrics={"accuracy": correct.sum()},
@@ -67,6 +70,12 @@ class Classify:
             losses = losses * (wanted * (1 - p) + (1 - wanted) * p) ** self.config.focal_gamma
         losses = losses * self.class_weights.to(outputs.dtype)
         return losses, ((outputs.detach() > 0) == (wanted > 0.5)).to(outputs.dtype)
+
+
+def _own(batch: Batch) -> Tensor:
+    """(R,) the rows' own weights."""
+    found = [float(row.given[SAMPLE_WEIGHT][0]) if SAMPLE_WEIGHT in row.given else 1.0 for row in batch.rows]
+    return torch.tensor(found)
 
 
 OBJECTIVES.register("classify")(Classify)

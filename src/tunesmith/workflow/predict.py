@@ -12,8 +12,7 @@ from typing import Any, TextIO
 
 from tunesmith.data.columns import Mapping
 from tunesmith.data.inputs import input_mapping, scored_mapping, to_prompt, to_scored
-from tunesmith.data.load import LOOK_AT
-from tunesmith.data.readers import read_rows
+from tunesmith.data.readers import head_of, read_rows
 from tunesmith.errors import DataError, RowError
 from tunesmith.types import EventSink, Example, RowRef
 from tunesmith.workflow.open import Opened, load, unanswered
@@ -73,11 +72,11 @@ def _answers(
     """(line, answer or error) in the order of the file, a batch of rows at a time."""
     answerer = opened.answerer(max_new_tokens or MAX_NEW_TOKENS, batch_size)
     rows = iter(read_rows(source))
-    head = list(itertools.islice(rows, LOOK_AT))
+    head = head_of(rows)
     readable = [row for _, row in head if not isinstance(row, RowError)]
     if not readable:
         raise DataError(
-            f"none of the first {LOOK_AT} rows of {source} can be read", "a row with an input column"
+            f"none of the first {len(head)} rows of {source} can be read", "a row with an input column"
         )
     if opened.rewards:
         mapping = scored_mapping(readable, opened.trained_on, str(source))

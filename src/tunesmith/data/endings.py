@@ -1,0 +1,20 @@
+"""Which files are files of rows, by their names."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+NOT_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+
+
+def ending_of(path: PurePath) -> str:
+    """'.csv' of rows.csv and of rows.CSV.gz."""
+    return PurePath(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
+
+
+def is_of_rows(name: str) -> bool:
+    """Whether a folder or archive is read for a file of this name in it: hidden ones and descriptions are not."""
+    path = PurePath(name)
+    hidden = any(piece.startswith(".") or piece == "__MACOSX" for piece in path.parts)
+    return ending_of(path) in ENDINGS and path.name not in NOT_ROWS and not hidden
