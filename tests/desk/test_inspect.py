@@ -57,7 +57,7 @@ def looked_at(*files: str, measure: Measure | None = None, **more: Any) -> Inspe
     return inspect(Desk.model_validate(document), measure or Words(), quiet, sharing=Sharing(1))
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS)
 def test_it_counts_what_each_step_alone_would_do(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     file = written(tmp_path, [{"text": "one good row", "label": "a"}, *rows])
@@ -119,8 +119,7 @@ def test_the_same_prompt_with_another_label_is_a_conflict_within_and_across_spli
     found = facts["conflicts"]
     assert (found["prompts"], found["rows"], found["prompts_across_splits"]) == (2, 4, 1)
     assert [a["answer"] for a in found["examples"][0]["answers"]] == [TICKETS[0]["label"], "other"]
-    dropped = {rule: n for step in facts["steps"] for rule, n in step["dropped"].items() if "exact" in rule}
-    assert dropped == {"exact": 1}
+    assert facts["steps"][-1]["dropped"]["exact"] == 1
 
 
 LONG = "the printer stands on the second floor beside the window " * 5
@@ -240,6 +239,32 @@ def test_markup_in_rows_stays_text_on_the_page_and_the_screen(tmp_path: Path) ->
     assert "49" not in {line.strip() for line in page.splitlines()}
     assert "alert(1)" in page
     assert "\x1b" not in found.as_text()
+
+
+def test_marks_of_direction_are_shown_and_do_not_act(tmp_path: Path) -> None:
+    page = looked_at(written(tmp_path, [{"text": "pay \u202exe.tnuocca\x1b[2J", "label": "a"}] * 2)).as_html()
+    assert "\u202e" not in page
+    assert "\x1b" not in page
+    assert "\\u202exe.tnuocca\\u001b[2J" in page
+
+
+def test_where_scrubbing_is_tried_nothing_of_it_is_shown(tmp_path: Path) -> None:
+    mail = {"text": "write to ann.lee@example.org", "label": "contact"}
+    file = written(tmp_path, [mail, {**mail, "label": "other"}, {"text": "no", "label": "other"}])
+    found = looked_at(file, scrub={"kinds": ["EMAIL"]})
+    counts = {step["step"]: step["changed"] for step in found.facts["steps"]}
+    assert counts["scrub"] == {"EMAIL": 2}
+    assert "<EMAIL>" in found.as_text()
+    for said in (json.dumps(found.facts), found.as_text(), found.as_html()):
+        assert "ann.lee" not in said
+
+
+def test_pairs_that_people_judged_need_not_be_called_so(tmp_path: Path) -> None:
+    pair = {"prompt": "Can I pay by card?", "chosen": "Yes, at the desk.", "rejected": "Perhaps."}
+    turned = {**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]}
+    facts = looked_at(written(tmp_path, [pair, turned, {**pair, "prompt": "And by cheque?"}])).facts
+    assert facts["files"][0]["kind"] == "preference"
+    assert (facts["conflicts"]["prompts"], facts["conflicts"]["rows"]) == (1, 2)
 
 
 def test_the_screen_and_the_page_say_the_same_numbers(tmp_path: Path) -> None:

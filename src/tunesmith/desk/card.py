@@ -58,7 +58,7 @@ def as_markdown(manifest: Mapping[str, Any], examples: Examples) -> str:
         "",
         "## Steps",
         "",
-        "Every row that was changed or dropped stands in changes.jsonl as it was.",
+        kept_words(manifest["recipe"]),
         "",
     ]
     for step in manifest["steps"]:
@@ -89,6 +89,13 @@ def as_markdown(manifest: Mapping[str, Any], examples: Examples) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def kept_words(recipe: Mapping[str, Any]) -> str:
+    """What the ledger holds."""
+    scrub = recipe.get("scrub")
+    said = "" if scrub is None or scrub["keep_originals"] else ", but with masks in place of personal data"
+    return f"Every row that was changed or dropped stands in changes.jsonl as it was{said}."
 
 
 def _left(split: str, one: Mapping[str, Any]) -> str:

@@ -24,8 +24,11 @@ from tunesmith.desk.versions import DataSet, Version
 from tunesmith.errors import DataError
 
 EXAMPLES = 3
+FILE, TURN = 36, 46
+"""Bits of a key above which a file's number stands, and how many rows of the same line stand before."""
 BY_CONTENT = 1 << 62
 """Set in keys that are made of what a row holds: no file has as many lines."""
+ADDED = "added beside a row by balance"
 NEW, GONE = "not in the older version's files", "not in the newer version's files"
 
 
@@ -138,7 +141,9 @@ def _rows(version: Version, shared: Mapping[str, int], plain: bool) -> Rows:
     for split, at, file, line in _origins(version):
         place = int(starts[split]) + at - 1
         found.keys[place] = _line(numbers[file], line) if file in numbers else 0
-    unplaced = np.flatnonzero(found.keys == 0)
+    # A row that balance repeats stands after the one that it is of.
+    found.keys += turns_of(found.keys) << np.uint64(TURN)
+    unplaced = np.flatnonzero(found.keys & np.uint64(2**TURN - 1) == 0)
     found.keys[unplaced] = _with_turns(found.contents[unplaced])
     order = np.argsort(found.keys)
     return Rows(found.keys[order], found.splits[order], found.contents[order], found.places[order])
@@ -155,18 +160,24 @@ def _origins(version: Version) -> Iterator[tuple[str, int, str, int]]:
 
 
 def _line(file: int, line: int) -> int:
-    return file << 40 | line
+    return file << FILE | line
 
 
 def _with_turns(contents: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Keys of what rows hold; the second row that holds the same has a key of its own, and so on."""
+    keys = contents + turns_of(contents) * np.uint64(0x9E3779B97F4A7C15)
+    return keys % np.uint64(BY_CONTENT) + np.uint64(BY_CONTENT)
+
+
+def turns_of(contents: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Of each how many equal ones stand before it."""
     order = np.argsort(contents, kind="stable")
     ordered = contents[order]
     starts = np.concatenate([[True], ordered[1:] != ordered[:-1]]) if len(order) else np.empty(0, bool)
     first = np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))
     turns = np.empty(len(order), np.uint64)
     turns[order] = (np.arange(len(order)) - first).astype(np.uint64)
-    return (contents + turns * np.uint64(0x9E3779B97F4A7C15)) % np.uint64(BY_CONTENT) + np.uint64(BY_CONTENT)
+    return turns
 
 
 def content_of(values: Mapping[str, Any], plain: bool = False) -> int:
@@ -193,19 +204,24 @@ class Reasons:
     found: dict[int, tuple[str, str]]
 
     def counts(self, absent: str) -> dict[str, int]:
-        counts = Counter(reason for reason, _ in self.found.values())
-        rest = len(self.keys) - len(self.found)
-        return dict(counts.most_common()) | ({absent: rest} if rest else {})
+        told = (self.found.get(key, (_absent(key, absent), ""))[0] for key in self.keys.tolist())
+        return dict(Counter(told).most_common())
 
     def told(
         self, examples: list[dict[str, str]], keys: NDArray[np.uint64], absent: str
     ) -> list[dict[str, str]]:
         """The examples, each with its reason. keys: of these."""
-        told = (self.found.get(key, (absent, "")) for key in keys.tolist())
+        told = (self.found.get(key, (_absent(key, absent), "")) for key in keys.tolist())
         return [
             one | {"reason": reason, "message": message}
             for one, (reason, message) in zip(examples, told, strict=True)
         ]
+
+
+def _absent(key: int, absent: str) -> str:
+    """Why the other version never had a row: its line is in no file of it, or it was added beside the one that it is
+    of."""
+    return ADDED if key < BY_CONTENT and key >> TURN else absent
 
 
 def _reasons(keys: NDArray[np.uint64], other: Version, shared: Mapping[str, int], plain: bool) -> Reasons:
@@ -327,7 +343,7 @@ def as_text(facts: Mapping[str, Any]) -> str:
         lines.append(f"{sum(facts[what].values()):>9,}  {what}")
         verb = "dropped before by" if what == "came" else "dropped by"
         lines += [
-            f"  {count:>9,}  {reason if reason in (NEW, GONE) else f'{verb} {reason}'}"
+            f"  {count:>9,}  {reason if reason in (NEW, GONE, ADDED) else f'{verb} {reason}'}"
             for reason, count in facts[what].items()
         ]
         lines += [line for one in examples[what] for line in _example(one)]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from tunesmith.data.addresses import file_named
 from tunesmith.data.columns import SHAPES
 from tunesmith.data.columns import Mapping as Meaning
-from tunesmith.data.readers import ending_of
+from tunesmith.data.endings import ending_of
 from tunesmith.desk.looks import Column
 from tunesmith.desk.rows import Shape
 
@@ -19,8 +19,9 @@ _TEXT = {".jsonl": "JSON Lines", ".csv": "CSV with commas", ".tsv": "CSV with ta
 _BINARY = {".parquet": "Parquet", ".arrow": "Arrow"}
 
 
-def format_of(path: Path) -> dict[str, Any]:
-    """format and encoding in words, and bytes on the disk. The file was read before: it is there, and not empty."""
+def format_of(address: str) -> dict[str, Any]:
+    """format and encoding in words, and bytes of the file. It was read before: it is there, and not empty."""
+    path = file_named(address)
     zipped = path.suffix.lower() == ".gz"
     with gzip.open(path) if zipped else path.open("rb") as stream:
         head = stream.read(HEAD)

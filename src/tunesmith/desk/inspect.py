@@ -18,12 +18,14 @@ from tunesmith.config.desk import STEPS, Desk
 from tunesmith.data.load import few_collections
 from tunesmith.data.shares import Sharing
 from tunesmith.desk import findings, found
+from tunesmith.desk.finding import Names
 from tunesmith.desk.lengths import Measure, binned, figures
 from tunesmith.desk.looks import SIZES, UNTOLD, Looks, asked_and_answered, look
 from tunesmith.desk.make import REFUSED, steps_of
 from tunesmith.desk.passes import Counted, Passes
 from tunesmith.desk.reading import Read, read
 from tunesmith.desk.rows import SPLITS, Row
+from tunesmith.desk.scrub import Scrubbing, Veil
 from tunesmith.desk.steps import excerpt
 from tunesmith.desk.suspects import BITS
 from tunesmith.types import EventSink
@@ -75,23 +77,30 @@ def inspect(
     *,
     cost: Costing | None = None,
     sharing: Sharing | None = None,
+    names: Names | None = None,
 ) -> Inspection:
     """Looks at every row that `desk.data` names, and tries each step that the recipe names by itself, on the rows as
-    they were read. cost: works out what training would cost (None: that is not said).
+    they were read. cost: works out what training would cost (None: that is not said). names: as of `make`; where the
+    recipe scrubs, rows are shown with the kinds of personal data in their place.
 
     Raises DataError for files that cannot be read.
     """
-    sharing = sharing or Sharing.by_cores()
+    sharing = sharing or (Sharing.by_cores() if names is None else Sharing(1))
+    scrubbing = None if desk.scrub is None else Scrubbing.of(desk.scrub, names)
+    veil = None if scrubbing is None else Veil(scrubbing.finder, keeps=False)
     with few_collections(), tempfile.TemporaryDirectory(prefix="tunesmith-desk-") as name:
         folder = Path(name)
-        rows = read(desk.data, folder / "read", folder / REFUSED, sink)
+        rows = read(desk.data, folder / "read", folder / REFUSED, sink, str if veil is None else veil.over)
         sink("phase", name="looking", text=f"{len(rows.chunks):,} chunks")
         looks = look(rows, measure, LANGUAGES, sharing)
         facts = _facts(rows, looks, measure, folder / REFUSED)
         facts["cost"] = None
         if cost is not None and (trained := _trained(rows, looks)) is not None:
             facts["cost"] = cost(trained)
-        facts["steps"] = _tried(desk, rows, folder, sharing, sink)
+        if veil is not None:
+            _hide(facts, veil)
+        trial = _Trial(rows, folder, Sharing(sharing.processes, least=2, part=1), sink, veil, scrubbing)
+        facts["steps"] = [step for name in desk.steps() for step in trial.of(desk, name)]
         return Inspection(facts)
 
 
@@ -193,10 +202,11 @@ def _files(rows: Read, looks: Looks, refused: Path) -> list[dict[str, Any]]:
             {
                 "file": one.file,
                 "split": one.split,
-                **found.format_of(Path(one.file)),
+                **found.format_of(one.file),
                 "sha256": one.sha256,
                 "rows": one.rows,
                 "used": one.used,
+                "repaired": dict(one.repaired.most_common()),
                 "refused": {
                     reason: {"rows": count, "first": _first(first[one.file, reason])}
                     for reason, count in one.refused.most_common()
@@ -272,16 +282,33 @@ def _trained(rows: Read, looks: Looks) -> Trained | None:
     return Trained([sample[n] for n in sorted(sample)], len(numbers), int(whole.sum()))
 
 
-def _tried(desk: Desk, rows: Read, folder: Path, sharing: Sharing, sink: EventSink) -> list[dict[str, Any]]:
-    """What each step would do that is named, by itself."""
-    out = []
-    for name in desk.steps():
+def _hide(facts: dict[str, Any], veil: Veil) -> None:
+    """What is shown of rows, behind the veil."""
+    for file in facts["files"]:
+        file["columns"] = [one | {"example": veil.over(one["example"])} for one in file["columns"]]
+    facts["tokens"]["longest"] = veil.over(facts["tokens"]["longest"])
+    for part, shown in (("conflicts", "examples"), ("suspicious", "worst")):
+        facts[part][shown] = veil.over(facts[part][shown])
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What a step would do to the rows as they were read."""
+
+    rows: Read
+    folder: Path
+    sharing: Sharing
+    sink: EventSink
+    veil: Veil | None
+    scrubbing: Scrubbing | None
+
+    def of(self, desk: Desk, name: str) -> list[dict[str, Any]]:
+        """Of the step of this name, and no other."""
         alone = desk.model_copy(update={other: None for other in STEPS if other != name})
-        work = folder / f"try-{name}"
-        passes = Passes(_linked(rows, work), work, Sharing(sharing.processes, least=2, part=1), sink)
-        passes.run(steps_of(alone, rows))
-        out += [_counted(step) for step in passes.counts]
-    return out
+        work = self.folder / f"try-{name}"
+        passes = Passes(_linked(self.rows, work), work, self.sharing, self.sink, self.veil)
+        passes.run(steps_of(alone, self.rows, self.scrubbing if name == "scrub" else None))
+        return [_counted(step) for step in passes.counts]
 
 
 def _counted(step: Counted) -> dict[str, Any]:

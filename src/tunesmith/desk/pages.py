@@ -16,8 +16,9 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 from markupsafe import Markup
 
-from tunesmith.desk.card import Examples
+from tunesmith.desk.card import Examples, kept_words
 from tunesmith.desk.screen import many, message_of, percent, storage, words_of_rule
+from tunesmith.desk.steps import excerpt
 from tunesmith.desk.suspects import REASONS
 from tunesmith.evaluate import plots
 from tunesmith.evaluate.report_html import environment
@@ -66,6 +67,7 @@ def card_page(manifest: Mapping[str, Any], examples: Examples, name: str) -> str
         manifest=manifest,
         title=name,
         steps=steps,
+        kept=kept_words(manifest["recipe"]),
         recipe=json.dumps(manifest["recipe"], ensure_ascii=False, indent=2),
         percent=percent,
         many=many,
@@ -156,10 +158,10 @@ def _histograms(found: Mapping[str, Mapping[str, Sequence[int]]], unit: str = "t
 
 
 def _rules(step: Mapping[str, Any]) -> list[tuple[str, str, int, dict[str, Any] | None]]:
-    """(dropped or changed, rule, rows, an example as text) of each rule that acted."""
+    """(dropped, changed or added, rule, rows, an example as text) of each rule that acted."""
     return [
         (what, rule, count, _example(step["examples"].get(rule, ())))
-        for what in ("dropped", "changed")
+        for what in ("dropped", "changed", "added")
         for rule, count in step[what].items()
     ]
 
@@ -174,7 +176,7 @@ def _example(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 def _said(values: Mapping[str, Any]) -> str:
     texts = (v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values.values())
-    return " | ".join(texts)
+    return excerpt(texts, 240)
 
 
 def _environment() -> Environment:
@@ -182,4 +184,17 @@ def _environment() -> Environment:
     found = environment(True)
     assert found.loader is not None
     found.loader = ChoiceLoader([PackageLoader("tunesmith.desk", "templates"), found.loader])
+    found.finalize = visible
     return found
+
+
+JOINERS = "\u200c\u200d"
+"""Of no width, and part of how some scripts and emoji are written."""
+
+
+def visible(value: Any) -> Any:
+    """Text whose marks of direction and control characters can be seen, so that they turn nothing around."""
+    if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
+        return value
+    shown = (c if c.isprintable() or c in "\n\t" + JOINERS else f"\\u{ord(c):04x}" for c in value)
+    return "".join(shown)

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tunesmith.config.desk import DeskData
+from tunesmith.config.run import DataConfig
 from tunesmith.data.addresses import unchanged
+from tunesmith.data.columns import Mapping
 from tunesmith.data.detect import detect
 from tunesmith.data.folders import Source, sources_of
 from tunesmith.data.readers import head_of, read_rows, sha256
@@ -134,7 +136,20 @@ def _shape(data: DeskData, source: Source, head: Sequence[tuple[int, Any]]) -> S
     rows = [row for _, row in head if not isinstance(row, RowError)]
     if not rows:
         raise head[0][1]
-    return Shape(source.mapping or detect(rows, data.as_data_config(), source.file))
+    return Shape(source.mapping or _meaning(rows, data.as_data_config(), source.file))
+
+
+def _meaning(rows: Sequence[dict[str, Any]], config: DataConfig, file: str) -> Mapping:
+    """Rows that people judged need not be called so: the desk, unlike a method of training, takes any."""
+    try:
+        return detect(rows, config, file)
+    except DataError as error:
+        if config.format != "auto":
+            raise
+        try:
+            return detect(rows, config.model_copy(update={"format": "judged"}), file)
+        except DataError:
+            raise error from None
 
 
 def _refuse(one: FileRead, listed: TextIO, told: Callable[[str], str], error: RowError, line: int) -> None:

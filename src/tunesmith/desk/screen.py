@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 from tunesmith.desk.steps import excerpt
@@ -86,6 +87,7 @@ def _file(one: Mapping[str, Any], like: str | None) -> list[str]:
     lines.append(f"  {one['format']}, {one['encoding']}, {storage(one['bytes'])}; {read}")
     lines.append(f"  {one['meaning']}")
     lines += _columns(one) if like is None else [f"  columns as in {like}"]
+    lines += [f"  repaired: {count:,} x {what}" for what, count in one["repaired"].items()]
     for reason, refused in one["refused"].items():
         first = refused["first"]
         said = excerpt([message_of(one["file"], first)], 90)
@@ -133,6 +135,10 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
+def _short(label: str) -> str:
+    return excerpt([_line(label)], 36)
+
+
 def _languages(found: Mapping[str, Any]) -> str:
     total = found["looked_at"]
     shares = [f"{name} {percent(n / total)}" for name, n in list(found["all"].items())[:8]]
@@ -149,11 +155,12 @@ def _labels(labels: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
                 f"{column}, {split}: {found['classes']:,} {classes}, entropy {found['entropy']:.2f} bits "
                 f"({percent(found['evenness'])} of even), the commonest {found['imbalance']:,.1f} x the rarest"
             )
-            counts = [f"{_line(label)[:24]} {n:,}" for label, n in list(found["counts"].items())[:CLASSES]]
+            counts = [f"{_short(label)} {n:,}" for label, n in list(found["counts"].items())[:CLASSES]]
             more = found["classes"] - len(counts)
-            yield "  " + ", ".join(counts) + (f", {more:,} more" if more else "")
+            said = ", ".join(counts) + (f", {more:,} more" if more else "")
+            yield from wrap(said, WIDTH - MARGIN, initial_indent="  ", subsequent_indent="  ")
             if found["rare"]:
-                rarest = ", ".join(_line(label)[:24] for label in found["rarest"][:4])
+                rarest = ", ".join(map(_short, found["rarest"][:4]))
                 yield f"  {found['rare']:,} of fewer than 10 rows: {rarest}{', …' if found['rare'] > 4 else ''}"
 
 
@@ -163,7 +170,7 @@ def _repeats(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             for rule, count in step["dropped"].items():
                 yield f"{count:>7,}  {words_of_rule(rule)}{_example(step, rule)}"
             if not step["dropped"]:
-                yield f"{'none':>7}  {step['step'].removeprefix('dedup: ')}"
+                yield f"{'none':>7}  of {step['in']:,} rows ({step['step']})"
 
 
 def words_of_rule(rule: str) -> str:
@@ -192,7 +199,7 @@ def _conflicts(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _step(step: Mapping[str, Any]) -> Iterator[str]:
     """What a step would do, a line a rule."""
-    found = [(what, rule, n) for what in ("dropped", "changed") for rule, n in step[what].items()]
+    found = [(what, rule, n) for what in ("dropped", "changed", "added") for rule, n in step[what].items()]
     for what, rule, count in found[:RULES]:
         yield f"{count:>7,}  would be {what}: {rule}{_example(step, rule)[:90]}"
     for split, count in step["moved"].items():

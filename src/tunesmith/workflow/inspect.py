@@ -26,6 +26,7 @@ from tunesmith.models.load import Source, find, load_tokenizer, read_config
 from tunesmith.train.probe import probe
 from tunesmith.types import EventSink, silent
 from tunesmith.workflow.heads import context_of
+from tunesmith.workflow.names import names_of
 from tunesmith.workflow.prepare import prepare
 
 HEADS: dict[str, dict[str, Any]] = {
@@ -62,7 +63,9 @@ def inspect(desk: Desk, model: str, sink: EventSink, *, cost: bool = True) -> In
         sink("phase", name="cost", text="a step of training on the longest rows, in a process of its own")
         return cost_of(trained, model, source, config)
 
-    return look_at(desk, measure, sink, cost=costing if cost else None)
+    named = desk.scrub.names_model if desk.scrub is not None else None
+    names = None if named is None else names_of(named)
+    return look_at(desk, measure, sink, cost=costing if cost else None, names=names)
 
 
 def _measure(source: Source, tokenizer: Any, config: Any) -> Measure:
