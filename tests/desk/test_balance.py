@@ -54,19 +54,30 @@ def test_weights_make_the_labels_independent_of_the_group(tmp_path: Path) -> Non
     assert [values for _, values in restored(made.version)] == planted()
 
 
-def test_rows_are_dropped_and_repeated_until_each_cell_has_its_share(tmp_path: Path) -> None:
+def test_rows_are_repeated_until_each_cell_has_its_share(tmp_path: Path) -> None:
+    """Of the largest cell 24 / 15 times its share is there, so that all grow to 1.6 times theirs and no row goes."""
     made = balanced(tmp_path, "sample")
     assert counted(left(made)) == {
-        ("Ada", "late"): 15,
-        ("Ada", "fine"): 15,
-        ("Dov", "late"): 15,
-        ("Dov", "fine"): 15,
-        ("Someone", "late"): 10,
-        ("Someone", "fine"): 10,
+        ("Ada", "late"): 24,
+        ("Ada", "fine"): 24,
+        ("Dov", "late"): 24,
+        ("Dov", "fine"): 24,
+        ("Someone", "late"): 16,
+        ("Someone", "fine"): 16,
     }
     step = made.steps[-1]
-    assert (step.dropped, step.added) == ({"sampled_out": 18}, {"repeated": 18})
+    assert (step.dropped, step.added) == ({}, {"repeated": 48})
     assert [values for _, values in restored(made.version)] == planted()
+
+
+def test_rows_go_where_a_cell_has_more_than_twice_its_share(tmp_path: Path) -> None:
+    """All 9 rows of Ada are late, 9 of Dov's 81: their shares are 1.8 and 16.2, and 64.8 of Dov's fine ones."""
+    cells = [("Ada", "late")] * 9 + [("Dov", "late")] * 9 + [("Dov", "fine")] * 72
+    rows = [{"text": f"{name} wrote note {at}", "label": label} for at, (name, label) in enumerate(cells)]
+    made = balanced(tmp_path, "sample", rows)
+    assert counted(left(made)) == {("Ada", "late"): 4, ("Dov", "late"): 32, ("Dov", "fine"): 130}
+    assert made.steps[-1].dropped == {"sampled_out": 5}
+    assert [values for _, values in restored(made.version)] == rows
 
 
 def test_every_row_of_a_group_stands_for_the_others_too(tmp_path: Path) -> None:
@@ -107,7 +118,7 @@ def test_only_training_rows_are_made_even(tmp_path: Path) -> None:
 def test_a_column_names_groups_too(tmp_path: Path) -> None:
     rows = [{**row, "shop": row["text"].split()[0]} for row in planted()]
     made = balanced(tmp_path, "sample", rows, group="shop")
-    assert counted(left(made))["Ada", "late"] == 15
+    assert counted(left(made))["Ada", "late"] == 24
     with pytest.raises(ConfigError, match="no word list has"):
         balanced(tmp_path, "counterfactual", rows, group="shop")
 

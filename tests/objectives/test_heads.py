@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,22 @@ def batch(targets: list[Any], length: int = 3) -> Batch:
 
 def one_class() -> Batch:
     return batch([np.array([c], np.int64) for c in CLASSES])
+
+
+def test_rows_with_weights_of_their_own_count_so_much() -> None:
+    own = {1: 3.0, 4: 0.25}  # the others count once
+    rows = one_class().rows
+    weighted = [
+        replace(row, given={"sample_weight": np.array([own[i]], np.float32)}) if i in own else row
+        for i, row in enumerate(rows)
+    ]
+    config = ClassifyConfig(labels=LABELS, class_weights={"a": 2.0})
+    found, batch_ = Classify(config), Batch.from_rows(weighted)
+    w = np.array([2.0, 1.0, 1.0])[CLASSES] * [own.get(i, 1.0) for i in range(5)]
+    losses = -w * log_softmax(OUTPUTS, -1)[np.arange(5), CLASSES]
+    loss = found.loss(Says(OUTPUTS), batch_)  # type: ignore[arg-type]
+    assert float(loss.terms["classify"].detach()) == pytest.approx(losses.sum())
+    assert float(found.weights(batch_)["classify"]) == pytest.approx(w.sum())
 
 
 @pytest.mark.parametrize("gamma", [0.0, 2.0])

@@ -215,9 +215,9 @@ class Balance(Section):
     """Training rows whose labels do not depend on a group of people: against a bias that `data audit` found."""
 
     how: Literal["reweigh", "sample", "counterfactual"] = "reweigh"
-    """`reweigh` writes a weight into each row (column sample_weight, which training reads); `sample` drops rows of
-    groups that have a label too often, and repeats rows of those that have it too seldom; `counterfactual` adds each
-    row that has words of a group again, with the words of every other group in their place."""
+    """`reweigh` writes a weight into each row (column sample_weight, which training reads); `sample` repeats rows of
+    groups that have a label too seldom, and drops some where one has it more than twice too often; `counterfactual`
+    adds each row that has words of a group again, with the words of every other group in their place."""
 
     group: str
     """A dimension of word lists (gender, first_name, name_origin, nationality, or one of `lists`), else a column."""

@@ -78,12 +78,13 @@ class Reading(Section):
 
     columns: dict[str, str] = {}
     """Which column plays which part, where the names differ from the usual ones: `messages, tools, prompt, input,
-    completion, system, history, text, pair, label, labels, tokens, tags, spans, anchor, positive, negatives, chosen,
-    rejected, margin, score_chosen, score_rejected, completions, ranks, scores, rating` -> column name. `input` follows
-    the prompt (instruction + input + output), `history` is earlier turns as [prompt, answer] pairs, `pair` is a second
-    text after the first (sentence1 + sentence2, premise + hypothesis). The `label` of an answer is true, yes, good or
-    1, or false, no, bad or 0; `labels` of steps are the same, or numbers between 0 and 1, or null; of `ranks` 1 is the
-    best; `score_chosen` less `score_rejected` is the margin of rows without one."""
+    completion, system, history, text, pair, label, sample_weight, labels, tokens, tags, spans, anchor, positive,
+    negatives, chosen, rejected, margin, score_chosen, score_rejected, completions, ranks, scores, rating` -> column
+    name. `input` follows the prompt (instruction + input + output), `history` is earlier turns as [prompt, answer]
+    pairs, `pair` is a second text after the first (sentence1 + sentence2, premise + hypothesis), `sample_weight` how
+    much a `label` row counts in the loss. The `label` of an answer is true, yes, good or 1, or false, no, bad or 0;
+    `labels` of steps are the same, or numbers between 0 and 1, or null; of `ranks` 1 is the best; `score_chosen` less
+    `score_rejected` is the margin of rows without one."""
 
     message_keys: dict[str, str] = {}
     """How a message of a conversation is spelled, where it is not `role` and `content` (or `from` and `value`):

@@ -1,10 +1,11 @@
 """Training rows made so that their labels do not depend on a group of people.
 
 With n rows, n_g of a group, n_y of a label and n_gy of both, e = n_g n_y / n would be of both were they independent
-(Kamiran and Calders 2012). `reweigh` gives each row the weight e / n_gy; `sample` drops and repeats rows until e are
-left; `counterfactual` adds each row again with its words changed to those of every other group (arXiv:1807.11714), so
-that all groups of people have the same labels. Rows that speak of nobody are a group to the first two, and are left
-alone by the last. Only training rows are touched: other rows measure what came of it.
+(Kamiran and Calders 2012). `reweigh` gives each row the weight e / n_gy; `sample` repeats rows until all cells are in
+these proportions, and drops those of cells with more than twice their share; `counterfactual` adds each row again with
+its words changed to those of every other group (arXiv:1807.11714), so that all groups of people have the same labels.
+Rows that speak of nobody are a group to the first two, and are left alone by the last. Only training rows are touched:
+other rows measure what came of it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from tunesmith.errors import ConfigError, DataError
 WIDTH = 64
 """Bytes of a group or label that are told apart."""
 WEIGHT = "sample_weight"
+MOST = 2.0
+"""Times as many rows as there are now that sampling may make."""
 Cell = tuple[str, str]
 Cells = Mapping[Cell, float]
 """(group, label) -> how many rows, or the sum of their weights."""
@@ -100,14 +103,16 @@ class Balancing:
         return self._made(counts, after, Sampling(times))
 
     def _times(self, of: Mapping[int, Cell], expected: Cells) -> dict[int, int]:
-        """How often each row stands, so that of each cell as many are left as expected, rounded."""
+        """How often each row stands, so that cells have the sizes that they would have, all multiplied by the factor at
+        which no row needs to go, or MOST if that is less."""
         members: dict[Cell, list[int]] = {}
         for number, cell in of.items():
             members.setdefault(cell, []).append(number)
+        factor = min(max(len(rows) / expected[cell] for cell, rows in members.items()), MOST)
         out: dict[int, int] = {}
         generator = np.random.default_rng(self.seed)
         for cell in sorted(members):
-            whole, more = divmod(round(expected[cell]), len(members[cell]))
+            whole, more = divmod(round(factor * expected[cell]), len(members[cell]))
             order = generator.permutation(members[cell]).tolist()
             out |= {number: whole + (at < more) for at, number in enumerate(order)}
         return out
