@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: quickstart install test lint types contracts links unit format crash crash-campaign bench bench-smoke bench-preference bench-all harmless mutants clean
+.PHONY: quickstart install test lint types contracts links unit format crash crash-campaign bench bench-smoke bench-preference bench-all harmless sentiment mutants clean
 
 quickstart: $(VENV)/.user
 	$(BIN)/tunesmith quickstart
@@ -73,6 +73,10 @@ bench-all: $(BENCH)/.bench
 # Reward models on human pairs, five folds; DATA holds hh_harmless/pairs.jsonl.gz. About an hour and a half of an idle core.
 harmless: $(BENCH)/.bench
 	$(BENCH)/bin/python benchmarks/harmless.py --data $(DATA) --scratch /tmp/harmless --encoder $(MINILM)
+
+# Reward against KL divergence of five methods; DATA holds sst2/*.tsv. About an hour of a core.
+sentiment: $(BENCH)/.bench
+	$(BENCH)/bin/python benchmarks/sentiment.py --data $(DATA) --scratch /tmp/sentiment --encoder $(MINILM)
 
 mutants: $(VENV)/.dev
 	$(BIN)/python tools/mutants.py
