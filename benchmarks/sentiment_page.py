@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 Rows = list[dict[str, Any]]
 Points = list[tuple[float, float]]
 ROOT = Path(__file__).resolve().parents[1]
-AT = (1.0, 2.0, 3.0)
+AT = (1.0, 3.0, 8.0)
 """Nats at which frontiers are compared."""
 METHODS = {"ppo": "#c1666b", "grpo": "#2a6f97", "rloo": "#52b788", "online_dpo": "#e09f3e", "dpo": "#7b2d8b"}
 NAMES = {"reward": "judge, which is trained on", "gold": "another classifier, which is not"}
@@ -103,7 +103,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 f"| {tokens:.1f} | {entropy:.2f} | {distinct:.2f} | {100 * cut:.0f} % |"
             )
     heads = {"reward": "reward", "gold": "other classifier"}
-    head = " | ".join(f"{heads[name]} at {kl:g} nats" for name in NAMES for kl in AT)
+    head = " | ".join(f"{heads[name]} at {kl:g} nat{'s' * (kl != 1)}" for name in NAMES for kl in AT)
     lines += ["", f"| method | {head} |", "|---|" + "---|" * (len(NAMES) * len(AT))]
     for method in (m for m in METHODS if of_method(rows, m)):
         cells = [
@@ -122,6 +122,8 @@ def spread(values: Sequence[float], seeds: int) -> str:
     """Mean, and least to greatest of the seeds; how many, where not all went so far."""
     if not values:
         return "not reached"
+    if seeds == 1:
+        return f"{values[0]:.3f}"
     of = "" if len(values) == seeds else f", {len(values)} of {seeds} seeds"
     return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f}{of})"
 
@@ -158,6 +160,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     best = [(kl, reward) for _, kl, reward in start["best possible"]]
     axes[0].plot(*zip(*best, strict=True), color="black", linewidth=1.2, label="best possible")
     axes[0].set(ylabel="probability of positive")
+    axes[0].set_xlim(left=0.05)
     figure.legend(
         *axes[0].get_legend_handles_labels(), fontsize=9, frameon=False, loc="lower center", ncols=7
     )
