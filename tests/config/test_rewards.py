@@ -79,6 +79,12 @@ def test_names_are_unique() -> None:
             "required_keys has no meaning with check number",
         ),
         ({"kind": "model", "path": ""}, "at least 1 character"),
+        ({"kind": "model", "path": "a", "label": ""}, "at least 1 character"),
+        ({"kind": "model", "path": "a", "reads": "prompt_and_answer"}, "write its class as label"),
+        (
+            {"kind": "model", "path": "a", "label": "good", "reads": "prompt"},
+            "'answer' or 'prompt_and_answer'",
+        ),
         ({**JUDGE, "url": "localhost:8000"}, "begins with http://"),
         ({**JUDGE, "url": "http://localhost/v1?key=1"}, "begins with http://"),
         ({**JUDGE, "prompt": "How good is it?"}, "write {answer} where it belongs"),

@@ -70,7 +70,7 @@ def blocks(kind: str) -> list[str]:
 
 def answered(part: dict[str, Any], *answers: str, **of_row: Any) -> Any:
     method = PolicyConfig.model_validate({"rewards": [part]})
-    return build_rewards(method.rewards, lambda path: pytest.fail(path))(
+    return build_rewards(method.rewards, lambda part: pytest.fail(part.path))(
         [row(**of_row)] * len(answers), answers
     )
 
@@ -149,6 +149,7 @@ def test_the_function_on_the_page_runs() -> None:
         [{"kind": "verifier", "check": "exact", "tolerance": 1}],
         [{"kind": "length", "tolerance": 2}],
         [{"kind": "regex", "pattern": "a", "count": True, "full": True}],
+        [{"kind": "model", "path": "m", "reads": "prompt_and_answer"}],
         [{"kind": "judge", "url": "http://localhost/v1", "model": "m", "prompt": "Well?"}],
         [{"kind": "judge", "url": "http://localhost/v1", "model": "m", "api_key_env": "sk-123"}],
     ],

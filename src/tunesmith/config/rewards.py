@@ -181,13 +181,27 @@ class VerifierReward(Reward):
 
 
 class ModelReward(Reward):
-    """The number that a reward model gives to the answer."""
+    """The number that a reward model gives to the answer, or a classifier's log-odds of a class."""
 
     kind: Literal["model"] = "model"
     """What makes the number."""
 
     path: Annotated[str, Field(min_length=1)]
-    """Folder of the reward model: a run of `method.type: reward`, or a model with one output."""
+    """Folder of the reward model: a run of `method.type: reward`, or a model with one output. With `label` a run of
+    `method.type: classify`, or another classifier."""
+
+    label: Annotated[str, Field(min_length=1)] | None = None
+    """Of a classifier: the class whose log-odds, log(p / (1 - p)), are the number. Null: it is a reward model."""
+
+    reads: Literal["answer", "prompt_and_answer"] = "answer"
+    """What a classifier reads: the answer alone, or prompt, space and answer as one text, for answers that go on where
+    the prompt ends. A reward model reads both, each by itself."""
+
+    @model_validator(mode="after")
+    def _a_reward_model_reads_both(self) -> Self:
+        if self.reads != "answer" and self.label is None:
+            raise ValueError("reads is of a classifier; write its class as label, or leave reads out")
+        return self
 
 
 class JudgeReward(Reward):

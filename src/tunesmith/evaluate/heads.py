@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import expit, log_softmax, logsumexp, softmax
 
 from tunesmith.core.batch import Batch
 from tunesmith.core.model import Model
@@ -49,6 +49,16 @@ class HeadAnswerer:
 
     def read(self, examples: Sequence[Example], outputs: Sequence[Outputs]) -> Answers:
         return read(self.encoder, self.max_length, examples, outputs, self.abstain_below)
+
+    def log_odds(self, examples: Sequence[Example], label: int) -> list[float]:
+        """Of each text log(p / (1 - p)), p the probability of a class by its number; where a text may have several
+        classes, whether it has this one."""
+        rows = [one([row]) for row in self.encoder.rows_of(examples, self.max_length)]
+        logits = np.stack(self.outputs(rows))
+        if self.encoder.kind == "classify_many":
+            return [float(value) for value in logits[:, label]]
+        others = logsumexp(np.delete(logits, label, axis=1), axis=1)
+        return [float(value) for value in logits[:, label] - others]
 
     def outputs(
         self, rows: Sequence[TokenRow], progress: Callable[[int, int], None] = lambda done, total: None

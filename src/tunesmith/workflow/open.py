@@ -22,7 +22,7 @@ from tunesmith.data.render import Renderer
 from tunesmith.data.steps import steps_of
 from tunesmith.data.template import Kind, choose_template
 from tunesmith.data.trees import trees_of
-from tunesmith.errors import ModelError
+from tunesmith.errors import ModelError, near_miss
 from tunesmith.evaluate.answers import Answerer, Answers
 from tunesmith.evaluate.heads import HeadAnswerer
 from tunesmith.evaluate.judge import RewardJudge, score_judge
@@ -141,6 +141,25 @@ class Opened:
             got = f"{len(found) - len(known)} of {len(found)} steps are beyond the model's context"
             raise ModelError(got, "a shorter answer")
         return known
+
+    def class_number(self, label: str) -> int:
+        """Of a classifier: which of its outputs is this class. Raises ModelError for any other model or class."""
+        head = self.loaded.head
+        if head is None or head.method != "classify":
+            raise ModelError(
+                f"{self.loaded.base} is no classifier", "classes", "train with method.type=classify"
+            )
+        if label not in head.labels:
+            raise ModelError(f"{self.loaded.base} has no class '{label}'", near_miss(label, head.labels))
+        return head.labels.index(label)
+
+    def log_odds(self, texts: Sequence[str], label: str) -> list[float]:
+        """Of a classifier: of each text log(p / (1 - p)), p the probability of the class. An empty text is read as
+        a space, for a decoder has no token of it. Raises ModelError for any other model or class."""
+        number = self.class_number(label)
+        answerer = self.answerer(1, 1)
+        assert isinstance(answerer, HeadAnswerer)
+        return answerer.log_odds([self._example(text or " ", i) for i, text in enumerate(texts)], number)
 
     def record(self, answers: Answers, index: int) -> dict[str, Any]:
         """An answer as `predict` writes it: a text and whether it ended, an embedding, or what a head says and how sure

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from tunesmith.config.methods import Method
 from tunesmith.config.policy import PolicyConfig
-from tunesmith.config.rewards import RewardPart
+from tunesmith.config.rewards import ModelReward, RewardPart
 from tunesmith.config.run import Run
 from tunesmith.core.model import Model
 from tunesmith.data.render import Renderer
@@ -25,9 +25,13 @@ from tunesmith.evaluate.answers import Answers
 from tunesmith.objectives import completions, policy, ppo
 from tunesmith.scoring.rewarded import rewarded
 from tunesmith.scoring.rewards import Rewards, Scorer, build_rewards
+from tunesmith.scoring.rewards.rows import prompt_text
 from tunesmith.train.spent import Spent
 from tunesmith.train.writing import Writer
 from tunesmith.types import Completion, Example, Message, Segment, TokenRow
+
+if TYPE_CHECKING:
+    from tunesmith.workflow.open import Opened
 
 FORMATS = ("asked", "prompt", "messages", "label")
 ANSWERS = 4
@@ -133,18 +137,36 @@ def writer_of(run: Run, model: Model, tokenizer: Any, renderer: Renderer, reward
     )
 
 
-def open_reward(path: str) -> Scorer:
-    """A reward model's scores of answers. Raises ConfigError where the model has none."""
+def open_reward(part: ModelReward) -> Scorer:
+    """A reward model's scores of answers, or a classifier's. Raises ConfigError where the model has none, ModelError
+    where a classifier has not this class."""
     from tunesmith.workflow.open import load  # it imports what imports this file
 
-    opened = load(path, threads=torch.get_num_threads())
+    opened = load(part.path, threads=torch.get_num_threads())
+    if part.label is not None:
+        return _by_class(opened, part.label, with_prompt=part.reads == "prompt_and_answer")
     if not opened.rewards or opened.of_steps is not None:
-        raise ConfigError(f"{path} is no reward model", "a run of method.type=reward", "name another folder")
+        raise ConfigError(
+            f"{part.path} is no reward model",
+            "a run of method.type=reward, or a classifier and its class as label",
+            "name another folder, or write label",
+        )
 
     def score(examples: Sequence[Example], answers: Sequence[str]) -> list[float]:
         asked = [_answered(example, text) for example, text in zip(examples, answers, strict=True)]
         said = [json.loads(text) for text in opened.answerer(1, 1).answer(asked).texts]
         return [float(value) for (value,) in said]
+
+    return score
+
+
+def _by_class(opened: Opened, label: str, *, with_prompt: bool) -> Scorer:
+    opened.class_number(label)  # a class that there is not is an error now, not after the first answers
+
+    def score(examples: Sequence[Example], answers: Sequence[str]) -> list[float]:
+        if with_prompt:
+            answers = [f"{prompt_text(e)} {text}" for e, text in zip(examples, answers, strict=True)]
+        return opened.log_odds(answers, label)
 
     return score
 

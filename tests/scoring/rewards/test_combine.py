@@ -20,13 +20,13 @@ from tunesmith.scoring.rewards.model import Scorer
 NUMBERS = st.floats(-1e6, 1e6)
 
 
-def no_model(path: str) -> Scorer:
-    raise AssertionError(path)
+def no_model(part: ModelReward) -> Scorer:
+    raise AssertionError(part)
 
 
 def constant(*values: float) -> Rewards:
     """A reward that is these numbers, under the name `model`."""
-    return build_rewards([ModelReward(path="m")], lambda path: lambda examples, answers: list(values))
+    return build_rewards([ModelReward(path="m")], lambda part: lambda examples, answers: list(values))
 
 
 def by_hand(shape: str, low: float, high: float, x: float) -> float:
@@ -72,8 +72,8 @@ def test_the_sum_by_hand() -> None:
     )
     opened: list[str] = []
 
-    def open_model(path: str) -> Scorer:
-        opened.append(path)
+    def open_model(part: ModelReward) -> Scorer:
+        opened.append(part.path)
         return lambda examples, answers: [3.0, 9.0, -1.0]
 
     rewards = build_rewards(parts, open_model, lambda text: len(text.split()))
@@ -104,7 +104,7 @@ def test_a_number_that_is_none_is_an_error_that_names_it(value: float) -> None:
 
 def test_a_sum_that_overflows_is_an_error() -> None:
     part = ModelReward(path="m", weight=1e10)
-    rewards = build_rewards([part], lambda path: lambda examples, answers: [1e300])
+    rewards = build_rewards([part], lambda part: lambda examples, answers: [1e300])
     with pytest.raises(NonFiniteError, match="the sum of rewards is inf"):
         rewards([row()], ["a"])
 

@@ -143,12 +143,14 @@ def _finite(name: str, values: Floats, examples: Sequence[Example], answers: Seq
 
 
 def build_rewards(
-    parts: Sequence[RewardPart], open_model: Callable[[str], Scorer], count_tokens: Count | None = None
+    parts: Sequence[RewardPart],
+    open_model: Callable[[ModelReward], Scorer],
+    count_tokens: Count | None = None,
 ) -> Rewards:
     """The rewards that a recipe lists.
 
-    open_model: folder -> what scores answers by the reward model there. count_tokens: tokens of a text, where rewards
-    may count them. Raises ConfigError for what can not be had: a function, a key, a tokenizer.
+    open_model: part -> what scores answers by its model. count_tokens: tokens of a text, where rewards may count
+    them. Raises ConfigError for what can not be had: a function, a key, a tokenizer.
     """
     if not parts:
         raise ConfigError("no rewards", "at least one", "name one under rewards")
@@ -157,7 +159,7 @@ def build_rewards(
     )
 
 
-def _part(spec: RewardPart, open_model: Callable[[str], Scorer], count_tokens: Count | None) -> Part:
+def _part(spec: RewardPart, open_model: Callable[[ModelReward], Scorer], count_tokens: Count | None) -> Part:
     match spec:
         case FunctionReward():
             return function_part(spec)
@@ -168,6 +170,6 @@ def _part(spec: RewardPart, open_model: Callable[[str], Scorer], count_tokens: C
         case VerifierReward():
             return VerifierPart(spec)
         case ModelReward():
-            return ModelPart(spec.path, open_model(spec.path))
+            return ModelPart(spec.path, open_model(spec))
         case JudgeReward():
             return judge_part(spec)

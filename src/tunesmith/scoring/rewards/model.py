@@ -1,4 +1,4 @@
-"""Rewards by a reward model. Who runs it is handed in: nothing here knows of models."""
+"""Rewards by a reward model or a classifier. Who runs it is handed in: nothing here knows of models."""
 
 from __future__ import annotations
 
