@@ -21,8 +21,8 @@ HEAD = """# Hostile inputs
 
 {holding} of {count} hold: each is refused with file, line and reason, or mended with a count of it; memory stays below
 {memory} MiB, every process lives and reads a good file after it. Measured {date} on {machine}
-(`make hostile`{small}; `make test` has the same inputs smaller). Seconds are of processor time; the ten million rows may
-take longer than 10, in bounded memory and with progress. Generators: [tests/hostile](../tests/hostile).
+(`make hostile`{small}; `make test` has the same inputs smaller). Seconds are of processor time; the ten million rows
+may take longer than 10, in bounded memory and with progress. Generators: [tests/hostile](../tests/hostile).
 
 | # | input | bytes | what comes of it | | rows left | s | MiB |
 |---:|---|---:|---|---|---:|---:|---:|

@@ -164,7 +164,7 @@ def _parquet_rows(path: str, stream: IO[bytes]) -> Iterator[Row]:
         strings = [f.name for f in file.schema_arrow if pa.types.is_string(f.type)]
         file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=CHUNK, read_dictionary=strings)
         yield from _table_rows(path, file.schema_arrow, file.iter_batches(batch_size=BATCH_ROWS))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         text = str(error).splitlines()[0][:200]
         raise DataError(f"{path}: not a whole Parquet file ({text})", fix="copy or write it again") from None
 
@@ -187,7 +187,7 @@ def read_arrow(
             file = batches = pa.ipc.open_stream(stream)
         _check_schema(path, file.schema)
         yield from _table_rows(path, file.schema, map(_validated, batches))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         text = str(error).splitlines()[0][:200]
         raise DataError(f"{path}: not a whole Arrow file ({text})", fix="copy or write it again") from None
 
