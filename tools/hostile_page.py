@@ -34,6 +34,7 @@ def main() -> None:
     facts = json.loads(latest.read_text(encoding="utf-8"))
     results = facts["inputs"]
     small = [one["number"] for one in results if not one["full"]]
+    absent = sorted(ALL.keys() - {one["number"] for one in results})
     holding = sum(one["holds"] for one in results)
     page = HEAD.format(
         holding=holding,
@@ -41,7 +42,8 @@ def main() -> None:
         memory=campaign.MEMORY,
         date=facts["date"],
         machine=facts["machine"],
-        small=", not at full size: " + ", ".join(map(str, small)) if small else "",
+        small=(", not at full size: " + ", ".join(map(str, small)) if small else "")
+        + (", not in this run: " + ", ".join(map(str, absent)) if absent else ""),
     )
     print(page + "\n".join(_line(ALL[one["number"]], one) for one in results))
 
