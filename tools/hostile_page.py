@@ -20,9 +20,9 @@ RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 HEAD = """# Hostile inputs
 
 {holding} of {count} hold: each is refused with file, line and reason, or mended with a count of it; memory stays below
-{memory} MiB, every process lives and reads a good file after it. Measured {date} at full size on {machine}
-(`make hostile`; `make test` has the same inputs smaller). Seconds are of processor time; the ten million rows may take
-longer than 10, in bounded memory and with progress. Generators: [tests/hostile](../tests/hostile).
+{memory} MiB, every process lives and reads a good file after it. Measured {date} on {machine}
+(`make hostile`{small}; `make test` has the same inputs smaller). Seconds are of processor time; the ten million rows
+may take longer than 10, in bounded memory and with progress. Generators: [tests/hostile](../tests/hostile).
 
 | # | input | bytes | what comes of it | | rows left | s | MiB |
 |---:|---|---:|---|---|---:|---:|---:|
@@ -33,6 +33,8 @@ def main() -> None:
     latest = sorted(RESULTS.glob("hostile-*.json"))[-1]
     facts = json.loads(latest.read_text(encoding="utf-8"))
     results = facts["inputs"]
+    small = [one["number"] for one in results if not one["full"]]
+    absent = sorted(ALL.keys() - {one["number"] for one in results})
     holding = sum(one["holds"] for one in results)
     page = HEAD.format(
         holding=holding,
@@ -40,6 +42,8 @@ def main() -> None:
         memory=campaign.MEMORY,
         date=facts["date"],
         machine=facts["machine"],
+        small=(", not at full size: " + ", ".join(map(str, small)) if small else "")
+        + (", not in this run: " + ", ".join(map(str, absent)) if absent else ""),
     )
     print(page + "\n".join(_line(ALL[one["number"]], one) for one in results))
 

@@ -223,6 +223,17 @@ def test_damaged_archives(tmp_path: Path, kind: str) -> None:
             files(tmp_path / f"b{kind}")
 
 
+def test_places_that_lie_outside_of_the_archive(tmp_path: Path) -> None:
+    """Found by fuzzing: the standard library raises OSError for a member that begins before the file does."""
+    whole = bytearray(zipped(tmp_path / "a.zip", {"rows.jsonl": ROW}).read_bytes())
+    end = whole.index(b"PK\x05\x06")
+    for at, value in ((end + 16, 2**31), (end + 12, 2**31), (whole.index(b"PK\x01\x02") + 42, 2**32 - 2)):
+        damaged = bytes(whole[:at]) + struct.pack("<L", value) + bytes(whole[at + 4 :])
+        (tmp_path / "b.zip").write_bytes(damaged)
+        with pytest.raises(DataError, match="not a whole archive"):
+            files(tmp_path / "b.zip")
+
+
 def test_an_archive_without_rows(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no file of rows in it"):
         files(zipped(tmp_path / "a.zip", {"README.md": b"#"}))

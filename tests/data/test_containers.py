@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +187,32 @@ def test_damaged_arrow(tmp_path: Path) -> None:
         writer.write_table(odd)
     with pytest.raises(DataError, match="extension type"):
         read(tmp_path / "c.arrow")
+
+
+@pytest.mark.parametrize("ending", ["arrow", "parquet"])
+def test_a_column_whose_name_is_no_text(tmp_path: Path, ending: str) -> None:
+    """Found by fuzzing."""
+    path = tmp_path / f"a.{ending}"
+    if ending == "parquet":
+        pq.write_table(pa.table({"columnname": ["x"]}), path, store_schema=False)
+    else:
+        with pa.ipc.new_stream(str(path), pa.schema([("columnname", pa.string())])) as writer:
+            writer.write_table(pa.table({"columnname": ["x"]}))
+    path.write_bytes(path.read_bytes().replace(b"columnname", b"column\xff\xfeme"))
+    with pytest.raises(DataError, match=f"a.{ending}: not a whole"):
+        read(path)
+
+
+def test_offsets_that_lead_out_of_an_arrow_file(tmp_path: Path) -> None:
+    """Arrow takes them from the file as they are, and would read memory that is not the column's."""
+    path = tmp_path / "a.arrow"
+    texts = ["first text", "second text", "third text"]
+    with pa.ipc.new_stream(str(path), pa.schema([("text", pa.string())])) as writer:
+        writer.write_table(pa.table({"text": texts}))
+    offsets = struct.pack("<4i", 0, 10, 21, 31)
+    whole = path.read_bytes()
+    assert whole.count(offsets) == 1
+    for bad in ((0, 2**30, 21, 31), (0, -5, 21, 31), (0, 10, 21, 2**30), (21, 10, 0, 31)):
+        path.write_bytes(whole.replace(offsets, struct.pack("<4i", *bad)))
+        with pytest.raises(DataError, match="not a whole Arrow file"):
+            read(path)

@@ -7,8 +7,10 @@ that grows as no text does is refused whole, before anything of it is read.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -19,7 +21,7 @@ from typing import IO
 
 from tunesmith.data.scratch import scratch
 from tunesmith.data.sources import BOMB_BYTES, BOMB_RATIO, CHUNK, byte_chunks, open_regular
-from tunesmith.errors import DataError
+from tunesmith.errors import DataError, ResourceError
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
 OTHERS = (".7z", ".rar", ".bz2", ".xz", ".zst", ".tbz", ".txz", ".jar", ".whl")
@@ -80,15 +82,24 @@ def _own_name(member: str) -> str:
 
 @contextmanager
 def _damage_told(archive: Path) -> Iterator[None]:
+    """What the standard library raises over bytes that are no archive, which is documented nowhere."""
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError) as error:
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise ResourceError(f"{archive}: no room to unpack it in {scratch()}", "free space") from None
         raise DataError(
             f"{archive}: not a whole archive ({error})", "a .zip or .tar", "copy it again"
         ) from None
 
 
 # What is refused -----------------------------------------------------------------------------------------
+
+
+_DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error, EOFError, OSError),
+    *(ValueError, OverflowError, IndexError, RuntimeError),
+)
 
 
 class _Checked:

@@ -59,11 +59,11 @@ def read_rows(address: str | Path, notes: Counter[str] | None = None) -> Iterato
     path = file_named(name)
     zipped = path.suffix.lower() == ".gz"
     ending = ending_of(path)
-    reader = _READERS.get(ending)
+    reader = READERS.get(ending)
     if reader is None:
         what = f"'{ending}' files" if ending else "files without an ending"
         raise DataError(
-            f"{name}: {what} are not read", f"one of {', '.join(_READERS)}, plain or .gz", "convert the file"
+            f"{name}: {what} are not read", f"one of {', '.join(READERS)}, plain or .gz", "convert the file"
         )
     count = 0
     with open_regular(path, name) as stream:
@@ -145,6 +145,6 @@ def _refuse_documents(path: str, line: bytes) -> None:
         )
 
 
-_READERS: dict[str, Reader] = dict(
+READERS: dict[str, Reader] = dict(
     zip(ENDINGS, (read_jsonl, read_json, read_csv, read_tsv, read_parquet, read_arrow), strict=True)
 )

@@ -164,7 +164,7 @@ def _parquet_rows(path: str, stream: IO[bytes]) -> Iterator[Row]:
         strings = [f.name for f in file.schema_arrow if pa.types.is_string(f.type)]
         file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=CHUNK, read_dictionary=strings)
         yield from _table_rows(path, file.schema_arrow, file.iter_batches(batch_size=BATCH_ROWS))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         text = str(error).splitlines()[0][:200]
         raise DataError(f"{path}: not a whole Parquet file ({text})", fix="copy or write it again") from None
 
@@ -186,10 +186,21 @@ def read_arrow(
         else:
             file = batches = pa.ipc.open_stream(stream)
         _check_schema(path, file.schema)
-        yield from _table_rows(path, file.schema, batches)
-    except (pa.ArrowException, OSError) as error:
+        yield from _table_rows(path, file.schema, map(_validated, batches))
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         text = str(error).splitlines()[0][:200]
         raise DataError(f"{path}: not a whole Arrow file ({text})", fix="copy or write it again") from None
+
+
+def _validated(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Raises ArrowInvalid where offsets lead out of the data: Arrow takes them from the file as they are. Strings
+    count as bytes here: one that is not UTF-8 is the fault of its row."""
+    import pyarrow as pa
+
+    as_bytes = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
+    for column in batch.columns:
+        (column.view(as_bytes[column.type]) if column.type in as_bytes else column).validate(full=True)
+    return batch
 
 
 def _table_rows(path: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> Iterator[Row]:
