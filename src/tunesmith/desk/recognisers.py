@@ -148,11 +148,15 @@ class Phone(presidio.PhoneRecognizer):
     def within(self, text: str) -> Iterable[tuple[phonenumbers.PhoneNumberMatch, float]]:
         if "+" in text or "＋" in text:
             possible = phonenumbers.Leniency.POSSIBLE
-            yield from ((one, 0.75) for one in phonenumbers.PhoneNumberMatcher(text, None, leniency=possible))
+            found = list(phonenumbers.PhoneNumberMatcher(text, None, leniency=possible))
+            yield from ((one, 0.75) for one in found)
+            rest = sum(c.isdigit() for c in text) - sum(c.isdigit() for one in found for c in one.raw_string)
+            if rest < LEAST_DIGITS:
+                return
         strict = phonenumbers.Leniency.STRICT_GROUPING
         for region in self.supported_regions:
-            found = phonenumbers.PhoneNumberMatcher(text, region, leniency=strict)
-            yield from ((one, self.SCORE) for one in found)
+            matches = phonenumbers.PhoneNumberMatcher(text, region, leniency=strict)
+            yield from ((one, self.SCORE) for one in matches)
 
 
 class Iban(presidio.IbanRecognizer):
