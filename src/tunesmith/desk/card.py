@@ -51,7 +51,7 @@ def as_markdown(manifest: Mapping[str, Any], examples: Examples) -> str:
         "",
         "## Steps",
         "",
-        "Every row that was changed or dropped stands in changes.jsonl as it was.",
+        f"Every row that was changed or dropped stands in changes.jsonl {_kept(manifest['recipe'])}.",
         "",
     ]
     for step in manifest["steps"]:
@@ -78,6 +78,11 @@ def as_markdown(manifest: Mapping[str, Any], examples: Examples) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _kept(recipe: Mapping[str, Any]) -> str:
+    hidden = "scrub" in recipe and not recipe["scrub"]["keep_originals"]
+    return "with masks in the place of personal data" if hidden else "as it was"
 
 
 def _shown(examples: Sequence[Example]) -> list[str]:

@@ -137,15 +137,18 @@ class Phone(presidio.PhoneRecognizer):
     def analyze(self, text: str, entities: list[str], nlp_artifacts: Any = None) -> list[RecognizerResult]:
         found: dict[tuple[int, int], float] = {}
         for run in PHONE_RUN.finditer(text):
-            start = max(0, run.start() - 3)
-            for one, score in self.within(text[start : run.end() + 12]):
-                if len(str(one.number.national_number)) >= LEAST_DIGITS and not self._SOCIAL.fullmatch(
-                    one.raw_string
-                ):
-                    found.setdefault((start + one.start, start + one.end), score)
-        return [_result(self, *place, score) for place, score in found.items()]
+            at = max(0, run.start() - 3)
+            for one, score in self.within(text[at : run.end() + 12]):
+                found.setdefault((at + one.start, at + one.end), score)
+        return [_result(self, *_unbracketed(text, *place), score) for place, score in found.items()]
 
     def within(self, text: str) -> Iterable[tuple[phonenumbers.PhoneNumberMatch, float]]:
+        for one, score in self._matches(text):
+            enough = len(str(one.number.national_number)) >= LEAST_DIGITS
+            if enough and not self._SOCIAL.fullmatch(one.raw_string):
+                yield one, score
+
+    def _matches(self, text: str) -> Iterable[tuple[phonenumbers.PhoneNumberMatch, float]]:
         if "+" in text or "＋" in text:
             possible = phonenumbers.Leniency.POSSIBLE
             found = list(phonenumbers.PhoneNumberMatcher(text, None, leniency=possible))
@@ -157,6 +160,11 @@ class Phone(presidio.PhoneRecognizer):
         for region in self.supported_regions:
             matches = phonenumbers.PhoneNumberMatcher(text, region, leniency=strict)
             yield from ((one, self.SCORE) for one in matches)
+
+
+def _unbracketed(text: str, start: int, end: int) -> tuple[int, int]:
+    """Without a bracket that opens before the number and closes behind it."""
+    return start + (text[start] in "([" and not any(c in ")]" for c in text[start:end])), end
 
 
 class Iban(presidio.IbanRecognizer):
