@@ -330,6 +330,6 @@ def test_the_rows_of_the_guide_are_read_as_it_says(tmp_path: Path) -> None:
         for line in rows.splitlines():
             (example,), mapping, account = read(jsonl(tmp_path, [json.loads(line)]))
             assert mapping.kind == kinds[-1]
-            assert "card?" in example.prompt[-1].content
+            assert ("3 * 4" if mapping.kind == "stepwise" else "card?") in example.prompt[-1].content
             assert not account.summary()["dropped"]
-    assert kinds == ["preference", "unpaired", "rating", "ranking"]
+    assert kinds == ["preference", "unpaired", "rating", "ranking", "stepwise"]

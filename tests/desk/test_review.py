@@ -155,7 +155,7 @@ def test_of_equal_rows_the_one_at_the_place_is_meant(tmp_path: Path) -> None:
     made = make(desk, quiet)
     assert made.version is not None
     lines = (made.version.folder / "origins.jsonl").read_text().splitlines()
-    assert [json.loads(line)[4] for line in lines] == [1, 3]
+    assert [json.loads(line)[3] for line in lines] == [1, 3]
 
 
 def test_a_line_that_is_no_decision_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ street count (`14 maple street`).
 
 from __future__ import annotations
 
+import re
+
 _NAME = r"(?:[A-Z][\w'’.-]*|\d{1,3}(?:st|nd|rd|th))"
 _KIND = (
     "Street St Avenue Ave Road Rd Lane Ln Drive Dr Boulevard Blvd Court Ct Place Pl Square Sq Terrace Way Close "
@@ -21,8 +23,10 @@ _TOWN = r"(?:,?\s\d{4,5}\s?(?:[A-Z]{2}\s)?[A-ZÀ-Þ][\wÀ-ÿ'’-]+)?"
 _WORD = r"(?:(?:d'|l'|dell')?[A-ZÀ-Þ][\wÀ-ÿ'’-]*|\d{1,2}|de|la|le|les|du|des|del|della|dei|los|las|y|et)\b"
 _PLACE = rf"{_WORD}(?:\s{_WORD}){{0,4}}"
 
+_YEAR = r"(?!(?<=\b(?:[Ii]n|[Ss]ince|[Uu]ntil|[Bb]y|[Oo]f|[Tt]he)\s)(?:19|20)\d\d\b)"
+
 PATTERNS: dict[str, str] = {
-    "English": rf"(?<![\d.,$€£#-])\b\d{{1,5}}[A-Za-z]?(?:[-/]\d{{1,4}})?,?\s"
+    "English": rf"(?<![\d.,$€£#-])\b{_YEAR}\d{{1,5}}[A-Za-z]?(?:[-/]\d{{1,4}})?,?\s"
     r"(?:[NSEW]{1,2}\.?\s|(?:North|South|East|West)\s)?"
     rf"(?:{_NAME}\s){{1,4}}(?:{'|'.join(_KIND)})\b\.?{_UNIT}?(?:{_CITY}?{_CODE}|{_CITY})?",
     "English, in lower case": rf"(?<![\d.,$€£#-])\b\d{{1,5}}[a-z]?\s{_UNITS_OF_TIME}[a-z]{{3,}}\s"
@@ -32,6 +36,7 @@ PATTERNS: dict[str, str] = {
     "German": r"\b(?:[A-ZÄÖÜ][\wäöüß-]*\s|[A-ZÄÖÜ][\wäöüß]*-)?"
     r"(?:[A-ZÄÖÜ][\wäöüß-]*(?:straße|strasse|str\.|weg|platz|allee|gasse|damm|ufer)|Straße|Strasse|Str\.|Platz|Allee)"
     rf"\s\d{{1,4}}\s?[a-h]?\b{_TOWN}",
+    "before a post code": r"\b(?:[A-ZÄÖÜ][\wäöüß.-]*\s){1,3}\d{1,4}\s?[a-h]?,\s\d{5}\s[A-ZÄÖÜ][\wäöüß-]+",
     "Dutch": rf"\b[A-Z][\w-]*(?:straat|laan|gracht|plein|kade|singel|dijk)\s\d{{1,4}}(?:[a-z]\b|-\d+)?\b{_TOWN}",
     "French": rf"\b\d{{1,4}}(?:\s?(?:bis|ter))?,?\s(?:[Rr]ue|[Aa]venue|[Aa]v\.|[Bb]oulevard|[Bb]d|[Pp]lace|"
     rf"[Cc]hemin|[Aa]llée|[Ii]mpasse|[Qq]uai|[Rr]oute)\s{_PLACE}{_TOWN}",
@@ -39,11 +44,22 @@ PATTERNS: dict[str, str] = {
     rf"[Pp]iazza|[Cc]orso|Largo)\s{_PLACE},?\s?(?:n\.?º?\s)?\d{{1,4}}\b{_TOWN}",
 }
 
-STEMS = (
-    *{kind.lower() for kind in _KIND if len(kind) > 3},
-    *(f" {kind.lower()}" for kind in _KIND if len(kind) <= 3),
-    *"box postfach postale apartado straße strasse str. weg platz allee gasse damm ufer straat laan gracht".split(),
-    *"plein kade singel dijk rue av. bd chemin allée impasse quai route calle c/ avenida avda plaza paseo via".split(),
-    *("piazza", "corso", "largo"),
+# What the pre-filter asks. ---------------------------------------------------------------------------------
+
+HOUSE_FIRST = re.compile(
+    r"\d[A-Za-z]?(?:[-/]\d{1,4})?,?\s(?:[A-Z\d]|[a-z]{3,}\s(?:street|avenue|road|lane|boulevard|crescent))"
+    r"|\d(?:\s?(?:bis|ter))?,?\s(?:[Rr]ue|[Aa]v|[Bb]oulevard|[Bb]d|[Pp]lace|[Cc]hemin|[Aa]llée|[Ii]mpasse|[Qq]uai|[Rr]oute)\s"
+    r"|\d\s?[a-h]?,\s\d{5}\s"
 )
-"""In lower case; every text in which a pattern finds something has one of them."""
+"""A house number with what may be the name of a street after it, or a post code."""
+STEMS_AFTER = tuple(
+    [kind.lower() for kind in _KIND if len(kind) > 3]
+    + [f" {kind.lower()}" for kind in _KIND if len(kind) <= 3]
+    + [" rue ", " av", " bd ", " chemin ", " allée ", " impasse ", " route ", ", "]
+)
+"""In lower case; one of them stands in every address that begins with its number."""
+STEMS_BEFORE = (
+    *"box postfach postale apartado straße strasse str. weg platz allee gasse damm ufer straat laan gracht".split(),
+    *"plein kade singel dijk calle c/ avenida avda plaza paseo via viale piazza corso largo".split(),
+)
+"""The same of those that end with it."""

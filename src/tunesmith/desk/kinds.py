@@ -53,7 +53,8 @@ _ORDER = (
 _VERSION = r"\b(?:version|versions|ver|release|build|firmware|driver|section|chapter|clause|rev|v)\b\W{0,2}"
 _PHONE = (
     "phone telephone tel cell cellphone mobile call called calling text whatsapp fax ring dial sms contact reach "
-    "hotline telefon handy tél téléphone portable teléfono móvil cellulare telefono"
+    "hotline telefon handy rufnummer nummer anrufen ruf tél téléphone portable numéro appelez "
+    "appeler teléfono móvil llame llámame cellulare telefono chiamare"
 ).split()
 
 KINDS: dict[str, Kind] = {
@@ -70,7 +71,7 @@ KINDS: dict[str, Kind] = {
             _ORDER,
         ),
         Kind("CARD", "payment cards", "Presidio CreditCardRecognizer", "Luhn, issuer's range"),
-        Kind("IBAN", "bank accounts", "Presidio IbanRecognizer", "mod 97, country's form"),
+        Kind("IBAN", "bank accounts", "Presidio IbanRecognizer", "mod 97, length of its country"),
         Kind("URL_LOGIN", "name and password in a URL", "pattern"),
         Kind("IP", "IPv4 and IPv6 addresses", "Presidio IpRecognizer", "ipaddress", not_after=_VERSION),
         Kind("MAC", "hardware addresses", "Presidio MacAddressRecognizer"),

@@ -25,7 +25,7 @@ _SCANNERS = (
 _VALUE = 16
 """Characters of a group of a scanner's expression from which it is the value, not a prefix."""
 _TOKEN_GOES_ON = re.compile(r"[A-Za-z0-9_\-+/=]*(?:\.[A-Za-z0-9_\-+/=]+)*")
-_KEY_BLOCK = re.compile(
+KEY_BLOCK = re.compile(
     r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----.*?"
     r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\Z)"
     r"|PuTTY-User-Key-File-\d.*?(?:Private-MAC:\s*\w+|\Z)",
@@ -36,7 +36,7 @@ _MORE_TOKENS = re.compile(
     r"|(?<=Bearer )[A-Za-z0-9._~+/-]{20,}=*"
 )
 _NAMED = re.compile(
-    r"(?:pass(?:word|wd|code|phrase)?|pwd|secret|api[ _-]?key|access[ _-]?key|auth[ _-]?key|private[ _-]?key|token)"
+    r"(?<!//)(?:pass(?:word|wd|code|phrase)?|pwd|secret|(?:api|access|auth|private)[ _-]?key|token)"
     r"[\w\"'\]]{0,12}\s{0,3}(?::=|=>|={1,3}|:|\b(?:is|was)\b(?:\s+now)?:?)\s{0,3}[\"'`]?([^\s\"'`,;<>{}]{6,200})",
     re.IGNORECASE,
 )
@@ -57,18 +57,19 @@ def _expressions() -> list[tuple[Any, Any]]:
 
 def spans_of(text: str) -> list[tuple[int, int]]:
     """(start, end) of every secret, in order; some may overlap."""
-    found = [match.span() for match in _KEY_BLOCK.finditer(text)] if "-" in text else []
-    tokens, assignments = tokens_possible(text), assignments_possible(text)
-    if tokens or assignments:
+    found = [match.span() for match in KEY_BLOCK.finditer(text)] if "-" in text else []
+    lower = text.lower()
+    by_form, by_name = tokens_possible(text, lower), assignments_possible(text, lower)
+    if by_form or by_name:
         at = 0
         for line in text.splitlines(keepends=True):
-            spans = [*(_tokens(line) if tokens else ()), *(_assigned(line) if assignments else ())]
+            spans = [*(tokens(line) if by_form else ()), *(assigned(line) if by_name else ())]
             found += [(at + start, at + end) for start, end in spans]
             at += len(line)
     return sorted(set(found))
 
 
-def _tokens(line: str) -> Iterator[tuple[int, int]]:
+def tokens(line: str) -> Iterator[tuple[int, int]]:
     for scanner, expression in _expressions():
         for match in expression.finditer(line):
             start, end = _place(match)
@@ -96,7 +97,7 @@ def _place(match: re.Match[str]) -> tuple[int, int]:
     return start, start + len(found.strip(' \t\r\n=:"'))
 
 
-def _assigned(line: str) -> Iterator[tuple[int, int]]:
+def assigned(line: str) -> Iterator[tuple[int, int]]:
     """Values of names such as password and api_key: quoted ones as detect-secrets' KeywordDetector finds them, bare
     ones where letters stand with digits."""
     from detect_secrets.filters import heuristic
@@ -114,7 +115,7 @@ def _assigned(line: str) -> Iterator[tuple[int, int]]:
             ):
                 yield match.span(group)
     for match in _NAMED.finditer(line):
-        value = match[1].rstrip(".!?)]")
+        value = match[1].rstrip(".?)]")
         plain = value.strip("*•.…xX") == ""
         if (
             not plain

@@ -4,7 +4,7 @@
       current              number of the version that is used
       versions/0001/       train.jsonl, validation.jsonl, test.jsonl: the rows
                            origins.jsonl: of each row its file and line
-                           changes.jsonl: every row that was changed or dropped, as it was, and why
+                           changes.jsonl: every row that was changed or dropped, as it was (scrubbed: masked), and why
                            refused.jsonl: rows that could not be read
                            manifest.json: hashes, counts, every step; card.md, card.html: the same for people
 

@@ -1,0 +1,149 @@
+"""Finding personal data: how much of it, how little else, on sentences of our own; and a pre-filter that misses none.
+
+The sentences stand in personal.txt; recall is of labelled values that a finding covers wholly, precision of findings
+that overlap one.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import regex
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.desk.labelled import Sentence, scores, sentences, table
+from tests.desk.test_make import TICKETS
+
+from tunesmith.config.desk import Scrub
+from tunesmith.desk import recognisers, secrets
+from tunesmith.desk.finding import Finder
+from tunesmith.desk.kinds import KINDS, PERSON
+from tunesmith.desk.prefilter import kinds_possible
+
+PATTERNS = [kind for kind in KINDS if kind != PERSON]
+
+
+@cache
+def finder() -> Finder:
+    return Finder.of(Scrub(), None)
+
+
+def test_recall_and_precision_of_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = sentences()
+    assert sum(bool(row.labels) for row in rows) >= 600
+    found, faults = scores(rows, finder().found, PATTERNS)
+    with capsys.disabled():
+        print("\n" + table(found))
+    for kind, score in found.items():
+        assert score.labelled >= 20, kind
+        assert score.recall >= 0.95, (kind, faults)
+        assert score.precision >= 0.90, (kind, faults)
+
+
+def alone(text: str) -> set[str]:
+    """Kinds of which the recogniser finds something in the whole text, with no pre-filter before it."""
+    found = recognisers.engine().analyze(text, "en", entities=PATTERNS, score_threshold=0.01)
+    kinds = {one.entity_type for one in found} - {"PHONE", "SECRET"}
+    return kinds | ({"PHONE"} if phones(text) else set()) | ({"SECRET"} if any_secret(text) else set())
+
+
+def phones(text: str) -> bool:
+    """As `recognisers.Phone` finds them, but in the whole text rather than where digits stand together."""
+    whole = recognisers.Phone(supported_regions=recognisers.REGIONS)
+    return any(True for _ in whole.within(text))
+
+
+def any_secret(text: str) -> bool:
+    lines = text.splitlines(keepends=True)
+    return bool(
+        secrets.KEY_BLOCK.search(text)
+        or any(
+            next(iter(secrets.tokens(line)), None) or next(iter(secrets.assigned(line)), None)
+            for line in lines
+        )
+    )
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_the_pre_filter_lets_through_what_any_recogniser_finds(part: int) -> None:
+    texts = [row.text for row in sentences()] + [str(row["text"]) for row in TICKETS]
+    for text in texts[part::4]:
+        assert alone(text) <= set(kinds_possible(text)), text
+
+
+LABELLED = [row for row in sentences() if row.labels]
+ODD = st.text(st.sampled_from(" -./:()+,_xſK\u00a0\n\t٣３é#'\""), max_size=4)
+
+
+@st.composite
+def texts_like(draw: st.DrawFn, change: bool) -> str:
+    """A labelled sentence with odd characters around its values and, if wanted, other digits and letters in them."""
+    row: Sentence = draw(st.sampled_from(LABELLED))
+    _, start, end = row.labels[0]
+    value = row.text[start:end]
+    if change:
+        value = "".join(draw(_other(c)) for c in value)
+    return row.text[:start] + draw(ODD) + value + draw(ODD) + row.text[end:]
+
+
+def _other(char: str) -> st.SearchStrategy[str]:
+    if char.isdigit():
+        return st.sampled_from("0123456789" + char * 10)
+    if char.isalpha():
+        return st.sampled_from("AbZx" + char * 12)
+    return st.sampled_from(char * 12 + " -.")
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=texts_like(change=False))
+def test_the_pre_filter_misses_nothing_among_odd_characters(text: str) -> None:
+    assert alone(text) <= set(kinds_possible(text))
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=texts_like(change=True))
+def test_the_pre_filter_is_laxer_than_every_pattern(text: str) -> None:
+    """Whether check digits are right or not; of kinds that need a word, where there is one."""
+    possible = set(kinds_possible(text))
+    for recogniser in recognisers.engine().registry.recognizers:
+        (kind,) = recogniser.supported_entities
+        named = KINDS[kind].named
+        if kind in ("PHONE", "IBAN", "SECRET") or (
+            KINDS[kind].needs == "always" and not (named and named.search(text))
+        ):
+            continue
+        for pattern in recogniser.patterns:
+            flags = recogniser.global_regex_flags
+            for match in regex.finditer(pattern.regex, text, flags=flags):
+                digits = any(c.isdigit() for c in match[0])
+                assert kind in possible or not digits, (kind, match[0])
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=texts_like(change=True))
+def test_the_pre_filter_misses_no_secret_and_no_phone(text: str) -> None:
+    possible = kinds_possible(text)
+    assert "SECRET" in possible or not any_secret(text)
+    assert "PHONE" in possible or not phones(text)
+
+
+def test_phones_are_found_where_digits_stand_together_as_in_the_whole_text() -> None:
+    one = recognisers.Phone(supported_regions=recognisers.REGIONS)
+    for row in sentences():
+        whole = {found.end for found, _ in one.within(row.text)}
+        assert {result.end for result in one.analyze(row.text, [])} == whole, row.text
+
+
+def test_check_digits_decide_on_cards_and_accounts() -> None:
+    """One digit more, in any place, and nothing is found any more."""
+    for kind in ("CARD", "IBAN"):
+        for row in LABELLED:
+            for of, start, end in row.labels:
+                last = row.text[end - 1]
+                if of == kind and last.isdigit():
+                    wrong = row.text[: end - 1] + str((int(last) + 1) % 10) + row.text[end:]
+                    overlapping = [
+                        f for f in finder().found(wrong) if f.kind == kind and f.start < end and f.end > start
+                    ]
+                    assert not overlapping, wrong
