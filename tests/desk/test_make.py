@@ -125,6 +125,8 @@ def test_training_reads_the_current_version(tmp_path: Path) -> None:
     folder = str(tmp_path / "out")
     splits = load_splits(DataConfig(train=[folder], validation=[folder], test=[folder]), 0)
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (32, 11, 11)
+    alone = load_splits(DataConfig(train=[folder]), 0)
+    assert (alone.train, alone.validation, alone.test) == (splits.train, splits.validation, splits.test)
 
 
 def test_a_fault_leaves_no_version(tmp_path: Path) -> None:

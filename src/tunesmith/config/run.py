@@ -116,10 +116,12 @@ class DataConfig(Reading):
     the first."""
 
     validation_fraction: Fraction = 0.1
-    """Share of `train` split off when `validation` is empty. 0: no validation."""
+    """Share of `train` split off when `validation` is empty and `train` is no data set of the desk that has one.
+    0: no validation."""
 
     test_fraction: Fraction = 0.1
-    """Share of `train` split off when `test` is empty. 0: no test, and so no proof."""
+    """Share of `train` split off when `test` is empty and `train` is no data set of the desk that has one. 0: no test,
+    and so no proof."""
 
     max_length: Positive | None = None
     """Longest row in tokens. Null: the model's context, or what the data needs if that is less."""

@@ -180,6 +180,17 @@ def current_version(folder: Path) -> Path:
     return versions / name
 
 
+def kept_apart(entries: Iterable[str], part: str) -> list[str]:
+    """Of these entries the data sets of the desk that have rows of this split, which the desk made."""
+    found = []
+    for entry in entries:
+        path = Path(parse_weight(entry)[0])
+        version = current_version(path)
+        if version != path and any(version.glob(f"{part}.*")):
+            found.append(str(path))
+    return found
+
+
 def _files_of(folder: Path, name: str | None, part: str) -> list[Source]:
     if not folder.is_dir():  # a file of a hub data set
         return [Source(str(folder))]

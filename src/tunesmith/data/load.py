@@ -14,7 +14,7 @@ import numpy as np
 from tunesmith.config.run import DataConfig
 from tunesmith.data.account import Account
 from tunesmith.data.columns import JUDGED, columns_of, show
-from tunesmith.data.folders import Source, sources_of
+from tunesmith.data.folders import Source, kept_apart, sources_of
 from tunesmith.data.formats import Mapping, detect, to_example
 from tunesmith.data.mixing import mix
 from tunesmith.data.readers import head_of, read_rows, sha256
@@ -57,6 +57,15 @@ def few_collections() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
+def entries_of(config: DataConfig) -> dict[str, list[str]]:
+    """split -> what is read for it: what is named, else the split of a data set of the desk that is trained on."""
+    others = {
+        part: entries or kept_apart(config.train, part)
+        for part, entries in (("validation", config.validation), ("test", config.test))
+    }
+    return {"train": config.train, **others}
+
+
 def load_splits(config: DataConfig, seed: int, run_folder: Path | None = None) -> Splits:
     """Reads, checks and splits the files of `config`; lists dropped rows in `run_folder/dropped.jsonl`.
 
@@ -67,7 +76,7 @@ def load_splits(config: DataConfig, seed: int, run_folder: Path | None = None) -
             "data.train names no file", "at least one file of training rows", "data.train=rows.jsonl"
         )
     account = Account(config.on_bad_row, run_folder)
-    named = {"train": config.train, "validation": config.validation, "test": config.test}
+    named = entries_of(config)
     sources = {part: sources_of(entries, part) for part, entries in named.items()}
     hashes = _hashes(itertools.chain(*sources.values()))
     train, mappings = _read(sources["train"], config, account)

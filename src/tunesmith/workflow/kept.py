@@ -32,7 +32,7 @@ from tunesmith.data.account import Account, FileCount
 from tunesmith.data.columns import Mapping as Meaning
 from tunesmith.data.flat import FlatExamples, FlatRows, Unkept, files_of, flat_examples, flat_rows
 from tunesmith.data.folders import sources_of
-from tunesmith.data.load import Splits
+from tunesmith.data.load import Splits, entries_of
 from tunesmith.data.peer_formats import Turns
 from tunesmith.data.readers import sha256
 from tunesmith.data.template import freeze_dates
@@ -65,7 +65,7 @@ def key_of(run: Run, tokenizer: Any, settings: Sequence[Any], now: datetime) -> 
     """
     if os.environ.get("TUNESMITH_CACHE") == "0" or not tokenizer.is_fast:
         return None
-    named = {"train": run.data.train, "validation": run.data.validation, "test": run.data.test}
+    named = entries_of(run.data)
     sources = [(part, source) for part, entries in named.items() for source in sources_of(entries, part)]
     files = {file for _, s in sources for file in (s.file, s.described_by) if file is not None}
     if sum(Path(file).stat().st_size for file in files if Path(file).is_file()) < MIN_BYTES:
