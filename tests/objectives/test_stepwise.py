@@ -16,6 +16,7 @@ from tests.objectives.test_reward import Rewarding, rewards_for
 from tests.workflow.conftest import read_jsonl, write_jsonl
 from tests.workflow.test_judged import BAD, GOOD, metric, recipe, run
 from tunesmith.config.methods import StepwiseConfig
+from tunesmith.config.rewards import ModelReward
 from tunesmith.core.batch import Batch
 from tunesmith.errors import ConfigError, ModelError
 from tunesmith.models.heads import HeadSpec
@@ -161,4 +162,4 @@ def test_other_rows_and_other_models_are_refused(base: Path, tmp_path: Path) -> 
     with pytest.raises(ModelError, match="scores answers"):
         next(load(result.folder).predict(["a"]))
     with pytest.raises(ConfigError, match="is no reward model"):
-        open_reward(str(result.folder))
+        open_reward(ModelReward(kind="model", path=str(result.folder)))
