@@ -23,7 +23,7 @@ ROLLOUTS = 5
 STEPS_EACH = 4
 """Two passes of two optimizer steps."""
 STEPS = ROLLOUTS * STEPS_EACH
-TIMES = ("time", "writing_seconds", "scoring_seconds", "tokens_per_second", "memory_bytes")
+TIMES = ("time", "seconds", "tokens_per_second", "memory_bytes")
 """What an event says of the clock and the machine."""
 
 
