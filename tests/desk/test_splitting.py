@@ -93,6 +93,14 @@ def test_over_all_folds_each_row_is_test_once(tmp_path: Path) -> None:
     assert len(seen) == len(ROWS)
 
 
+def test_a_split_without_a_share_gets_no_row(tmp_path: Path) -> None:
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        rows = [{**ROWS[at], "customer": int(draw.integers(9))} for at in range(int(draw.integers(20, 50)))]
+        desk = desk_of(tmp_path, rows, split={"group": "customer", "validation": 0.3, "test": 0})
+        assert set(make(desk, quiet, dry_run=True, sharing=Sharing(1)).rows) == {"train", "validation"}
+
+
 def test_a_leak_fails_loudly() -> None:
     check_sides(np.array([0, 0, 2]), np.array(["train", "train", "test"], object))
     with pytest.raises(AssertionError, match="belong together"):

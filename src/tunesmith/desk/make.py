@@ -37,7 +37,7 @@ from tunesmith.desk.steps import Step
 from tunesmith.desk.versions import MANIFEST, DataSet, Version, digest, manifest_text
 from tunesmith.types import EventSink
 
-ROWS, ORIGINS, CHANGES, REFUSED = "jsonl", "origins.jsonl", "changes.jsonl", "refused.jsonl"
+ORIGINS, CHANGES, REFUSED = "origins.jsonl", "changes.jsonl", "refused.jsonl"
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,9 @@ def read(
                     _keep(chain(head, rows), one, shapes, writer, refuse, sink)
     chunks = writer.close()
     if not writer.count:
-        raise DataError("not one row could be read", fix=f"they are listed in {refused}")
+        reasons = sum((one.refused for one in files), Counter[str]())
+        said = ", ".join(f"{count:,} x {reason}" for reason, count in reasons.most_common(5))
+        raise DataError(f"not one row could be read: {said}", "rows that JSON can hold", "correct the files")
     return Read(files, shapes, chunks, shapes[0].meaning.describe())
 
 

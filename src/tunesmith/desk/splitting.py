@@ -22,6 +22,8 @@ from tunesmith.desk.steps import Moving, Seen
 from tunesmith.errors import DataError
 
 PERMUTATIONS = 128
+FULL = 1e9
+"""A side that has its rows comes after every one that lacks some; one that is to have none never comes."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,13 @@ class Splitting:
         totals = Counter(labels.tolist())
         lacking = {label: np.array(shares) * n for label, n in totals.items()}
         overall = np.array(shares) * len(groups)
+        never = np.where(overall > 0, 0.0, -np.inf)
         dealt = np.empty(len(groups), object)
         for group in sorted(order.tolist(), key=lambda g: -len(members[g])):
             wanted = Counter(labels[members[group]].tolist())
             need = sum(lacking[label] * n for label, n in wanted.items()) / len(members[group])
             # Of sides that lack alike, the one that lacks most of its rows at all.
-            side = int(np.argmax(np.where(overall > -1e-9, need, -np.inf) + 1e-6 * overall))
+            side = int(np.argmax(need + never - FULL * (overall <= -1e-9) + 1e-6 * overall))
             dealt[members[group]] = names[side]
             for label, n in wanted.items():
                 lacking[label][side] -= n

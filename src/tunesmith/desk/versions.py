@@ -25,11 +25,15 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
+
 from tunesmith.data.folders import CURRENT, VERSIONS
 from tunesmith.data.strict_json import parse_object
 from tunesmith.errors import DataError
 
 MANIFEST = "manifest.json"
+MAKING = ".making-"
+"""Before the number of the process that makes a version."""
 FORMAT = 1
 
 
@@ -86,7 +90,8 @@ class DataSet:
         """A folder to make the next version in; it becomes that version when the block ends without an error."""
         folder = self.folder / VERSIONS
         folder.mkdir(parents=True, exist_ok=True)
-        target = folder / f".making-{uuid4().hex}"
+        _sweep(folder)
+        target = folder / f"{MAKING}{os.getpid()}-{uuid4().hex}"
         target.mkdir()
         try:
             yield target
@@ -100,6 +105,7 @@ class DataSet:
         for path in sorted(target.iterdir()):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+        _sync(target)
         while True:
             number = max((one.number for one in self.versions()), default=0) + 1
             try:
@@ -110,6 +116,13 @@ class DataSet:
                 continue
             _sync(target.parent)
             return number
+
+
+def _sweep(folder: Path) -> None:
+    """Takes away what processes left that died while they made a version."""
+    for path in folder.glob(f"{MAKING}*"):
+        if not psutil.pid_exists(int(path.name.removeprefix(MAKING).partition("-")[0])):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def write_whole(path: Path, text: str) -> None:
