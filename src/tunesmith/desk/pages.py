@@ -188,7 +188,7 @@ def _environment() -> Environment:
     return found
 
 
-JOINERS = "\u200c\u200d"
+ALLOWED = "\n\t\u200c\u200d\u202f"
 """Of no width, and part of how some scripts and emoji are written."""
 
 
@@ -196,5 +196,5 @@ def visible(value: Any) -> Any:
     """Text whose marks of direction and control characters can be seen, so that they turn nothing around."""
     if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
         return value
-    shown = (c if c.isprintable() or c in "\n\t" + JOINERS else f"\\u{ord(c):04x}" for c in value)
+    shown = (c if c.isprintable() or c in ALLOWED else f"\\u{ord(c):04x}" for c in value)
     return "".join(shown)
