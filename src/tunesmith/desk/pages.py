@@ -189,7 +189,7 @@ def _environment() -> Environment:
 
 
 ALLOWED = "\n\t\u200c\u200d\u202f"
-"""Of no width, and part of how some scripts and emoji are written."""
+"""Line ends and tabs; joiners, by which some scripts and emoji are written; the thin space of numbers."""
 
 
 def visible(value: Any) -> Any:
