@@ -19,8 +19,9 @@ from pydantic import TypeAdapter
 from tests.scoring.rewards.rows import row
 from tunesmith.config.rewards import JudgeReward, LengthReward, RewardParts
 from tunesmith.errors import ConfigError, ModelError
+from tunesmith.scoring.endpoint import retry_after
 from tunesmith.scoring.rewards import Rewards, build_rewards
-from tunesmith.scoring.rewards.judge import judge_part, question, read_mark, retry_after
+from tunesmith.scoring.rewards.judge import judge_part, question, read_mark
 
 Reply = tuple[int, dict[str, str], str]
 PROMPT = "Q {prompt} A {answer} R {reference} from {low} to {high} as {json}"
