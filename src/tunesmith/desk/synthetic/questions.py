@@ -85,7 +85,8 @@ def form_of(fields: Sequence[str], most: int) -> str:
 def grid(spec: Grid, seeds: Seeds, told: Told, ask: Ask, seed: int) -> Made:
     """Every cell once before any comes twice, in an order drawn by the seed."""
     answered = _writes(seeds, "grid")
-    cells = list(product(*spec.axes.values(), seeds.labels or [None]))
+    labels: Sequence[str | None] = seeds.labels or [None]
+    cells = list(product(*spec.axes.values(), labels))
     draws = random.Random(seed)
     order: list[int] = []
     count = -(-spec.count // spec.rows)
