@@ -97,11 +97,11 @@ class Checks(Section):
     novelty: Share | None = 0.8
     """No seed and no synthetic row before it is that alike. Null: none is the same to the letter."""
 
-    relevance: Share | None = 0.02
-    """The cosine with the nearest seed is at least this: of words, rows that share next to none with any seed fall
-    below 0.02; of an encoder, take more. Null: not asked for."""
+    relevance: Share | None = 0.05
+    """The cosine with the nearest seed is at least this. The default is for words; of an encoder's states take 0.3.
+    Null: not asked for."""
 
-    label: Share | None = 0.2
+    label: Share | None = 0.3
     """Of rows with one class: a probe that was fitted on the seeds finds no other class likelier by more than this.
     Null: not asked."""
 
