@@ -179,7 +179,8 @@ def restore(
     import json
 
     from tunesmith.desk.make import restored
-    from tunesmith.desk.versions import DataSet, write_whole
+    from tunesmith.desk.versions import DataSet
+    from tunesmith.storage import write_whole
 
     rows = restored(DataSet(data_set).version(number))
     write_whole(target, "".join(json.dumps(values, ensure_ascii=False) + "\n" for _, values in rows))
@@ -192,7 +193,8 @@ def use(
 ) -> None:
     """Make another version the current one, which training reads."""
     from tunesmith.data.folders import CURRENT
-    from tunesmith.desk.versions import DataSet, write_whole
+    from tunesmith.desk.versions import DataSet
+    from tunesmith.storage import write_whole
 
     found = DataSet(data_set)
     write_whole(found.folder / CURRENT, f"{found.version(number).number:04d}\n")

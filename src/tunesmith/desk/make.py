@@ -34,7 +34,8 @@ from tunesmith.desk.scrub import Scrubbing, Veil
 from tunesmith.desk.splitting import Splitting
 from tunesmith.desk.stated import Stated
 from tunesmith.desk.steps import Step
-from tunesmith.desk.versions import MANIFEST, DataSet, Version, digest, manifest_text
+from tunesmith.desk.versions import MANIFEST, DataSet, Version, manifest_text
+from tunesmith.storage import digest
 from tunesmith.types import EventSink
 
 ORIGINS, CHANGES, REFUSED = "origins.jsonl", "changes.jsonl", "refused.jsonl"
