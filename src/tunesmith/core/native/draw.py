@@ -56,7 +56,9 @@ def least_logit(logits: Tensor, temperature: float, top_k: int | None, top_p: fl
     if least is not None:
         scaled = scaled.masked_fill(_wide(logits) < least[:, None], -torch.inf)
     shares, order = scaled.softmax(-1).sort(descending=True)
-    before = (shares.cumsum(-1)[:, :-1] < top_p).sum(-1)  # as many as stand before the last one of the nucleus
+    before = (shares.cumsum(-1)[:, :-1] < top_p).sum(
+        -1
+    )  # as many as stand before the last one of the nucleus
     return _wide(logits).gather(1, order.gather(1, before[:, None]))[:, 0]
 
 
