@@ -6,6 +6,7 @@ column chunk of a Parquet file whose footer contradicts itself.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import sys
@@ -44,6 +45,7 @@ def _child(work: Callable[[], Any], writing: int) -> NoReturn:
     the parent's screen."""
     status = 1
     try:
+        faulthandler.disable()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         said = json.dumps(work()).encode()
         with os.fdopen(writing, "wb") as pipe:
