@@ -15,6 +15,7 @@ from tunesmith.errors import ConfigError
 if TYPE_CHECKING:
     from tunesmith.config.desk import Desk
     from tunesmith.desk.finding import Names
+    from tunesmith.desk.meaning import Embed
 
 app = typer.Typer(
     help="Look at rows, clean, de-duplicate and split them; every version of a data set stays, with its reasons.",
@@ -100,7 +101,7 @@ def _carried_out(
     if not (desk.data.train or desk.data.validation or desk.data.test):
         raise ConfigError("the recipe names no rows", "data.train", "data.train=rows.jsonl")
     with progress(quiet) as sink:
-        made = make_version(desk, sink, dry_run=dry_run, names=_names(desk))
+        made = make_version(desk, sink, dry_run=dry_run, names=_names(desk), embed=_embed(desk))
     out.show(made, as_json)
 
 
@@ -110,6 +111,14 @@ def _names(desk: Desk) -> Names | None:
     from tunesmith.workflow.names import names_of
 
     return names_of(desk.scrub.names_model)
+
+
+def _embed(desk: Desk) -> Embed | None:
+    if desk.dedup is None or desk.dedup.meaning is None:
+        return None
+    from tunesmith.workflow.meaning import meanings_of
+
+    return meanings_of(desk.dedup.meaning.encoder)
 
 
 @app.command()

@@ -137,6 +137,17 @@ class Scrub(Section):
         return self
 
 
+class Meaning(Section):
+    """Rows that say the same in other words, as a sentence encoder tells."""
+
+    encoder: str
+    """Folder of a sentence encoder such as all-MiniLM-L6-v2, or of a run of `method.type=embed`."""
+
+    similarity: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Cosine of the embeddings from which on two rows mean the same. What is right depends on the encoder: try it with
+    --dry-run, and look at the examples."""
+
+
 class Dedup(Section):
     """Rows that say what another one says: the first one stays, of test before validation before training rows."""
 
@@ -156,6 +167,9 @@ class Dedup(Section):
 
     permutations: Annotated[int, Field(ge=16, le=1024)] = 128
     """Hashes of each row. More make the estimate finer: its standard error is sqrt(s (1 - s) / permutations)."""
+
+    meaning: Meaning | None = None
+    """Rows whose embeddings are alike. Null: not looked for."""
 
     against: Files = []
     """Files of evaluation rows (benchmarks, other test sets). Rows that share a sequence of `ngram` words with one of

@@ -25,6 +25,7 @@ from tunesmith.desk.dedup import Repeats, SameId, contamination, said
 from tunesmith.desk.finding import Names
 from tunesmith.desk.labels import Labels
 from tunesmith.desk.left import Left
+from tunesmith.desk.meaning import Embed, Meanings
 from tunesmith.desk.originals import read_again
 from tunesmith.desk.pages import card_page
 from tunesmith.desk.passes import Counted, Passes
@@ -74,9 +75,11 @@ def make(
     dry_run: bool = False,
     sharing: Sharing | None = None,
     names: Names | None = None,
+    embed: Embed | None = None,
 ) -> Made:
     """Reads, carries out every step that is named, and adds a version to `desk.output`; of a dry run, only counts.
-    names: finds those of people, for scrubbing; then one process does all, which has the model.
+    names: finds those of people, for scrubbing; then one process does all, which has the model. embed: tells what texts
+    mean, for de-duplication by meaning.
 
     Raises DataError for files or rows that stop the work; then nothing is left behind.
     """
@@ -86,16 +89,17 @@ def make(
     with few_collections():
         if dry_run:
             with tempfile.TemporaryDirectory(prefix="tunesmith-desk-") as name:
-                return _made(desk, scrubbing, Path(name), sink, sharing, started)
+                return _made(desk, scrubbing, embed, Path(name), sink, sharing, started)
         data_set = DataSet(Path(desk.output))
         with data_set.making() as folder:
-            made = _made(desk, scrubbing, folder, sink, sharing, started)
+            made = _made(desk, scrubbing, embed, folder, sink, sharing, started)
         return Made(**{**made.__dict__, "version": data_set.version()})
 
 
 def _made(
     desk: Desk,
     scrubbing: Scrubbing | None,
+    embed: Embed | None,
     folder: Path,
     sink: EventSink,
     sharing: Sharing,
@@ -109,7 +113,7 @@ def _made(
     told = str if veil is None or veil.keeps else veil.over
     found = read(desk.data, work / "read", folder / REFUSED, sink, told)
     passes = Passes(found, work, Sharing(sharing.processes, least=2, part=1), sink, veil)
-    pieces = passes.run(steps_of(desk, found, scrubbing))
+    pieces = passes.run(steps_of(desk, found, work, scrubbing, embed))
     sink("phase", name="writing", text=str(desk.output))
     rows = _written(desk, pieces, folder)
     _joined(passes.ledgers, folder / CHANGES)
@@ -120,8 +124,11 @@ def _made(
     return made
 
 
-def steps_of(desk: Desk, found: Read, scrubbing: Scrubbing | None = None) -> list[Step]:
-    """The steps that the recipe names, in their order, without those of which such rows have nothing."""
+def steps_of(
+    desk: Desk, found: Read, work: Path, scrubbing: Scrubbing | None = None, embed: Embed | None = None
+) -> list[Step]:
+    """The steps that the recipe names, in their order, without those of which such rows have nothing. work: a folder
+    for what they put down meanwhile."""
     steps: list[Step] = []
     if desk.review is not None:
         steps.append(Reviewed.of(desk.review))
@@ -139,6 +146,10 @@ def steps_of(desk: Desk, found: Read, scrubbing: Scrubbing | None = None) -> lis
         near = desk.dedup.near
         sketches = None if near is None else Sketches(near, desk.dedup.permutations)
         steps.append(Repeats(desk.dedup.exact, sketches, desk.dedup.by))
+        if desk.dedup.meaning is not None:
+            assert embed is not None, "the caller loads the encoder"
+            least = desk.dedup.meaning.similarity
+            steps.append(Meanings(embed, least, desk.dedup.by, work / "meanings"))
         if desk.dedup.against:
             steps.append(contamination(_benchmarks(desk), desk.dedup.ngram))
     if desk.split is not None:
