@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from tunesmith.cli import audit, looking, quality
+from tunesmith.cli import audit, looking, quality, synth
 from tunesmith.cli.arguments import files_and_settings
-from tunesmith.cli.options import FilesAndSettings, Json, Quiet
+from tunesmith.cli.options import DryRun, FilesAndSettings, Json, Quiet, VersionFolder
 from tunesmith.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,15 +22,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Output: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--output", "-o", help="Folder of the data set, to which a version is added.", show_default=False
-    ),
-]
-DryRun: TypeAlias = Annotated[
-    bool, typer.Option("--dry-run", help="Show what would be done, and write nothing.")
-]
 Folder: TypeAlias = Annotated[Path, typer.Argument(metavar="DATASET", help="Folder of a data set.")]
 
 
@@ -43,7 +34,7 @@ def make(
         list[str],
         typer.Argument(metavar="RECIPE [KEY=VALUE]...", help="A recipe of the desk (YAML), and settings."),
     ],
-    output: Output = None,
+    output: VersionFolder = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -59,7 +50,7 @@ def _one_step(name: str, help_text: str) -> None:
     @app.command(name=name, help=help_text)
     def step(
         arguments: FilesAndSettings,
-        output: Output = None,
+        output: VersionFolder = None,
         dry_run: DryRun = False,
         as_json: Json = False,
         quiet: Quiet = False,
@@ -140,6 +131,8 @@ app.command()(looking.show)
 app.command()(quality.quality)
 app.command()(quality.review)
 app.command()(audit.audit)
+app.command()(synth.synth)
+app.command()(synth.augment)
 
 
 @app.command()

@@ -30,6 +30,22 @@ class DeskData(Reading):
         return DataConfig(**self.model_dump())
 
 
+class Making(Section):
+    """What every run of the desk that adds a version is told."""
+
+    output: str = "dataset"
+    """Folder of the data set. Each run of the desk adds a version to it; earlier ones stay."""
+
+    format: Literal["jsonl", "parquet"] = "jsonl"
+    """How rows are written."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of everything that is drawn."""
+
+    data: DeskData = DeskData()
+    """Where the rows come from."""
+
+
 class Review(Section):
     """Carries out what a person decided about rows with `tunesmith data review`: drops and relabels them."""
 
@@ -240,20 +256,8 @@ class Balance(Section):
     """A YAML file of word lists: dimension -> group -> words; beside those that come with the package."""
 
 
-class Desk(Section):
+class Desk(Making):
     """A recipe of the data desk: rows, and the steps that they go through."""
-
-    output: str = "dataset"
-    """Folder of the data set. Each run of the desk adds a version to it; earlier ones stay."""
-
-    format: Literal["jsonl", "parquet"] = "jsonl"
-    """How rows are written."""
-
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Of everything that is drawn."""
-
-    data: DeskData = DeskData()
-    """Where the rows come from."""
 
     review: Review | None = None
     """Decisions on rows. Absent: none."""
