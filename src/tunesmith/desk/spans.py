@@ -54,13 +54,23 @@ def replaced(row: Row, changed: Mapping[Path, str], mends: Callable[[Path], Iter
     (or prompt). Blanks at their edges are left out. Raises SpanLost for one whose border was changed over.
     """
     out = with_texts(row.values, changed)
-    columns = row.shape.meaning.columns
-    path = (columns.get("text") or columns.get("prompt") or "",)
+    path = _counted(row)
     if path in changed:
         text = row.values[path[0]]
         for spans in _spans_of(out, len(text)):
             out[spans.column] = spans.at(moved(text, changed[path], spans.borders(), mends(path)))
     return out
+
+
+def holds_spans(row: Row) -> bool:
+    text = row.values.get(_counted(row)[0])
+    return isinstance(text, str) and bool(_spans_of(row.values, len(text)))
+
+
+def _counted(row: Row) -> tuple[str]:
+    """The text that spans count characters of."""
+    columns = row.shape.meaning.columns
+    return (columns.get("text") or columns.get("prompt") or "",)
 
 
 def moved(
