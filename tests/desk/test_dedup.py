@@ -205,3 +205,20 @@ def test_a_contaminated_benchmark_is_named(tmp_path: Path) -> None:
     made = dedup(tmp_path, [{"text": text, "label": "x"} for text in texts], against=[str(bench)])
     assert gone(made) == {("train", 1): ["contaminated"], ("train", 3): ["contaminated"]}
     assert "spiders.jsonl" in made.as_text()
+
+
+def test_rows_of_two_sets_that_are_alike_all_meet() -> None:
+    """Also where one band brings so many together that within one set not all would be compared."""
+    sketches = Sketches(0.8, 128)
+    ours = sketches.of(
+        [f"the card reader in room {n} does not start since Monday at noon" for n in range(60)]
+    )
+    theirs = sketches.of(
+        [f"the card reader in room {n} does not start since Monday at noon" for n in range(60)]
+    )
+    found = {tuple(pair) for pairs, _ in sketches.between(ours, theirs) for pair in pairs.tolist()}
+    same = (ours[:, None, :128] == theirs[None, :, :128]).mean(2)
+    wanted = {tuple(pair) for pair in np.argwhere((same - 1 / 256) / (1 - 1 / 256) >= 0.8).tolist()}
+    assert len(wanted) > 1000
+    assert len(found & wanted) / len(wanted) > 0.99
+    assert found <= wanted

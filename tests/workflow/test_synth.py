@@ -19,7 +19,6 @@ from tunesmith.config.makers import Synth
 from tunesmith.config.run import DataConfig
 from tunesmith.data.load import load_splits
 from tunesmith.desk.make import Made, restored, rows_of_split
-from tunesmith.embedded import base_model_path
 from tunesmith.errors import ConfigError, DataError, ModelError
 from tunesmith.types import silent
 from tunesmith.workflow.synth import augment, synth
@@ -261,7 +260,18 @@ def test_labels_that_a_bad_writer_flips_are_filtered(tmp_path: Path, endpoint: E
         right = dict(pairs)
         assert sum(right[row["text"]] != row["label"] for row in new(made)) == flips
         assert sum(right[row["text"]] == row["label"] for row in new(made)) == 30
-    assert made.as_dict()["synthetic"].get("probe_accuracy") is None
+        assert made.as_dict()["synthetic"].get("probe_accuracy") == (None if knob is None else 1.0)
+
+
+def test_a_probe_that_knows_too_little_judges_nothing(tmp_path: Path) -> None:
+    mixed = [{**row, "label": "ab"[n % 2]} for n, row in enumerate(SEEDS)]
+    wrong = literally("The invoice and the refund were charged to the wrong account", label="a")
+    for least, gone in ((0.9, {}), (0.0, {"other_label": 1})):
+        checks = {**OPEN, "label": 0.0, "probe_least": least}
+        found = dropped(synth(recipe(tmp_path, wrong, mixed, checks=checks), silent))
+        assert found in (gone, {}), least
+    made = synth(recipe(tmp_path, wrong, mixed, checks={**OPEN, "label": 0.0, "probe_least": 0.9}), silent)
+    assert "too few to judge labels by, so none was" in made.as_text()
 
 
 def test_a_critic_marks_rows(tmp_path: Path, endpoint: Endpoint) -> None:
@@ -452,22 +462,21 @@ def test_answers_are_rewritten_and_prompts_stay(tmp_path: Path, endpoint: Endpoi
         assert one["label"] == seed["label"]
 
 
-def test_a_model_on_this_machine_writes_the_same_again(tmp_path: Path) -> None:
-    local = {"path": str(base_model_path()), "max_new_tokens": 6}
-    maker = {"kind": "rewrite", "part": "prompt", "count": 2}
-    texts = []
+def test_a_model_on_this_machine_writes_the_same_again(tmp_path: Path, base: Path) -> None:
+    local = {"path": str(base), "max_new_tokens": 6}
+    maker = {"kind": "rewrite", "part": "prompt", "count": 2, "prompt": "{part} {form}"}
+    replies = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        made = synth(recipe(tmp_path / name, [maker], local=local, about="tickets"), silent)
+        made = synth(recipe(tmp_path / name, [maker], local=local), silent)
         accounted(made)
-        assert sum(one.rows for one in made.files if one.file == "rewrite") >= 2
-        texts.append((tmp_path / name / "out" / "answers.jsonl").read_text())
-    assert sorted(json.loads(line)["reply"] for line in texts[0].splitlines()) == sorted(
-        json.loads(line)["reply"] for line in texts[1].splitlines()
-    )
-    long = recipe(tmp_path, [maker], local={**local, "max_new_tokens": 2000})
+        assert made.as_dict()["synthetic"]["questions"] == {"asked": 2, "known": 0, "waiting": 0}
+        lines = (tmp_path / name / "out" / "answers.jsonl").read_text().splitlines()
+        replies.append(sorted(json.loads(line)["reply"] for line in lines))
+    assert replies[0] == replies[1]
+    assert len(set(replies[0])) == 2  # one question, asked twice: what is drawn differs
     with pytest.raises(ModelError, match="and the model has room for"):
-        synth(long, silent)
+        synth(recipe(tmp_path, [maker], local={**local, "max_new_tokens": 2000}), silent)
 
 
 # Augmentation --------------------------------------------------------------------------------------------

@@ -273,6 +273,8 @@ def _problem(error: ErrorDetails, draft: Draft) -> Problem | None:
         return Problem(draft.where(path), said, "", fix)
     value = error["input"]
     if error["type"] == "union_tag_invalid":
+        if error["ctx"]["discriminator"] == "'kind'":
+            return _no_such_kind(value["kind"], error["ctx"]["expected_tags"], draft.where((*path, "kind")))
         path, value = (*path, "type"), value["type"]
     for end in range(len(path), 0, -1):
         key = keys(draft.root).get(".".join(path[:end]))
@@ -280,6 +282,14 @@ def _problem(error: ErrorDetails, draft: Draft) -> Problem | None:
             kind = error["loc"][1] if len(error["loc"]) > 1 else ""
             return _wrong(key.under(kind), value, path, draft)
     return Problem(draft.where(path), error["msg"])
+
+
+def _no_such_kind(value: Any, tags: str, where: str) -> Problem:
+    """Of an item of a list, whose `kind` says which it is. tags: that there are, each in quotes."""
+    known = [tag.strip("' ") for tag in tags.split(",")]
+    match = difflib.get_close_matches(str(value), known, n=1)
+    fix = f"did you mean '{match[0]}'?" if match else ""
+    return Problem(where, f"got {describe(value)}", f"one of {tags}", fix)
 
 
 def _without_choice(path: PathTuple, draft: Draft) -> PathTuple:

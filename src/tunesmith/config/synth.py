@@ -97,12 +97,17 @@ class Checks(Section):
     novelty: Share | None = 0.8
     """No seed and no synthetic row before it is that alike. Null: none is the same to the letter."""
 
-    relevance: Share | None = 0.1
-    """The cosine with the nearest seed is at least this. Null: not asked for."""
+    relevance: Share | None = 0.02
+    """The cosine with the nearest seed is at least this: of words, rows that share next to none with any seed fall
+    below 0.02; of an encoder, take more. Null: not asked for."""
 
     label: Share | None = 0.2
     """Of rows with one class: a probe that was fitted on the seeds finds no other class likelier by more than this.
     Null: not asked."""
+
+    probe_least: Share = 0.5
+    """Share of the seeds, each left out in turn, whose label the probe must know; one that knows fewer judges nothing,
+    and the report says so."""
 
     critique: Critique | None = None
     """A model marks the row. Absent: not asked."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from tunesmith.config.augment import Augment, BackTranslation
 from tunesmith.config.makers import Evolve, Grid, Rewrite, SelfInstruct, Synth, Templates
 from tunesmith.desk.make import Made
@@ -28,8 +30,9 @@ MAKERS: dict[type[Any], Callable[..., questions.Made]] = {
 }
 
 
-def synth(recipe: Synth, sink: EventSink, *, dry_run: bool = False) -> Made:
-    """Rows made from seeds; see `desk.synthetic.adding`."""
+def synth(recipe: Synth, sink: EventSink, *, dry_run: bool = False, features: Features | None = None) -> Made:
+    """Rows made from seeds; see `desk.synthetic.adding`. features: by which checks tell texts apart, where they are at
+    hand; None: those that the recipe names."""
     makers = [
         Maker(name, not isinstance(spec, Templates), spec.count, partial(_made, spec, recipe.seed + number))
         for number, (name, spec) in enumerate(
@@ -37,7 +40,7 @@ def synth(recipe: Synth, sink: EventSink, *, dry_run: bool = False) -> Made:
         )
     ]
     writer = writer_of(recipe)
-    return added(recipe, makers, writer, features_of(recipe), sink, dry_run=dry_run)
+    return added(recipe, makers, writer, features or features_of(recipe), sink, dry_run=dry_run)
 
 
 def _made(spec: Any, seed: int, seeds: Seeds, told: Told, ask: Ask | None) -> questions.Made:
@@ -46,7 +49,9 @@ def _made(spec: Any, seed: int, seeds: Seeds, told: Told, ask: Ask | None) -> qu
     return MAKERS[type(spec)](spec, seeds, told, ask, seed)
 
 
-def augment(recipe: Augment, sink: EventSink, *, dry_run: bool = False) -> Made:
+def augment(
+    recipe: Augment, sink: EventSink, *, dry_run: bool = False, features: Features | None = None
+) -> Made:
     """Rows said another way, in the same manner."""
     makers = [
         Maker(
@@ -60,7 +65,7 @@ def augment(recipe: Augment, sink: EventSink, *, dry_run: bool = False) -> Made:
         )
     ]
     writer = writer_of(recipe)
-    return added(recipe, makers, writer, features_of(recipe), sink, dry_run=dry_run)
+    return added(recipe, makers, writer, features or features_of(recipe), sink, dry_run=dry_run)
 
 
 def _changed(spec: Any, seed: int, seeds: Seeds, told: Told, ask: Ask | None) -> questions.Made:
@@ -70,14 +75,23 @@ def _changed(spec: Any, seed: int, seeds: Seeds, told: Told, ask: Ask | None) ->
 
 
 def features_of(recipe: Synth | Augment) -> Features:
-    """Of texts: states of the encoder that the checks name, or their words."""
+    """Of texts: states of the encoder that the checks name, each text read once; or their words."""
     encoder = recipe.checks.encoder
+    known: dict[str, Floats] = {}
 
     def features(texts: Sequence[str]) -> Floats:
-        examples = [
-            Example(RowRef("text", line), (Message("user", text), Message("assistant", "")))
-            for line, text in enumerate(texts, 1)
-        ]
-        return words(examples, recipe.seed) if encoder is None else states(encoder, examples)
+        if encoder is None:
+            return words(_examples(texts), recipe.seed)
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            known.update(zip(new, states(encoder, _examples(new)), strict=True))
+        return np.stack([known[text] for text in texts])
 
     return features
+
+
+def _examples(texts: Sequence[str]) -> list[Example]:
+    return [
+        Example(RowRef("text", line), (Message("user", text), Message("assistant", "")))
+        for line, text in enumerate(texts, 1)
+    ]

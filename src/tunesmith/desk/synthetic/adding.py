@@ -224,8 +224,10 @@ def said_of(facts: dict[str, Any], recipe: Synthetic) -> list[str]:
         waiting = f", {counts['waiting']:,} to be asked (at least)" if counts["waiting"] else ""
         out.append(f"questions to {facts['model']}: {said}{waiting}")
     if "probe_accuracy" in facts:
+        few = facts["probe_accuracy"] < recipe.checks.probe_least
         out.append(
-            f"the probe of labels is right on {facts['probe_accuracy']:.0%} of seeds that it was not fitted on"
+            f"the probe of labels knows {facts['probe_accuracy']:.0%} of the seeds that it was not fitted on"
+            + (": too few to judge labels by, so none was" if few else "")
         )
     if not facts["evaluation_rows"]:
         out.append(UNCHECKED)

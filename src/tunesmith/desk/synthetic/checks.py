@@ -171,18 +171,18 @@ class Checking:
         return gone
 
     def label(self, left: list[int]) -> Gone:
-        """By a probe of the seeds alone. How often it is right on seeds that it was not fitted on goes into the notes:
-        a probe that does not know the seeds' own labels is no judge of others."""
+        """By a probe of the seeds alone, if it knows enough of those that it was not fitted on; how many goes into the
+        notes."""
         assert self.config.label is not None
         labels = self.seeds.labels
         some = random.Random(self.seed).sample(self.seeds.rows, min(MOST_FITTED, len(self.seeds.rows)))
         y = np.array([labels.index(one.answer or "") for one in some], np.int64)
         x = self.features([*(one.prompt for one in some), *(self.candidates[at].said[0] for at in left)])
         own, others = x[: len(some)], x[len(some) :]
-        if max(Counter(y.tolist()).values()) > 1:
-            folds = folds_of(y, np.arange(len(y)), 5, self.seed)
-            judged = out_of_fold(own, y, len(labels), folds, STRENGTH, self.seed)
-            self.notes["probe_accuracy"] = round(float((judged.argmax(1) == y).mean()), 4)
+        accuracy = self._known(own, y)
+        self.notes["probe_accuracy"] = round(accuracy, 4)
+        if accuracy < self.config.probe_least:
+            return {}
         center, scale = standards(own)
         probe = softmax_of((own - center) / scale, y, len(labels), STRENGTH).before(center, scale)
         gone: Gone = {}
@@ -192,6 +192,14 @@ class Checking:
                 message = f"'{labels[mine]}' at {row[mine]:.2f}, '{labels[best]}' at {row[best]:.2f}"
                 gone[at] = "other_label", message
         return gone
+
+    def _known(self, x: Floats, y: NDArray[np.int64]) -> float:
+        """Share of the seeds whose label a probe of the others says; of a class with one seed it cannot."""
+        if max(Counter(y.tolist()).values()) == 1:
+            return 0.0
+        folds = folds_of(y, np.arange(len(y)), 5, self.seed)
+        judged = out_of_fold(x, y, int(y.max()) + 1, folds, STRENGTH, self.seed)
+        return float((judged.argmax(1) == y).mean())
 
     def critique(self, left: list[int]) -> Gone:
         spec = self.config.critique
