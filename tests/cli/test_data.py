@@ -64,6 +64,9 @@ def test_diff_and_show_tell_of_versions(run: Callable[..., Answer], data_set: st
     facts = json.loads(run("data", "diff", data_set, "--json").out)
     assert (facts["from"], facts["to"]) == (1, 2)
     assert sum(facts["went"].values()) > 0
+    quiet = run("data", "diff", data_set, "-q")
+    assert (quiet.code, quiet.err) == (0, "")
+    assert quiet.out.startswith("version 1 -> 2")
     back = run("data", "diff", data_set, "--from", "2", "--to", "1").out
     assert back.startswith("version 2 -> 1")
     assert run("data", "show", data_set).out.startswith("# Data card")

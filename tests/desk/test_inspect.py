@@ -274,3 +274,28 @@ def test_the_screen_and_the_page_say_the_same_numbers(tmp_path: Path) -> None:
     assert f"{len(TICKETS) + 1:,} of {len(TICKETS) + 1:,} rows read" in screen
     assert f"{len(TICKETS) + 1} of {len(TICKETS) + 1} rows read" in page
     assert len(screen.splitlines()) < 70
+
+
+def test_numbers_that_rows_are_answered_with_are_spread_out(tmp_path: Path) -> None:
+    values = [(1.5 * at if at % 3 else -2.0, 10**at % 7) for at in range(40)]
+    rows = [{"text": f"row {at}", "score": a, "stars": b} for at, (a, b) in enumerate(values)]
+    file = written(tmp_path, [*rows, {"text": "bad", "score": "many", "stars": 1}])
+    found = looked_at(file, data={"train": [file], "format": "number", "targets": ["score", "stars"]})
+    numbers = found.facts["numbers"]
+    assert list(numbers) == ["score", "stars"]
+    for place, column in enumerate(numbers):
+        one, mine = numbers[column]["train"], np.array([value[place] for value in values], float)
+        assert one["rows"] == 40
+        assert (one["mean"], one["deviation"]) == pytest.approx((mine.mean(), mine.std()))
+        assert (one["least"], one["p50"], one["most"]) == (mine.min(), np.median(mine), mine.max())
+        edges, counts = one["histogram"]["edges"], one["histogram"]["counts"]
+        last = len(counts) - 1
+        assert counts == [
+            sum(a <= value < b or (at == last and value == b) for value in mine.tolist())
+            for at, (a, b) in enumerate(pairwise(edges))
+        ]
+    page = found.as_html()
+    assert page.count('id="number-') >= 2
+    assert "score, train" in page
+    assert f"score, train: mean {numbers['score']['train']['mean']:.4g}" in found.as_text()
+    assert '<h2 id="numbers"' not in looked_at(written(tmp_path, TICKETS, "t.jsonl")).as_html()

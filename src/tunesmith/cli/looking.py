@@ -80,12 +80,17 @@ def diff(
         typer.Option("--to", min=1, help="Version; default: the current one.", show_default=False),
     ] = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare two versions: rows that came, went (and why), changed (by which rules) or moved, and other settings."""
     from tunesmith.cli import output as out
+    from tunesmith.cli.progress import progress
     from tunesmith.desk.diff import diff as compare
 
-    out.show(compare(data_set, older, newer), as_json)
+    with progress(quiet) as sink:
+        sink("phase", name="comparing", text=str(data_set))
+        found = compare(data_set, older, newer)
+    out.show(found, as_json)
 
 
 def show(

@@ -125,6 +125,7 @@ def _facts(rows: Read, looks: Looks, measure: Measure, refused: Path) -> dict[st
         "tokens": _tokens(looks, measure, fetched, longest),
         "languages": _languages(looks),
         "labels": findings.labels_facts(rows, looks.tables, looks),
+        "numbers": findings.numbers_facts(rows, looks),
         "conflicts": findings.conflict_facts(looks, conflicts, starts)
         | {"examples": findings.shown_conflicts(fetched, pairs)},
         "suspicious": {

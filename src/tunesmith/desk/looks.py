@@ -112,13 +112,15 @@ class Tables:
 @dataclass(frozen=True)
 class Looks:
     """All rows by their numbers. splits (N,) as places in SPLITS, files (N,), sizes (N, 4) as SIZES (-1: training drops
-    the row), masks (N,) of reasons, keys (N, 2) of what is asked and of what is answered (0: nothing)."""
+    the row), masks (N,) of reasons, keys (N, 2) of what is asked and of what is answered (0: nothing), targets (N, T)
+    the numbers that a row is to be answered with, in the order of its file's targets (NaN: it has none)."""
 
     splits: NDArray[np.int8]
     files: NDArray[np.int32]
     sizes: NDArray[np.int32]
     masks: NDArray[np.int32]
     keys: NDArray[np.uint64]
+    targets: NDArray[np.float64]
     tables: Tables
 
 
@@ -135,7 +137,7 @@ def look(read: Read, measure: Measure, sample: int, sharing: Sharing) -> Looks:
     tables = Tables([{} for _ in read.files])
     for _, said in made:
         tables.add(said)
-    names = ("splits", "files", "sizes", "masks", "keys")
+    names = ("splits", "files", "sizes", "masks", "keys", "targets")
     whole = {name: np.concatenate([arrays[name] for arrays, _ in made]) for name in names}
     return Looks(**whole, tables=tables)
 
@@ -178,6 +180,7 @@ class _Looking:
                 "sizes": np.array([_four(size) for size in sizes_of(rows, examples, self.measure)], np.int32),
                 "masks": np.array([mask_of(one) for one in reasons], np.int32),
                 "keys": np.array([keys_of(*both) for both in zip(rows, texts, strict=True)], np.uint64),
+                "targets": targets_of(rows, examples, max(len(s.meaning.targets) for s in self.read.shapes)),
             }
             found["masks"] |= np.where(found["sizes"][:, 0] < 0, BITS["unusable"], 0)
             found["masks"] |= np.where(found["sizes"][:, 3] > self.measure.context, BITS["too_long"], 0)
@@ -217,6 +220,16 @@ def examples_of(rows: Sequence[Row]) -> list[Example | RowError]:
             out.append(to_example(row.shape.meaning, row.values, row.ref))
         except RowError as error:
             out.append(error)
+    return out
+
+
+def targets_of(rows: Sequence[Row], examples: Sequence[Example | RowError], most: int) -> NDArray[np.float64]:
+    """(n, most) the numbers that each row is to be answered with; NaN where it has none."""
+    out = np.full((len(rows), most), np.nan)
+    for place, (row, example) in enumerate(zip(rows, examples, strict=True)):
+        if row.shape.meaning.targets and not isinstance(example, RowError):
+            numbers = json.loads(example.answer)
+            out[place, : len(row.shape.meaning.targets)] = numbers
     return out
 
 

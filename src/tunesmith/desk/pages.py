@@ -48,6 +48,7 @@ def inspection_page(facts: Mapping[str, Any]) -> str:
         rules_of=_rules,
         lengths=_histograms(facts["tokens"]["histograms"]),
         labels=label_bars(facts["labels"]),
+        numbers=number_histograms(facts["numbers"]),
         languages=[Bars("rows by language", at_most(facts["languages"]["all"]))],
         repeats=[Bars("rows that repeat others", repeated)]
         if (repeated := _repeated(facts["steps"]))
@@ -152,6 +153,26 @@ def _histograms(found: Mapping[str, Mapping[str, Sequence[int]]], unit: str = "t
             svg = plots.histogram(f"length-{len(out)}", one["edges"], one["counts"], unit, title)
             out.append((name, Markup(svg)))
     return out
+
+
+def number_histograms(numbers: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+    """(caption, svg) of each column and split."""
+    found = [
+        (f"{column}, {split}", one) for column, splits in numbers.items() for split, one in splits.items()
+    ]
+    return [
+        (
+            name,
+            linear(
+                f"number-{at}", one["histogram"]["edges"], one["histogram"]["counts"], name, f"rows by {name}"
+            ),
+        )
+        for at, (name, one) in enumerate(found)
+    ]
+
+
+def linear(name: str, edges: Sequence[float], counts: Sequence[int], along: str, title: str) -> Markup:
+    return Markup(plots.histogram(name, edges, counts, along, title, ratios=False))
 
 
 # Texts ---------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ def as_text(facts: Mapping[str, Any]) -> str:
         ("tokens", _tokens(facts["tokens"])),
         ("languages", iter([_languages(facts["languages"])])),
         ("labels", _labels(facts["labels"])),
+        ("numbers", _numbers(facts["numbers"])),
         ("repeats", _repeats(facts["steps"])),
         ("conflicts", _conflicts(facts["conflicts"])),
         *((step["step"], _step(step)) for step in facts["steps"] if not step["step"].startswith("dedup")),
@@ -162,6 +163,16 @@ def _labels(labels: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             if found["rare"]:
                 rarest = ", ".join(map(_short, found["rarest"][:4]))
                 yield f"  {found['rare']:,} of fewer than 10 rows: {rarest}{', …' if found['rare'] > 4 else ''}"
+
+
+def _numbers(numbers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for column, splits in numbers.items():
+        for split, one in splits.items():
+            quantiles = " ".join(f"{one[name]:.4g}" for name in ("least", "p25", "p50", "p75", "most"))
+            yield (
+                f"{column}, {split}: mean {one['mean']:.4g}, standard deviation {one['deviation']:.4g}, "
+                f"least, quartiles, most {quantiles} ({one['rows']:,} rows, {one['distinct']:,} different)"
+            )
 
 
 def _repeats(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
