@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 
-from tunesmith.desk.addresses import HOUSE_FIRST, STEMS_AFTER, STEMS_BEFORE
+import regex
+
+from tunesmith.desk.addresses import HOUSE_FIRST, KIND_AFTER, PLAIN, STEMS_BEFORE
 from tunesmith.desk.kinds import KINDS
 
 _DIGIT = re.compile(r"\d")
@@ -28,6 +30,11 @@ _OF_CLOSE_DIGITS = {
     "SE_PERSONNUMMER": re.compile(r"\d{6}[-+]?\d{4}"),
 }
 _NUMBERS = [(name, kind.named) for name, kind in KINDS.items() if kind.needs == "always" and kind.named]
+_ANY_NAMED = regex.compile(
+    rf"\b(?:{'|'.join(regex.escape(word) for name, _ in _NUMBERS for word in KINDS[name].words)})\b",
+    regex.IGNORECASE,
+)
+"""Names any of these numbers."""
 _OF_SOME_DIGITS = {
     "IBAN": r"\d(?<=[A-Za-z]{2}\d)\d(?:[ -]?[A-Za-z0-9]){11}",
     "IT_FISCAL_CODE": r"\d(?<=[^\W_]{6}\d)[^\W\d_]",
@@ -90,7 +97,8 @@ def _of_close_digits(text: str) -> list[str]:
     found = [name for name, form in _OF_CLOSE_DIGITS.items() if form.search(text)]
     if _NINE.search(text):
         found.append("SSN")
-        found += [name for name, named in _NUMBERS if named.search(text)]
+        if _ANY_NAMED.search(text):
+            found += [name for name, named in _NUMBERS if named.search(text)]
         if _CARD.search(text):
             found.append("CARD")
     return found
@@ -99,7 +107,9 @@ def _of_close_digits(text: str) -> list[str]:
 def addresses_possible(text: str, lower: str) -> bool:
     if any(stem in lower for stem in STEMS_BEFORE):
         return True
-    return HOUSE_FIRST.search(text) is not None and any(stem in lower for stem in STEMS_AFTER)
+    if HOUSE_FIRST.search(text) is not None and KIND_AFTER.search(text) is not None:
+        return True
+    return PLAIN.search(text) is not None
 
 
 def keys_possible(text: str) -> bool:
