@@ -335,7 +335,7 @@ class _Trial:
         """Of the step of this name, and no other."""
         alone = desk.model_copy(update={other: None for other in STEPS if other != name})
         work = self.folder / f"try-{name}"
-        passes = Passes(_linked(self.rows, work), work, self.sharing, self.sink, self.veil)
+        passes = Passes(_linked(self.rows, work), work, self.sharing, self.sink, self.veil, kept=False)
         passes.run(steps_of(alone, self.rows, self.scrubbing if name == "scrub" else None))
         return [_counted(step) for step in passes.counts]
 
