@@ -160,6 +160,25 @@ def test_the_worst_rows_come_first_and_a_label_in_its_prompt_last(tmp_path: Path
     assert [list(one["reasons"]) for one in found["worst"]] == [["unusable"], ["label_in_prompt"]]
 
 
+def test_tokens_of_a_sample_stand_for_all_and_no_row_that_is_too_long_is_missed(tmp_path: Path) -> None:
+    rows = [{"prompt": "a " * (n % 7 + 1), "completion": f"b{n}"} for n in range(600)]
+    rows += [{"prompt": "a " * 50, "completion": "too long"}, {"prompt": "", "completion": "no prompt"}]
+    document = {"data": {"train": [written(tmp_path, rows)]}}
+    desk = Desk.model_validate(document)
+    whole, some = (
+        inspect(desk, Words(), quiet, counted=counted, sharing=Sharing(1)).facts for counted in (0, 100)
+    )
+    assert (whole["tokens"]["counted"], whole["tokens"]["rows"]) == (601, 601)
+    assert 90 <= some["tokens"]["counted"] <= 100
+    assert some["suspicious"] == whole["suspicious"]
+    assert (some["tokens"]["too_long"], some["tokens"]["longest"][0]["tokens"]) == (1, 52)
+    one, other = (facts["tokens"]["splits"]["train"]["whole"] for facts in (whole, some))
+    assert one["most"] == other["most"] == 52
+    assert other["mean"] == pytest.approx(one["mean"], rel=0.2)
+    assert other["all"] == pytest.approx(other["mean"] * 601, rel=0.01)
+    assert "of a sample of" in inspect(desk, Words(), quiet, counted=100, sharing=Sharing(1)).as_text()
+
+
 def test_odd_characters_are_no_letters_of_any_script_no_code_and_no_sums() -> None:
     for text in (
         "Ünïcode: größer",

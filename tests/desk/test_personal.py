@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import phonenumbers
 import pytest
 import regex
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ from tunesmith.config.desk import Scrub
 from tunesmith.desk import recognisers, secrets
 from tunesmith.desk.finding import Finder
 from tunesmith.desk.kinds import KINDS, PERSON
+from tunesmith.desk.phones import STRICT, Matcher, regions_possible
 from tunesmith.desk.prefilter import kinds_possible
 
 PATTERNS = [kind for kind in KINDS if kind != PERSON]
@@ -147,3 +149,25 @@ def test_check_digits_decide_on_cards_and_accounts() -> None:
                         f for f in finder().found(wrong) if f.kind == kind and f.start < end and f.end > start
                     ]
                     assert not overlapping, wrong
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=texts_like(change=True), more=st.text("0123456789 -./()+x", max_size=24))
+def test_no_region_is_left_out_in_which_there_is_a_phone_number(text: str, more: str) -> None:
+    for one in (text, more):
+        possible = regions_possible(one, recognisers.REGIONS)
+        for region in recognisers.REGIONS:
+            plain = list(phonenumbers.PhoneNumberMatcher(one, region, leniency=STRICT))
+            assert region in possible or not plain, (one, region)
+            assert list(Matcher(one, region)) == plain
+
+
+def test_what_the_recognisers_find_is_what_presidio_s_engine_finds() -> None:
+    for row in sentences():
+        kinds = kinds_possible(row.text)
+        if kinds:
+            engine = recognisers.engine().analyze(row.text, "en", entities=kinds, score_threshold=0.4)
+            ours = recognisers.findings(row.text, kinds, 0.4)
+            assert {(r.start, r.end, r.entity_type, r.score) for r in engine} == {
+                (r.start, r.end, r.entity_type, r.score) for r in ours
+            }

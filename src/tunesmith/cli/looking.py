@@ -31,6 +31,12 @@ def inspect(
     cost: Annotated[
         bool, typer.Option("--cost/--no-cost", help="Measure what training on the rows would take here.")
     ] = True,
+    counted: Annotated[
+        int,
+        typer.Option(
+            "--counted", min=0, help="Rows at most whose tokens are counted, drawn from all; 0: all."
+        ),
+    ] = 20_000,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -42,7 +48,7 @@ def inspect(
 
     desk = _looked_at(*files_and_settings(arguments, "tunesmith data inspect rows.jsonl"))
     with progress(quiet) as sink:
-        found = work.inspect(desk, model, cost=cost, sink=sink)
+        found = work.inspect(desk, model, cost=cost, counted=counted, sink=sink)
     if html is not None:
         from tunesmith.storage import write_whole
 

@@ -80,11 +80,12 @@ class Cleaning:
             except RowError as error:
                 return error.reason, error.got.removeprefix(f"{row.ref}: ")
         content = [text for text in row.texts if text.part in ("prompt", "answer")]
-        words = sum(len(text.text.split()) for text in content)
-        if words < config.min_words:
-            return "too_short", f"{words} words"
-        if config.max_words is not None and words > config.max_words:
-            return "too_long", f"{words} words"
+        if config.min_words or config.max_words is not None:
+            words = sum(len(text.text.split()) for text in content)
+            if words < config.min_words:
+                return "too_short", f"{words} words"
+            if config.max_words is not None and words > config.max_words:
+                return "too_long", f"{words} words"
         for text in content:
             if (share := repeated_share(text.text, config.repetition)) > config.repetition:
                 return "repetition", f"{share:.0%} of it repeats: {excerpt([text.text])}"

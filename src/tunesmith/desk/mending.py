@@ -157,7 +157,7 @@ _BOILERPLATE = regex.compile(
 def boilerplate(text: str) -> str:
     """Without such lines, unless nothing else would be left."""
     lower = text.lower()
-    if not any(hint in lower for hint in _HINTS) or not _BOILERPLATE.search(text):
+    if not any(hint in lower for hint in _HINTS):
         return text
     kept = [line for line in text.split("\n") if not _BOILERPLATE.fullmatch(line)]
     return "\n".join(kept) if any(line.strip() for line in kept) else text

@@ -7,6 +7,7 @@ row that goes in comes out, or is dropped by a step that is counted and kept who
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -88,13 +89,15 @@ class Counted:
 @dataclass
 class Passes:
     """Runs steps over what was read. folder: where chunks and the ledger's parts lie while it works. veil: over what
-    is shown, and over what the ledger keeps; None where rows may be seen as they are."""
+    is shown, and over what the ledger keeps; None where rows may be seen as they are. kept: whether what is left is
+    written after the last step, and described; otherwise it is only counted."""
 
     read: Read
     folder: Path
     sharing: Sharing
     sink: EventSink
     veil: Veil | None = None
+    kept: bool = True
     counts: list[Counted] = field(default_factory=list)
     ledgers: list[Path] = field(default_factory=list)
     left: dict[str, Left] = field(default_factory=dict)
@@ -124,7 +127,7 @@ class Passes:
     ) -> tuple[list[Path], Seen | None]:
         self._folder = self.folder / f"pass-{len(list(self.folder.glob('pass-*')))}"
         self._folder.mkdir()
-        work = _Pass(self.read, chunks, steps, survey, self._folder, self.veil)
+        work = _Pass(self.read, chunks, steps, survey, self._folder, self.veil, self.kept)
         name = " + ".join([step.name for step in steps] + ([f"{survey.name}: looking"] if survey else []))
         self.sink("phase", name=name or "rows", text=f"{len(chunks):,} chunks")
         alone = self.sharing.processes == 1 or len(chunks) == 1 or isinstance(survey, RunsModel)
@@ -159,6 +162,7 @@ class _Pass:
     survey: Survey | None
     target: Path
     veil: Veil | None
+    kept: bool
 
     def __call__(self, part: range) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         steps = [_nothing() for _ in self.steps]
@@ -181,12 +185,16 @@ class _Pass:
             found = (self._row(row, said, kept) for row in self.read.rows(source))
             rows = [row for these in found for row in these]
         if self.survey is None:
-            self._write(index, rows)
-            for row in rows:
-                left.setdefault(row.split, Left()).add(row)
+            if self.kept:
+                self._write(index, rows)
+                for row in rows:
+                    left.setdefault(row.split, Left()).add(row)
             return
-        with self._piece(index, "jsonl") as out:
-            out.writelines(packed(row, files[row.ref.file]) for row in rows)
+        if self.steps:
+            with self._piece(index, "jsonl") as out:
+                out.writelines(packed(row, files[row.ref.file]) for row in rows)
+        else:
+            os.link(source, self.target / f"{index:06d}.jsonl")  # no step could have changed a row
         seen["numbers"] += [row.number for row in rows]
         seen["splits"] += [SPLITS.index(row.split) for row in rows]
         seen["files"] += [files[row.ref.file] for row in rows]

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 
-from tunesmith.desk.addresses import HOUSE_FIRST, STEMS_AFTER, STEMS_BEFORE
+import regex
+
+from tunesmith.desk.addresses import HOUSE_FIRST, KIND_AFTER, PLAIN, STEMS_BEFORE
 from tunesmith.desk.kinds import KINDS
 
 _DIGIT = re.compile(r"\d")
@@ -28,17 +30,24 @@ _OF_CLOSE_DIGITS = {
     "SE_PERSONNUMMER": re.compile(r"\d{6}[-+]?\d{4}"),
 }
 _NUMBERS = [(name, kind.named) for name, kind in KINDS.items() if kind.needs == "always" and kind.named]
+_ANY_NAMED = regex.compile(
+    rf"\b(?:{'|'.join(regex.escape(word) for name, _ in _NUMBERS for word in KINDS[name].words)})\b",
+    regex.IGNORECASE,
+)
+"""Names any of these numbers."""
 _OF_SOME_DIGITS = {
     "IBAN": r"\d(?<=[A-Za-z]{2}\d)\d(?:[ -]?[A-Za-z0-9]){11}",
     "IT_FISCAL_CODE": r"\d(?<=[^\W_]{6}\d)[^\W\d_]",
-    "IN_PAN": r"\d{4}[^\W\d_]\b",
-    "CRYPTO": r"[013]\w{25}",
+    "IN_PAN": r"\d\d{3}[^\W\d_]\b",
+    "CRYPTO": r"\d(?<=[013])\w{25}",
 }
-_ROUGH = re.compile("|".join((_CLOSE, *_OF_SOME_DIGITS.values())))
+# Each form begins with a digit, which the search then leaps to.
+_ROUGH = re.compile(rf"\d(?:{'|'.join(form[2:] for form in (_CLOSE, *_OF_SOME_DIGITS.values()))})")
 _FORMS = {name: re.compile(form) for name, form in _OF_SOME_DIGITS.items()}
 _DIGITS_CLOSE = re.compile(_CLOSE)
-_IP = re.compile(r"\d\.\d{1,3}\.\d|:[0-9A-Fa-f]{0,4}:")
-_MAC = re.compile(r"[:-][0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}[:-]|\.[0-9A-Fa-f]{4}\.")
+_IPV4, _IPV6 = re.compile(r"\d\.\d{1,3}\.\d"), re.compile(r":[0-9A-Fa-f]{0,4}:")
+_MAC = re.compile(r"[:-][0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}[:-]")
+_MAC_DOTS = re.compile(r"\.[0-9A-Fa-f]{4}\.")
 
 _LONG = 20
 """Characters without a blank that a token has at least, but for those named beside it."""
@@ -74,9 +83,10 @@ def kinds_possible(text: str) -> list[str]:
         found += [name for name, form in _FORMS.items() if form.search(text)]
         if _DIGITS_CLOSE.search(text):
             found += _of_close_digits(text)
-    if _IP.search(text):
+    dots, colons = text.count("."), text.count(":")
+    if (dots > 1 and _IPV4.search(text)) or (colons > 1 and _IPV6.search(text)):
         found.append("IP")
-    if _MAC.search(text):
+    if (colons + text.count("-") > 2 and _MAC.search(text)) or (dots > 1 and _MAC_DOTS.search(text)):
         found.append("MAC")
     if addresses_possible(text, lower):
         found.append("ADDRESS")
@@ -87,7 +97,8 @@ def _of_close_digits(text: str) -> list[str]:
     found = [name for name, form in _OF_CLOSE_DIGITS.items() if form.search(text)]
     if _NINE.search(text):
         found.append("SSN")
-        found += [name for name, named in _NUMBERS if named.search(text)]
+        if _ANY_NAMED.search(text):
+            found += [name for name, named in _NUMBERS if named.search(text)]
         if _CARD.search(text):
             found.append("CARD")
     return found
@@ -96,7 +107,9 @@ def _of_close_digits(text: str) -> list[str]:
 def addresses_possible(text: str, lower: str) -> bool:
     if any(stem in lower for stem in STEMS_BEFORE):
         return True
-    return HOUSE_FIRST.search(text) is not None and any(stem in lower for stem in STEMS_AFTER)
+    if HOUSE_FIRST.search(text) is not None and KIND_AFTER.search(text) is not None:
+        return True
+    return PLAIN.search(text) is not None
 
 
 def keys_possible(text: str) -> bool:
@@ -109,10 +122,14 @@ def tokens_possible(text: str, lower: str) -> bool:
         return True
     longest = max(map(len, text.split()), default=0)
     if longest < _LONG:
-        return longest > 10 and _ARTIFACTORY.search(text) is not None
+        return longest > 10 and _artifactory(text)
     if any(token in text for token in _TOKENS) or _SHAPES.search(text) is not None:
         return True
-    return _ARTIFACTORY.search(text) is not None or any(name in lower for name in (*_NAMES, "pw", "hooks."))
+    return _artifactory(text) or any(name in lower for name in (*_NAMES, "pw", "hooks."))
+
+
+def _artifactory(text: str) -> bool:
+    return ("AKC" in text or "AP" in text) and _ARTIFACTORY.search(text) is not None
 
 
 def assignments_possible(text: str, lower: str) -> bool:

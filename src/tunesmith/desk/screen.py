@@ -114,7 +114,8 @@ def _columns(one: Mapping[str, Any]) -> list[str]:
 
 
 def _tokens(tokens: Mapping[str, Any]) -> Iterator[str]:
-    yield f"as counted for {tokens['as']}; context {tokens['context']:,}"
+    of = f" of a sample of {tokens['counted']:,} rows" if tokens["counted"] < tokens["rows"] else ""
+    yield f"as counted for {tokens['as']}{of}; context {tokens['context']:,}"
     table = [["split", "", "mean", "p50", "p90", "p99", "most", "all"]]
     for split, parts in tokens["splits"].items():
         for place, (name, found) in enumerate(parts.items()):
