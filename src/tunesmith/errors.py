@@ -89,6 +89,16 @@ class Interrupted(TunesmithError):
         self.exit_code = exit_code
 
 
+SHOWN = 200
+"""Characters of a text that an error shows."""
+
+
+def clipped(text: str) -> str:
+    """One line of it, for errors."""
+    line = " ".join(text.split())
+    return f"'{line[:SHOWN]}…'" if len(line) > SHOWN else f"'{line}'"
+
+
 def near_miss(name: str, known: Iterable[str]) -> str:
     """'did you mean …' for the nearest known name, or the list of known names."""
     known = sorted(known)

@@ -158,9 +158,7 @@ def test_a_run_that_died_goes_on_from_its_last_checkpoint(sink, base, labels, un
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize(
-    "write", ["train.storage.rename", "workflow.finish.write_card", "evaluate.report.to_html"]
-)
+@pytest.mark.parametrize("write", ["storage.rename", "workflow.finish.write_card", "evaluate.report.to_html"])
 def test_a_file_that_was_being_written_is_not_taken_for_a_whole_one(
     write, base, labels, uninterrupted, tmp_path, monkeypatch
 ):
@@ -170,7 +168,7 @@ def test_a_file_that_was_being_written_is_not_taken_for_a_whole_one(
         patch.setattr(f"tunesmith.{write}", lambda *given: crash())
         with pytest.raises(Crash):
             run(tree)
-    assert folder.is_started() == (write != "train.storage.rename")
+    assert folder.is_started() == (write != "storage.rename")
     assert not folder.is_finished()
     run(tree, resume=True)
     assert_same(ending(folder.path), uninterrupted["full"])

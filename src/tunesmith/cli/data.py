@@ -7,29 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from tunesmith.cli import audit, looking, quality
+from tunesmith.cli import audit, looking, quality, synth
 from tunesmith.cli.arguments import files_and_settings
-from tunesmith.cli.options import FilesAndSettings, Json, Quiet
+from tunesmith.cli.options import DryRun, FilesAndSettings, Json, Quiet, VersionFolder
 from tunesmith.errors import ConfigError
 
 if TYPE_CHECKING:
     from tunesmith.config.desk import Desk
     from tunesmith.desk.finding import Names
+    from tunesmith.desk.meaning import Embed
 
 app = typer.Typer(
     help="Look at rows, clean, de-duplicate and split them; every version of a data set stays, with its reasons.",
     no_args_is_help=True,
 )
 
-Output: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--output", "-o", help="Folder of the data set, to which a version is added.", show_default=False
-    ),
-]
-DryRun: TypeAlias = Annotated[
-    bool, typer.Option("--dry-run", help="Show what would be done, and write nothing.")
-]
 Folder: TypeAlias = Annotated[Path, typer.Argument(metavar="DATASET", help="Folder of a data set.")]
 
 
@@ -42,7 +34,7 @@ def make(
         list[str],
         typer.Argument(metavar="RECIPE [KEY=VALUE]...", help="A recipe of the desk (YAML), and settings."),
     ],
-    output: Output = None,
+    output: VersionFolder = None,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -58,7 +50,7 @@ def _one_step(name: str, help_text: str) -> None:
     @app.command(name=name, help=help_text)
     def step(
         arguments: FilesAndSettings,
-        output: Output = None,
+        output: VersionFolder = None,
         dry_run: DryRun = False,
         as_json: Json = False,
         quiet: Quiet = False,
@@ -100,7 +92,7 @@ def _carried_out(
     if not (desk.data.train or desk.data.validation or desk.data.test):
         raise ConfigError("the recipe names no rows", "data.train", "data.train=rows.jsonl")
     with progress(quiet) as sink:
-        made = make_version(desk, sink, dry_run=dry_run, names=_names(desk))
+        made = make_version(desk, sink, dry_run=dry_run, names=_names(desk), embed=_embed(desk))
     out.show(made, as_json)
 
 
@@ -110,6 +102,14 @@ def _names(desk: Desk) -> Names | None:
     from tunesmith.workflow.names import names_of
 
     return names_of(desk.scrub.names_model)
+
+
+def _embed(desk: Desk) -> Embed | None:
+    if desk.dedup is None or desk.dedup.meaning is None:
+        return None
+    from tunesmith.workflow.meaning import meanings_of
+
+    return meanings_of(desk.dedup.meaning.encoder)
 
 
 @app.command()
@@ -131,6 +131,8 @@ app.command()(looking.show)
 app.command()(quality.quality)
 app.command()(quality.review)
 app.command()(audit.audit)
+app.command()(synth.synth)
+app.command()(synth.augment)
 
 
 @app.command()
@@ -179,7 +181,8 @@ def restore(
     import json
 
     from tunesmith.desk.make import restored
-    from tunesmith.desk.versions import DataSet, write_whole
+    from tunesmith.desk.versions import DataSet
+    from tunesmith.storage import write_whole
 
     rows = restored(DataSet(data_set).version(number))
     write_whole(target, "".join(json.dumps(values, ensure_ascii=False) + "\n" for _, values in rows))
@@ -192,7 +195,8 @@ def use(
 ) -> None:
     """Make another version the current one, which training reads."""
     from tunesmith.data.folders import CURRENT
-    from tunesmith.desk.versions import DataSet, write_whole
+    from tunesmith.desk.versions import DataSet
+    from tunesmith.storage import write_whole
 
     found = DataSet(data_set)
     write_whole(found.folder / CURRENT, f"{found.version(number).number:04d}\n")

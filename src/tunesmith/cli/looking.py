@@ -44,7 +44,7 @@ def inspect(
     with progress(quiet) as sink:
         found = work.inspect(desk, model, cost=cost, sink=sink)
     if html is not None:
-        from tunesmith.desk.versions import write_whole
+        from tunesmith.storage import write_whole
 
         write_whole(html, found.as_html())
     out.show(found, as_json)

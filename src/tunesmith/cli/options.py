@@ -39,3 +39,12 @@ DataFiles: TypeAlias = Annotated[
 ReportFolder: TypeAlias = Annotated[
     Path | None, typer.Option("--output", "-o", help="Also write the report here.", show_default=False)
 ]
+VersionFolder: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--output", "-o", help="Folder of the data set, to which a version is added.", show_default=False
+    ),
+]
+DryRun: TypeAlias = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be done, and write nothing.")
+]

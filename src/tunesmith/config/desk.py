@@ -30,6 +30,22 @@ class DeskData(Reading):
         return DataConfig(**self.model_dump())
 
 
+class Making(Section):
+    """What every run of the desk that adds a version is told."""
+
+    output: str = "dataset"
+    """Folder of the data set. Each run of the desk adds a version to it; earlier ones stay."""
+
+    format: Literal["jsonl", "parquet"] = "jsonl"
+    """How rows are written."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of everything that is drawn."""
+
+    data: DeskData = DeskData()
+    """Where the rows come from."""
+
+
 class Review(Section):
     """Carries out what a person decided about rows with `tunesmith data review`: drops and relabels them."""
 
@@ -137,6 +153,17 @@ class Scrub(Section):
         return self
 
 
+class Meaning(Section):
+    """Rows that say the same in other words, as a sentence encoder tells."""
+
+    encoder: str
+    """Folder of a sentence encoder such as all-MiniLM-L6-v2, or of a run of `method.type=embed`."""
+
+    similarity: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Cosine of the embeddings from which on two rows mean the same. What is right depends on the encoder: try it with
+    --dry-run, and look at the examples."""
+
+
 class Dedup(Section):
     """Rows that say what another one says: the first one stays, of test before validation before training rows."""
 
@@ -156,6 +183,9 @@ class Dedup(Section):
 
     permutations: Annotated[int, Field(ge=16, le=1024)] = 128
     """Hashes of each row. More make the estimate finer: its standard error is sqrt(s (1 - s) / permutations)."""
+
+    meaning: Meaning | None = None
+    """Rows whose embeddings are alike. Null: not looked for."""
 
     against: Files = []
     """Files of evaluation rows (benchmarks, other test sets). Rows that share a sequence of `ngram` words with one of
@@ -226,20 +256,8 @@ class Balance(Section):
     """A YAML file of word lists: dimension -> group -> words; beside those that come with the package."""
 
 
-class Desk(Section):
+class Desk(Making):
     """A recipe of the data desk: rows, and the steps that they go through."""
-
-    output: str = "dataset"
-    """Folder of the data set. Each run of the desk adds a version to it; earlier ones stay."""
-
-    format: Literal["jsonl", "parquet"] = "jsonl"
-    """How rows are written."""
-
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Of everything that is drawn."""
-
-    data: DeskData = DeskData()
-    """Where the rows come from."""
 
     review: Review | None = None
     """Decisions on rows. Absent: none."""

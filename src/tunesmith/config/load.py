@@ -115,14 +115,23 @@ def parse_run(text: str, name: str = "recipe") -> Run:
     return _checked(Run, parse_document(text, name), (), {})
 
 
+def load_recipe(
+    root: type[S],
+    path: Path | None,
+    overrides: Sequence[str],
+    values: Mapping[str, tuple[Any, str]],
+) -> S:
+    """A recipe of another kind, in the same way."""
+    return _checked(root, read_document(path) if path else Document("recipe"), overrides, values)
+
+
 def load_desk(
     path: Path | None = None,
     overrides: Sequence[str] = (),
     values: Mapping[str, tuple[Any, str]] | None = None,
 ) -> Desk:
     """A recipe of the data desk, in the same way."""
-    document = read_document(path) if path else Document("recipe")
-    return _checked(Desk, document, overrides, values or {})
+    return load_recipe(Desk, path, overrides, values or {})
 
 
 def load_section(root: type[S], overrides: Sequence[str], values: Mapping[str, tuple[Any, str]]) -> S:

@@ -12,9 +12,9 @@ from typing import Annotated, Literal, Self
 import regex
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from tunesmith.config.endpoint import Endpoint, NotNegative
 from tunesmith.config.section import Positive, Section
 
-NotNegative = Annotated[float, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]{0,63}$")]
 PLACES = ("prompt", "answer", "reference", "low", "high")
 """What a judge's prompt may name in braces."""
@@ -204,20 +204,11 @@ class ModelReward(Reward):
         return self
 
 
-class JudgeReward(Reward):
+class JudgeReward(Endpoint, Reward):
     """The mark that a language model gives to the answer, asked by a chat endpoint in the manner of OpenAI's."""
 
     kind: Literal["judge"] = "judge"
     """What makes the number."""
-
-    url: str
-    """Where the interface begins, such as `http://localhost:8000/v1`; `/chat/completions` is added."""
-
-    model: Annotated[str, Field(min_length=1)]
-    """The model's name there."""
-
-    api_key_env: str | None = None
-    """Name of the environment variable that holds the key; the key itself never stands in a recipe. Null: no key."""
 
     prompt: str = JUDGE_PROMPT
     """What the judge is told: {prompt}, {answer}, {reference}, {low} and {high} are put in, other braces stay."""
@@ -228,37 +219,9 @@ class JudgeReward(Reward):
     high: float = 10.0
     """The best mark. A mark outside is none."""
 
-    temperature: NotNegative | None = 0.0
-    """Sampling temperature that is asked for. Null: the endpoint's own."""
-
-    timeout: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds for which the endpoint may be silent."""
-
     retries: Annotated[int, Field(ge=0)] = 4
     """How often a question is asked again: after too many requests (429), a fault there (408, 5xx), a timeout, or a
     reply without a mark. When there is still none, the run stops and says how many there were."""
-
-    backoff: NotNegative = 1.0
-    """Seconds before the first retry, doubled for each further one, at most 60; where the endpoint says how long to
-    wait (Retry-After), that long, at most 60."""
-
-    concurrency: Positive = 8
-    """Questions asked at once."""
-
-    @field_validator("url")
-    @classmethod
-    def _it_is_an_address(cls, url: str) -> str:
-        if not re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", url):
-            raise ValueError(f"got '{url}'; write an address that begins with http:// or https://")
-        return url
-
-    @field_validator("api_key_env")
-    @classmethod
-    def _it_names_a_variable(cls, name: str | None) -> str | None:
-        """What was got may be the key, so it is not shown."""
-        if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise ValueError("not the name of an environment variable; write the name, never the key itself")
-        return name
 
     @field_validator("prompt")
     @classmethod

@@ -66,14 +66,33 @@ class Sketches:
 
     def pairs(self, sketches: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
         """(m, 2) places of rows that are at least that alike, and (m,) how much; a pair may come more than once."""
-        low = sketches[:, : self.permutations]
         keys = np.ascontiguousarray(sketches[:, self.permutations :]).view("<u4")
         for band in range(keys.shape[1]):
             for pairs in _meeting(keys[:, band]):
-                same = (low[pairs[:, 0]] == low[pairs[:, 1]]).mean(1)
-                alike = (same - 1 / 256) / (1 - 1 / 256)
-                yes = alike >= self.threshold
-                yield pairs[yes], alike[yes]
+                yield self._alike(sketches, sketches, pairs)
+
+    def between(
+        self, one: NDArray[np.uint8], other: NDArray[np.uint8]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        """As `pairs`, of a row of the one and a row of the other; all that meet in a band are compared."""
+        mine, theirs = (
+            np.ascontiguousarray(sketches[:, self.permutations :]).view("<u4") for sketches in (one, other)
+        )
+        for band in range(mine.shape[1]):
+            order = np.argsort(theirs[:, band], kind="stable")
+            keys = theirs[order, band]
+            first, end = (np.searchsorted(keys, mine[:, band], side) for side in ("left", "right"))
+            for row in np.flatnonzero(end > first).tolist():
+                met = order[first[row] : end[row]]
+                yield self._alike(one, other, np.stack([np.full(len(met), row), met], 1))
+
+    def _alike(
+        self, one: NDArray[np.uint8], other: NDArray[np.uint8], pairs: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        a, b = one[pairs[:, 0], : self.permutations], other[pairs[:, 1], : self.permutations]
+        alike = ((a == b).mean(1) - 1 / 256) / (1 - 1 / 256)
+        yes = alike >= self.threshold
+        return pairs[yes], alike[yes]
 
 
 def shingles(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

@@ -23,6 +23,7 @@ def as_text(facts: Mapping[str, Any], examples: Examples) -> str:
         lines.append(
             f"{file['file']} ({file['split']}): {file['used']:,} of {file['rows']:,} rows read{refused}"
         )
+    lines += facts.get("notes", [])
     for step in facts["steps"]:
         lines.append("")
         lines.append(
@@ -61,6 +62,8 @@ def as_markdown(manifest: Mapping[str, Any], examples: Examples) -> str:
         kept_words(manifest["recipe"]),
         "",
     ]
+    notes = [f"- {_cell(note)}" for note in manifest.get("notes", [])]
+    lines += [*notes, ""] if notes else []
     for step in manifest["steps"]:
         lines.append(f"### {step['step']}")
         moved = "".join(f", {count:,} moved to {split}" for split, count in step["moved"].items())

@@ -22,6 +22,7 @@ from tunesmith.desk.finding import Names
 from tunesmith.desk.lengths import Measure, binned, figures
 from tunesmith.desk.looks import SIZES, UNTOLD, Looks, asked_and_answered, look
 from tunesmith.desk.make import REFUSED, steps_of
+from tunesmith.desk.meaning import Embed
 from tunesmith.desk.passes import Counted, Passes
 from tunesmith.desk.reading import Read, read
 from tunesmith.desk.rows import SPLITS, Row
@@ -78,10 +79,11 @@ def inspect(
     cost: Costing | None = None,
     sharing: Sharing | None = None,
     names: Names | None = None,
+    embed: Embed | None = None,
 ) -> Inspection:
     """Looks at every row that `desk.data` names, and tries each step that the recipe names by itself, on the rows as
-    they were read. cost: works out what training would cost (None: that is not said). names: as of `make`; where the
-    recipe scrubs, rows are shown with the kinds of personal data in their place.
+    they were read. cost: works out what training would cost (None: that is not said). names and embed: as of `make`;
+    where the recipe scrubs, rows are shown with the kinds of personal data in their place.
 
     Raises DataError for files that cannot be read.
     """
@@ -99,7 +101,9 @@ def inspect(
             facts["cost"] = cost(trained)
         if veil is not None:
             _hide(facts, veil)
-        trial = _Trial(rows, folder, Sharing(sharing.processes, least=2, part=1), sink, veil, scrubbing)
+        trial = _Trial(
+            rows, folder, Sharing(sharing.processes, least=2, part=1), sink, veil, scrubbing, embed
+        )
         facts["steps"] = [step for name in desk.steps() for step in trial.of(desk, name)]
         return Inspection(facts)
 
@@ -301,13 +305,15 @@ class _Trial:
     sink: EventSink
     veil: Veil | None
     scrubbing: Scrubbing | None
+    embed: Embed | None
 
     def of(self, desk: Desk, name: str) -> list[dict[str, Any]]:
         """Of the step of this name, and no other."""
         alone = desk.model_copy(update={other: None for other in STEPS if other != name})
         work = self.folder / f"try-{name}"
         passes = Passes(_linked(self.rows, work), work, self.sharing, self.sink, self.veil)
-        passes.run(steps_of(alone, self.rows, self.scrubbing if name == "scrub" else None))
+        scrubbing = self.scrubbing if name == "scrub" else None
+        passes.run(steps_of(alone, self.rows, work, scrubbing, self.embed))
         return [_counted(step) for step in passes.counts]
 
 

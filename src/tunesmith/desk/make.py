@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tunesmith.config.desk import Desk
+from tunesmith.config.desk import Desk, Making
 from tunesmith.data.folders import sources_of
 from tunesmith.data.load import few_collections
 from tunesmith.data.shares import Sharing
@@ -25,6 +25,7 @@ from tunesmith.desk.dedup import Repeats, SameId, contamination, said
 from tunesmith.desk.finding import Names
 from tunesmith.desk.labels import Labels
 from tunesmith.desk.left import Left
+from tunesmith.desk.meaning import Embed, Meanings
 from tunesmith.desk.originals import read_again
 from tunesmith.desk.pages import card_page
 from tunesmith.desk.passes import Counted, Passes
@@ -34,23 +35,28 @@ from tunesmith.desk.scrub import Scrubbing, Veil
 from tunesmith.desk.splitting import Splitting
 from tunesmith.desk.stated import Stated
 from tunesmith.desk.steps import Step
-from tunesmith.desk.versions import MANIFEST, DataSet, Version, digest, manifest_text
+from tunesmith.desk.versions import MANIFEST, DataSet, Version, manifest_text
+from tunesmith.storage import digest
 from tunesmith.types import EventSink
 
 ORIGINS, CHANGES, REFUSED = "origins.jsonl", "changes.jsonl", "refused.jsonl"
+WORK = "work"
+"""In the folder of a version while it is made."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a run of the desk did. version: None where it was only to be shown."""
+    """What a run of the desk did. version: None where it was only to be shown. more: what else is to be known of it,
+    by name; it stands in the manifest."""
 
-    desk: Desk
+    recipe: Making
     files: Sequence[FileRead]
     meaning: str
     steps: Sequence[Counted]
     rows: dict[str, int]
     version: Version | None
     seconds: float
+    more: Mapping[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -60,6 +66,7 @@ class Made:
             "steps": [step.as_dict() for step in self.steps],
             "rows": self.rows,
             "seconds": round(self.seconds, 2),
+            **self.more,
         }
 
     def as_text(self) -> str:
@@ -73,54 +80,82 @@ def make(
     dry_run: bool = False,
     sharing: Sharing | None = None,
     names: Names | None = None,
+    embed: Embed | None = None,
 ) -> Made:
     """Reads, carries out every step that is named, and adds a version to `desk.output`; of a dry run, only counts.
-    names: finds those of people, for scrubbing; then one process does all, which has the model.
+    names: finds those of people, for scrubbing; then one process does all, which has the model. embed: tells what texts
+    mean, for de-duplication by meaning.
 
     Raises DataError for files or rows that stop the work; then nothing is left behind.
     """
-    started = datetime.now(UTC)
     sharing = sharing or (Sharing.by_cores() if names is None else Sharing(1))
     scrubbing = None if desk.scrub is None else Scrubbing.of(desk.scrub, names)
+
+    def work(folder: Path) -> Work:
+        veil = None
+        if desk.scrub is not None and scrubbing is not None:
+            veil = Veil(scrubbing.finder, desk.scrub.keep_originals)
+        told = str if veil is None or veil.keeps else veil.over
+        found = read(desk.data, folder / WORK / "read", folder / REFUSED, sink, told)
+        return Work(found, steps_of(desk, found, folder / WORK, scrubbing, embed), veil)
+
+    return made_by(desk, work, sink, sharing, dry_run=dry_run)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Rows that were read, and the steps that they are to go through. veil, more: as of `Passes` and `Made`."""
+
+    found: Read
+    steps: Sequence[Step]
+    veil: Veil | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+def made_by(
+    recipe: Making, work: Callable[[Path], Work], sink: EventSink, sharing: Sharing, *, dry_run: bool
+) -> Made:
+    """A version of what `work` reads, after its steps. work: is given the version's folder, and reads into `work/read`
+    in it."""
+    started = datetime.now(UTC)
     with few_collections():
         if dry_run:
             with tempfile.TemporaryDirectory(prefix="tunesmith-desk-") as name:
-                return _made(desk, scrubbing, Path(name), sink, sharing, started)
-        data_set = DataSet(Path(desk.output))
+                return _made(recipe, work, Path(name), sink, sharing, started)
+        data_set = DataSet(Path(recipe.output))
         with data_set.making() as folder:
-            made = _made(desk, scrubbing, folder, sink, sharing, started)
-        return Made(**{**made.__dict__, "version": data_set.version()})
+            made = _made(recipe, work, folder, sink, sharing, started)
+        return replace(made, version=data_set.version())
 
 
 def _made(
-    desk: Desk,
-    scrubbing: Scrubbing | None,
+    recipe: Making,
+    work: Callable[[Path], Work],
     folder: Path,
     sink: EventSink,
     sharing: Sharing,
     started: datetime,
 ) -> Made:
-    work = folder / "work"
-    work.mkdir()
-    veil = None
-    if desk.scrub is not None and scrubbing is not None:
-        veil = Veil(scrubbing.finder, desk.scrub.keep_originals)
-    told = str if veil is None or veil.keeps else veil.over
-    found = read(desk.data, work / "read", folder / REFUSED, sink, told)
-    passes = Passes(found, work, Sharing(sharing.processes, least=2, part=1), sink, veil)
-    pieces = passes.run(steps_of(desk, found, scrubbing))
-    sink("phase", name="writing", text=str(desk.output))
-    rows = _written(desk, pieces, folder)
+    (folder / WORK).mkdir()
+    given = work(folder)
+    passes = Passes(given.found, folder / WORK, Sharing(sharing.processes, least=2, part=1), sink, given.veil)
+    pieces = passes.run(given.steps)
+    sink("phase", name="writing", text=str(recipe.output))
+    rows = _written(recipe, pieces, folder)
     _joined(passes.ledgers, folder / CHANGES)
-    shutil.rmtree(work)
+    shutil.rmtree(folder / WORK)
     seconds = (datetime.now(UTC) - started).total_seconds()
-    made = Made(desk, found.files, found.meaning, passes.counts, rows, None, seconds)
+    found = given.found
+    made = Made(recipe, found.files, found.meaning, passes.counts, rows, None, seconds, given.more)
     _described(made, passes.left, folder, started)
     return made
 
 
-def steps_of(desk: Desk, found: Read, scrubbing: Scrubbing | None = None) -> list[Step]:
-    """The steps that the recipe names, in their order, without those of which such rows have nothing."""
+def steps_of(
+    desk: Desk, found: Read, work: Path, scrubbing: Scrubbing | None = None, embed: Embed | None = None
+) -> list[Step]:
+    """The steps that the recipe names, in their order, without those of which such rows have nothing. work: a folder
+    for what they put down meanwhile."""
     steps: list[Step] = []
     if desk.review is not None:
         steps.append(Reviewed.of(desk.review))
@@ -138,6 +173,10 @@ def steps_of(desk: Desk, found: Read, scrubbing: Scrubbing | None = None) -> lis
         near = desk.dedup.near
         sketches = None if near is None else Sketches(near, desk.dedup.permutations)
         steps.append(Repeats(desk.dedup.exact, sketches, desk.dedup.by))
+        if desk.dedup.meaning is not None:
+            assert embed is not None, "the caller loads the encoder"
+            least = desk.dedup.meaning.similarity
+            steps.append(Meanings(embed, least, desk.dedup.by, work / "meanings"))
         if desk.dedup.against:
             steps.append(contamination(_benchmarks(desk), desk.dedup.ngram))
     if desk.split is not None:
@@ -163,14 +202,14 @@ def _benchmarks(desk: Desk) -> dict[str, list[list[str]]]:
 # What is written -----------------------------------------------------------------------------------------
 
 
-def _written(desk: Desk, pieces: Path, folder: Path) -> dict[str, int]:
+def _written(recipe: Making, pieces: Path, folder: Path) -> dict[str, int]:
     """The rows of each split, and where they are from; how many there are of each."""
     rows: dict[str, int] = {}
     for split in SPLITS:
         parts = sorted(pieces.glob(f"*.{split}"))
         if parts:
             rows[split] = _joined(parts, folder / f"{split}.jsonl")
-            if desk.format == "parquet":
+            if recipe.format == "parquet":
                 as_parquet(folder / f"{split}.jsonl")
     _joined(sorted(pieces.glob("*.origins")), folder / ORIGINS)
     return rows
@@ -212,16 +251,17 @@ def _described(made: Made, left: Mapping[str, Left], folder: Path, started: date
     manifest = {
         "tunesmith": version("tunesmith"),
         "made": started.isoformat(timespec="seconds"),
-        "recipe": made.desk.model_dump(exclude_none=True),
+        "recipe": made.recipe.model_dump(exclude_none=True),
         "meaning": made.meaning,
         "sources": facts["files"],
         "steps": facts["steps"],
         "rows": made.rows,
         "left": {split: left[split].as_dict() for split in made.rows},
+        **made.more,
     }
     examples = {step.name: step.examples for step in made.steps}
     (folder / "card.md").write_text(card.as_markdown(manifest, examples), encoding="utf-8")
-    name = Path(made.desk.output).name
+    name = Path(made.recipe.output).name
     (folder / "card.html").write_text(card_page(manifest, examples, name), encoding="utf-8")
     files = {
         path.name: {"sha256": digest(path), "bytes": path.stat().st_size}

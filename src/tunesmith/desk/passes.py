@@ -21,7 +21,7 @@ from tunesmith.desk.left import Left
 from tunesmith.desk.reading import Read, packed
 from tunesmith.desk.rows import SPLITS, Row, Values
 from tunesmith.desk.scrub import Veil
-from tunesmith.desk.steps import Outcome, RowStep, Seen, Step, Survey, is_survey
+from tunesmith.desk.steps import Outcome, RowStep, RunsModel, Seen, Step, Survey, is_survey
 from tunesmith.types import EventSink
 
 LOOKS = {"numbers": np.int64, "splits": np.int8, "files": np.int32, "lines": np.int64, "looks": None}
@@ -127,7 +127,7 @@ class Passes:
         work = _Pass(self.read, chunks, steps, survey, self._folder, self.veil)
         name = " + ".join([step.name for step in steps] + ([f"{survey.name}: looking"] if survey else []))
         self.sink("phase", name=name or "rows", text=f"{len(chunks):,} chunks")
-        alone = self.sharing.processes == 1 or len(chunks) == 1
+        alone = self.sharing.processes == 1 or len(chunks) == 1 or isinstance(survey, RunsModel)
         parts = (range(at, at + 1) for at in range(len(chunks)))
         made = [work(part) for part in parts] if alone else shared_out(len(chunks), work, self.sharing)
         counts = [Counted(step.name) for step in steps]

@@ -14,7 +14,6 @@ moment leaves the versions before it as they were, and nothing that looks like a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -30,6 +29,7 @@ import psutil
 from tunesmith.data.folders import CURRENT, VERSIONS
 from tunesmith.data.strict_json import parse_object
 from tunesmith.errors import DataError
+from tunesmith.storage import digest, sync_folder, write_whole
 
 MANIFEST = "manifest.json"
 MAKING = ".making-"
@@ -105,7 +105,7 @@ class DataSet:
         for path in sorted(target.iterdir()):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-        _sync(target)
+        sync_folder(target)
         while True:
             number = max((one.number for one in self.versions()), default=0) + 1
             try:
@@ -114,7 +114,7 @@ class DataSet:
                 if not target.with_name(f"{number:04d}").exists():
                     raise
                 continue
-            _sync(target.parent)
+            sync_folder(target.parent)
             return number
 
 
@@ -125,30 +125,5 @@ def _sweep(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """The file has its old content, or this one."""
-    part = path.with_name(f".{path.name}-{uuid4().hex}")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    _sync(path.parent)
-
-
 def manifest_text(manifest: dict[str, Any]) -> str:
     return json.dumps({"format": FORMAT, **manifest}, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-
-
-def digest(path: Path) -> str:
-    """SHA-256, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

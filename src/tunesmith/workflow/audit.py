@@ -31,8 +31,8 @@ from tunesmith.desk.terms import (
     dimensions,
     group_of,
 )
-from tunesmith.desk.versions import write_whole
 from tunesmith.errors import ConfigError, DataError, ModelError, RowError
+from tunesmith.storage import write_whole
 from tunesmith.types import EventSink, Example
 from tunesmith.workflow.open import load, unanswered
 

@@ -26,6 +26,7 @@ from tunesmith.models.load import Source, find, load_tokenizer, read_config
 from tunesmith.train.probe import probe
 from tunesmith.types import EventSink, silent
 from tunesmith.workflow.heads import context_of
+from tunesmith.workflow.meaning import meanings_of
 from tunesmith.workflow.names import names_of
 from tunesmith.workflow.prepare import prepare
 
@@ -65,7 +66,9 @@ def inspect(desk: Desk, model: str, sink: EventSink, *, cost: bool = True) -> In
 
     named = desk.scrub.names_model if desk.scrub is not None else None
     names = None if named is None else names_of(named)
-    return look_at(desk, measure, sink, cost=costing if cost else None, names=names)
+    meaning = desk.dedup.meaning if desk.dedup is not None else None
+    embed = None if meaning is None else meanings_of(meaning.encoder)
+    return look_at(desk, measure, sink, cost=costing if cost else None, names=names, embed=embed)
 
 
 def _measure(source: Source, tokenizer: Any, config: Any) -> Measure:

@@ -20,13 +20,13 @@ from tunesmith.config.rewards import (
     VerifierReward,
     called,
 )
-from tunesmith.errors import ConfigError, NonFiniteError
+from tunesmith.errors import ConfigError, NonFiniteError, clipped
 from tunesmith.scoring.rewards.function import function_part
 from tunesmith.scoring.rewards.judge import Asking, JudgePart, judge_part
 from tunesmith.scoring.rewards.length import Count, length_part
 from tunesmith.scoring.rewards.model import ModelPart, Scorer
 from tunesmith.scoring.rewards.patterns import RegexPart
-from tunesmith.scoring.rewards.rows import Floats, Part, clipped
+from tunesmith.scoring.rewards.rows import Floats, Part
 from tunesmith.scoring.rewards.verifier import VerifierPart
 from tunesmith.types import Example
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from tunesmith.config.rewards import FunctionReward
-from tunesmith.errors import ConfigError, DataError, near_miss
-from tunesmith.scoring.rewards.rows import Floats, clipped, prompt_text, row_of
+from tunesmith.errors import ConfigError, DataError, clipped, near_miss
+from tunesmith.scoring.rewards.rows import Floats, prompt_text, row_of
 from tunesmith.types import Example
 
 Function = Callable[..., Any]
@@ -50,7 +50,7 @@ class FunctionPart:
                 on = f"{len(examples)} answers, {examples[0].ref} to {examples[-1].ref}"
                 on += f", the first {clipped(answers[0])}"
             raise DataError(
-                f"reward function {self.path} failed at {_place(self.function, error)} "
+                f"reward function {self.path} failed at {place_of(self.function, error)} "
                 f"with {type(error).__name__}: {error}; row {on}",
                 "a number for every answer",
                 "mend the function",
@@ -70,7 +70,7 @@ class FunctionPart:
         return values.astype(np.float64)
 
 
-def _place(function: Function, error: Exception) -> str:
+def place_of(function: Function, error: Exception) -> str:
     """The last line of the function's own file on the way to the error; its first line where it was never entered (a
     wrong number of arguments); the last line of all where it has no file (compiled code)."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -85,17 +85,17 @@ def _place(function: Function, error: Exception) -> str:
     return f"{last.filename}:{last.lineno} ({last.line})"
 
 
-def function_part(spec: FunctionReward) -> FunctionPart:
-    """Imports the function. Installed packages come first, then the working directory, which stays on the path so
-    that the function's module may import its neighbours later."""
-    module_name, name = spec.path.replace(":", ".").rsplit(".", 1)
+def function_of(path: str, what: str) -> Function:
+    """A function by its dotted path. Installed packages come first, then the working directory, which stays on the
+    path so that the function's module may import its neighbours later. what: it is, for errors."""
+    module_name, name = path.replace(":", ".").rsplit(".", 1)
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
         raise ConfigError(
-            f"the reward function's module '{module_name}' can not be imported: {type(error).__name__}: {error}",
+            f"the {what}'s module '{module_name}' can not be imported: {type(error).__name__}: {error}",
             f"a module in {os.getcwd()} or an installed package",
             "start the command in the folder that holds it, or correct the path",
         ) from error
@@ -103,4 +103,9 @@ def function_part(spec: FunctionReward) -> FunctionPart:
     if not callable(names.get(name)):
         known = [n for n, value in names.items() if callable(value) and not n.startswith("_")]
         raise ConfigError(f"{module_name} has no function '{name}'", near_miss(name, known))
-    return FunctionPart(spec.path, names[name], spec.batched)
+    found: Function = names[name]
+    return found
+
+
+def function_part(spec: FunctionReward) -> FunctionPart:
+    return FunctionPart(spec.path, function_of(spec.path, "reward function"), spec.batched)

@@ -9,8 +9,8 @@ import numpy as np
 import regex
 
 from tunesmith.config.rewards import RegexReward
-from tunesmith.errors import RowError
-from tunesmith.scoring.rewards.rows import Floats, clipped
+from tunesmith.errors import RowError, clipped
+from tunesmith.scoring.rewards.rows import Floats
 from tunesmith.types import Example
 
 

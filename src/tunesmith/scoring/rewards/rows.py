@@ -14,8 +14,6 @@ from tunesmith.types import Example
 Floats = NDArray[np.float64]
 Part = Callable[[Sequence[Example], Sequence[str]], Floats]
 """(examples, sampled answers), N each -> (N,) numbers, before curve and weight."""
-SHOWN = 200
-"""Characters of an answer that an error shows."""
 
 
 def prompt_text(example: Example) -> str:
@@ -57,9 +55,3 @@ def bad_reference(example: Example, got: str, wanted: str) -> RowError:
         line=example.ref.line,
         fix="give every row such an answer, or leave out the reward that compares with it",
     )
-
-
-def clipped(text: str) -> str:
-    """One line of it, for errors."""
-    line = " ".join(text.split())
-    return f"'{line[:SHOWN]}…'" if len(line) > SHOWN else f"'{line}'"

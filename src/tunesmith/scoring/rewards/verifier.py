@@ -9,9 +9,10 @@ from typing import TypeVar
 import numpy as np
 
 from tunesmith.config.rewards import VerifierReward
+from tunesmith.errors import clipped
 from tunesmith.scoring.json_answers import parse_json
 from tunesmith.scoring.rewards import checks
-from tunesmith.scoring.rewards.rows import Floats, bad_reference, clipped, reference
+from tunesmith.scoring.rewards.rows import Floats, bad_reference, reference
 from tunesmith.types import Example
 
 LETTER = "a letter from A to E"
