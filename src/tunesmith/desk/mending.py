@@ -63,7 +63,7 @@ _SILENT = frozenset(("script", "style", "head"))
 
 def html(text: str) -> str:
     """What a browser shows of it, where it holds a known tag; code between ``` as it is. Entities alone are decoded,
-    unless what they stand for would be a tag."""
+    as often as they were written as entities, unless what they stand for would be a tag."""
     if "<" not in text and "&" not in text:
         return text
     return _outside_code(text, _shown)
@@ -75,7 +75,9 @@ def _shown(text: str) -> str:
         parser.feed(text)
         parser.close()
         text = "".join(parser.parts).strip()
-    decoded = _ENTITY.sub(_entity, text)
+    decoded = text
+    while (further := _ENTITY.sub(_entity, decoded)) != decoded:
+        decoded = further
     return text if _TAG.search(decoded) else decoded
 
 
