@@ -122,10 +122,9 @@ def made_by(
         if dry_run:
             with tempfile.TemporaryDirectory(prefix="tunesmith-desk-") as name:
                 return _made(recipe, work, Path(name), sink, sharing, started)
-        data_set = DataSet(Path(recipe.output))
-        with data_set.making() as folder:
-            made = _made(recipe, work, folder, sink, sharing, started)
-        return replace(made, version=data_set.version())
+        with DataSet(Path(recipe.output)).making() as draft:
+            made = _made(recipe, work, draft.folder, sink, sharing, started)
+        return replace(made, version=draft.version)
 
 
 def _made(

@@ -61,6 +61,14 @@ class Version:
                 raise DataError(f"{path}: not the file that the manifest lists", fix="make the version again")
 
 
+@dataclass
+class Draft:
+    """A version that is being made. folder: for its files; version: once it is one."""
+
+    folder: Path
+    version: Version | None = None
+
+
 @dataclass(frozen=True)
 class DataSet:
     """folder: of the data set."""
@@ -86,20 +94,22 @@ class DataSet:
         return found
 
     @contextmanager
-    def making(self) -> Iterator[Path]:
-        """A folder to make the next version in; it becomes that version when the block ends without an error."""
+    def making(self) -> Iterator[Draft]:
+        """The next version: it becomes one when the block ends without an error."""
         folder = self.folder / VERSIONS
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
         target = folder / f"{MAKING}{os.getpid()}-{uuid4().hex}"
         target.mkdir()
         try:
-            yield target
+            draft = Draft(target)
+            yield draft
             number = self._publish(target)
         except BaseException:
             shutil.rmtree(target, ignore_errors=True)
             raise
         write_whole(self.folder / CURRENT, f"{number:04d}\n")
+        draft.version = self.version(number)
 
     def _publish(self, target: Path) -> int:
         for path in sorted(target.iterdir()):
