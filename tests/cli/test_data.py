@@ -15,7 +15,7 @@ import pytest
 from tests.cli.test_main import Answer
 from tests.desk.test_make import TICKETS, written
 from tunesmith.cli import work
-from tunesmith.desk.inspect import Inspection
+from tunesmith.desk.inspect import COUNTED, Inspection
 
 
 @pytest.fixture
@@ -43,17 +43,15 @@ def test_inspect_takes_files_settings_and_data_sets(
 
     monkeypatch.setattr(work, "inspect", stand_in)
     rows = str(tmp_path / "rows.jsonl")
-    answer = run(
-        *("data", "inspect", rows, "dedup.near=0.9", f"data.test={rows}"),
-        *("-m", "m", "--no-cost", "--counted", "7", "--json"),
-    )
+    settings = ("dedup.near=0.9", f"data.test={rows}", "-m", "m", "--no-cost", "--counted", "7", "--json")
+    answer = run("data", "inspect", rows, *settings)
     assert (answer.code, json.loads(answer.out)) == (0, {"rows": {}})
     desk, model, cost, counted = kept[0]
     assert (desk.data.train, desk.data.test, desk.steps()) == ([rows], [rows], ["clean", "dedup"])
     assert (desk.dedup.near, model, cost, counted) == (0.9, "m", False, 7)
     assert run("data", "inspect", data_set, "--json").code == 0
-    desk, _, cost, counted = kept[1]
-    assert (desk.data.train, desk.data.validation, cost, counted) == ([data_set], [], True, 20_000)
+    assert (kept[1][0].data.train, kept[1][0].data.validation) == ([data_set], [])
+    assert kept[1][2:] == (True, COUNTED)  # the default of the command is that of the desk
 
 
 def test_inspect_without_files_says_so(run: Callable[..., Answer]) -> None:

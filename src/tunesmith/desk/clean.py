@@ -65,9 +65,9 @@ class Cleaning:
             for name, rule in self._on:
                 mend = mending.blanks if name == "whitespace" and _is_part(text.path) else rule
                 before, now = now, mend(now)
-                if now != before:
+                if now is not before and now != before:
                     acted[name] = None
-            if now != text.text:
+            if now is not text.text and now != text.text:
                 changed[text.path] = now
         return changed, [name for name in MENDING if name in acted]
 

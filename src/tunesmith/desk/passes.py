@@ -28,6 +28,7 @@ from tunesmith.types import EventSink
 LOOKS = {"numbers": np.int64, "splits": np.int8, "files": np.int32, "lines": np.int64, "looks": None}
 EXAMPLES = 3
 """Of each rule, shown to a person."""
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass
@@ -203,14 +204,14 @@ class _Pass:
 
     def _write(self, index: int, rows: Sequence[Row]) -> None:
         for split in SPLITS:
-            lines = [json.dumps(row.values, ensure_ascii=False) + "\n" for row in rows if row.split == split]
+            lines = [_ENCODE(row.values) + "\n" for row in rows if row.split == split]
             if lines:
                 with self._piece(index, split) as out:
                     out.writelines(lines)
         with self._piece(index, "origins") as out:
             for row in rows:
                 origin = [row.number, row.split, row.ref.file, row.ref.line]
-                out.write(json.dumps(origin, ensure_ascii=False) + "\n")
+                out.write(_ENCODE(origin) + "\n")
 
     def _piece(self, index: int, ending: str) -> TextIO:
         return (self.target / f"{index:06d}.{ending}").open("w", encoding="utf-8", newline="\n")
@@ -236,7 +237,7 @@ class _Pass:
             else:
                 entry = _entry(step.name, row, outcome)
                 shown, told = (entry, entry) if self.veil is None else self.veil.over_entry(entry)
-                kept.write(json.dumps(told, ensure_ascii=False) + "\n")
+                kept.write(_ENCODE(told) + "\n")
                 _count(counts, row, outcome, shown, self.veil)
             if outcome.values is None:
                 return []
