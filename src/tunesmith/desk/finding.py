@@ -8,8 +8,8 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from tunesmith.config.desk import Scrub
+from tunesmith.desk.automaton import kinds_possible
 from tunesmith.desk.kinds import KINDS, PERSON
-from tunesmith.desk.prefilter import kinds_possible
 from tunesmith.errors import ConfigError, near_miss
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ class Matcher(phonenumbers.PhoneNumberMatcher):
         return None if number is None else phonenumbers.PhoneNumberMatch(offset, candidate, number)
 
 
-@lru_cache(10_000)
+@lru_cache(50_000)
 def _verified(candidate: str, before: str, after: str, region: str) -> phonenumbers.PhoneNumber | None:
     """The number that a candidate is, which rests on the characters next to it and on no others."""
     alone = phonenumbers.PhoneNumberMatcher(before + candidate + after, region, leniency=STRICT)
