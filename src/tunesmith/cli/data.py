@@ -28,6 +28,10 @@ Output: TypeAlias = Annotated[
         "--output", "-o", help="Folder of the data set, to which a version is added.", show_default=False
     ),
 ]
+Ray: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="HOST:PORT", help="Ray cluster that does the work.", show_default=False),
+]
 DryRun: TypeAlias = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be done, and write nothing.")
 ]
@@ -45,6 +49,7 @@ def make(
     ],
     output: Output = None,
     dry_run: DryRun = False,
+    ray: Ray = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -52,7 +57,9 @@ def make(
     from tunesmith.cli.arguments import split_arguments
 
     recipe, overrides = split_arguments(arguments)
-    _carried_out(recipe, overrides, {"output": ("--output", output)}, dry_run, as_json, quiet)
+    _carried_out(
+        recipe, overrides, {"output": ("--output", output), "ray": ("--ray", ray)}, dry_run, as_json, quiet
+    )
 
 
 def _one_step(name: str, help_text: str) -> None:
@@ -61,6 +68,7 @@ def _one_step(name: str, help_text: str) -> None:
         arguments: FilesAndSettings,
         output: Output = None,
         dry_run: DryRun = False,
+        ray: Ray = None,
         as_json: Json = False,
         quiet: Quiet = False,
     ) -> None:
@@ -72,6 +80,7 @@ def _one_step(name: str, help_text: str) -> None:
         values: dict[str, tuple[str, Any]] = {
             "data.train": ("FILE", files),
             "output": ("--output", output),
+            "ray": ("--ray", ray),
             name: (name, {}),
         }
         _carried_out(None, overrides, values, dry_run, as_json, quiet)

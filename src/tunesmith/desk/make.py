@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,6 +21,7 @@ from tunesmith.desk import card
 from tunesmith.desk.alike import Sketches
 from tunesmith.desk.balance import Balancing
 from tunesmith.desk.clean import Cleaning
+from tunesmith.desk.cluster import connected
 from tunesmith.desk.decisions import Reviewed
 from tunesmith.desk.dedup import Repeats, SameId, contamination, said
 from tunesmith.desk.finding import Names
@@ -111,8 +113,9 @@ def _made(
         veil = Veil(scrubbing.finder, desk.scrub.keep_originals)
     told = str if veil is None or veil.keeps else veil.over
     found = read(desk.data, work / "read", folder / REFUSED, sink, told)
-    passes = Passes(found, work, Sharing(sharing.processes, least=2, part=1), sink, veil)
-    pieces = passes.run(steps_of(desk, found, work, scrubbing, embed))
+    with nullcontext() if desk.ray is None else connected(desk.ray) as cluster:
+        passes = Passes(found, work, Sharing(sharing.processes, least=2, part=1), sink, veil, cluster)
+        pieces = passes.run(steps_of(desk, found, work, scrubbing, embed))
     sink("phase", name="writing", text=str(desk.output))
     rows = _written(desk, pieces, folder)
     _joined(passes.ledgers, folder / CHANGES)
