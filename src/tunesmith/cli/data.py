@@ -22,6 +22,10 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+Ray: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="HOST:PORT", help="Ray cluster that does the work.", show_default=False),
+]
 Folder: TypeAlias = Annotated[Path, typer.Argument(metavar="DATASET", help="Folder of a data set.")]
 
 
@@ -36,6 +40,7 @@ def make(
     ],
     output: VersionFolder = None,
     dry_run: DryRun = False,
+    ray: Ray = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -43,7 +48,9 @@ def make(
     from tunesmith.cli.arguments import split_arguments
 
     recipe, overrides = split_arguments(arguments)
-    _carried_out(recipe, overrides, {"output": ("--output", output)}, dry_run, as_json, quiet)
+    _carried_out(
+        recipe, overrides, {"output": ("--output", output), "ray": ("--ray", ray)}, dry_run, as_json, quiet
+    )
 
 
 def _one_step(name: str, help_text: str) -> None:
@@ -52,6 +59,7 @@ def _one_step(name: str, help_text: str) -> None:
         arguments: FilesAndSettings,
         output: VersionFolder = None,
         dry_run: DryRun = False,
+        ray: Ray = None,
         as_json: Json = False,
         quiet: Quiet = False,
     ) -> None:
@@ -63,6 +71,7 @@ def _one_step(name: str, help_text: str) -> None:
         values: dict[str, tuple[str, Any]] = {
             "data.train": ("FILE", files),
             "output": ("--output", output),
+            "ray": ("--ray", ray),
             name: (name, {}),
         }
         _carried_out(None, overrides, values, dry_run, as_json, quiet)

@@ -259,6 +259,10 @@ class Balance(Section):
 class Desk(Making):
     """A recipe of the data desk: rows, and the steps that they go through."""
 
+    ray: str | None = None
+    """host:port of the head of a Ray cluster whose machines work on the rows; this one must be part of it. Null:
+    processes here, one for each core."""
+
     review: Review | None = None
     """Decisions on rows. Absent: none."""
 
@@ -287,6 +291,14 @@ class Desk(Making):
         if self.split is not None and (self.data.validation or self.data.test):
             raise ValueError(
                 "split makes validation and test rows of data.train; leave it out, or name them all there"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_model_stays_here(self) -> Self:
+        if self.ray is not None and self.scrub is not None and self.scrub.names_model is not None:
+            raise ValueError(
+                "scrub.names_model runs on this machine alone; leave ray out, or make it two runs"
             )
         return self
 

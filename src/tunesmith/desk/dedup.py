@@ -6,6 +6,7 @@ row is dropped only for one that stays and that it is itself alike to, never by 
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -158,7 +159,7 @@ class Contamination:
             words = words_of(text)
             for length in self.lengths:
                 for at in range(len(words) - length + 1):
-                    file = self.known.get(hash(tuple(words[at : at + length])))
+                    file = self.known.get(_number(words[at : at + length]))
                     if file is not None:
                         what = " ".join(words[at : at + length])
                         return Outcome(None, ("contaminated",), f"'{what}' stands in {file}")
@@ -181,8 +182,13 @@ def contamination(files: Mapping[str, Iterable[Sequence[str]]], ngram: int) -> C
                 continue
             lengths.add(length)
             for at in range(len(words) - length + 1):
-                known.setdefault(hash(tuple(words[at : at + length])), file)
+                known.setdefault(_number(words[at : at + length]), file)
     return Contamination(known, tuple(sorted(lengths)))
+
+
+def _number(words: Sequence[str]) -> int:
+    """64 bits, the same in every process (Python's own hash of a text is not)."""
+    return int.from_bytes(hashlib.blake2b(" ".join(words).encode("utf-8", "replace"), digest_size=8).digest())
 
 
 def words_of(text: str) -> list[str]:

@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,6 +21,7 @@ from tunesmith.desk import card
 from tunesmith.desk.alike import Sketches
 from tunesmith.desk.balance import Balancing
 from tunesmith.desk.clean import Cleaning
+from tunesmith.desk.cluster import connected
 from tunesmith.desk.decisions import Reviewed
 from tunesmith.desk.dedup import Repeats, SameId, contamination, said
 from tunesmith.desk.finding import Names
@@ -97,19 +99,21 @@ def make(
             veil = Veil(scrubbing.finder, desk.scrub.keep_originals)
         told = str if veil is None or veil.keeps else veil.over
         found = read(desk.data, folder / WORK / "read", folder / REFUSED, sink, told)
-        return Work(found, steps_of(desk, found, folder / WORK, scrubbing, embed), veil)
+        return Work(found, steps_of(desk, found, folder / WORK, scrubbing, embed), veil, ray=desk.ray)
 
     return made_by(desk, work, sink, sharing, dry_run=dry_run)
 
 
 @dataclass(frozen=True)
 class Work:
-    """Rows that were read, and the steps that they are to go through. veil, more: as of `Passes` and `Made`."""
+    """Rows that were read, and the steps that they are to go through. veil, more: as of `Passes` and `Made`. ray: the
+    address of a cluster that takes part."""
 
     found: Read
     steps: Sequence[Step]
     veil: Veil | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
+    ray: str | None = None
 
 
 def made_by(
@@ -137,8 +141,10 @@ def _made(
 ) -> Made:
     (folder / WORK).mkdir()
     given = work(folder)
-    passes = Passes(given.found, folder / WORK, Sharing(sharing.processes, least=2, part=1), sink, given.veil)
-    pieces = passes.run(given.steps)
+    share = Sharing(sharing.processes, least=2, part=1)
+    with nullcontext() if given.ray is None else connected(given.ray) as cluster:
+        passes = Passes(given.found, folder / WORK, share, sink, given.veil, cluster)
+        pieces = passes.run(given.steps)
     sink("phase", name="writing", text=str(recipe.output))
     rows = _written(recipe, pieces, folder)
     _joined(passes.ledgers, folder / CHANGES)

@@ -33,7 +33,7 @@ def inspection_page(facts: Mapping[str, Any]) -> str:
     """One file, no script, nothing loaded from anywhere."""
     names = [Path(one["file"]).name for one in facts["files"]]
     headline, sentences = in_short(facts)
-    page = _environment().get_template("inspect.html.j2")
+    page = page_environment().get_template("inspect.html.j2")
     return page.render(
         facts=facts,
         title=", ".join(names),
@@ -63,7 +63,7 @@ def card_page(manifest: Mapping[str, Any], examples: Examples, name: str) -> str
         step | {"examples": {r: [vars(e) for e in found[:1]] for r, found in examples[step["step"]].items()}}
         for step in manifest["steps"]
     ]
-    page = _environment().get_template("card.html.j2")
+    page = page_environment().get_template("card.html.j2")
     return page.render(
         manifest=manifest,
         title=name,
@@ -200,7 +200,7 @@ def _said(values: Mapping[str, Any]) -> str:
     return excerpt(texts, 240)
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
     """The report's, with this folder's templates before its own."""
     found = environment(True)
     assert found.loader is not None

@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tunesmith.data.shares import Sharing, shared_out
+from tunesmith.data.shares import Made, Sharing, shared_out
+from tunesmith.desk.cluster import Cluster
 from tunesmith.desk.left import Left
 from tunesmith.desk.reading import Read, packed
 from tunesmith.desk.rows import SPLITS, Row, Values
@@ -90,14 +90,16 @@ class Counted:
 @dataclass
 class Passes:
     """Runs steps over what was read. folder: where chunks and the ledger's parts lie while it works. veil: over what
-    is shown, and over what the ledger keeps; None where rows may be seen as they are. kept: whether what is left is
-    written after the last step, and described; otherwise it is only counted."""
+    is shown, and over what the ledger keeps; None where rows may be seen as they are. cluster: whose machines work on
+    chunks; None: processes of this one. kept: whether what is left is written after the last step, and described;
+    otherwise it is only counted."""
 
     read: Read
     folder: Path
     sharing: Sharing
     sink: EventSink
     veil: Veil | None = None
+    cluster: Cluster | None = None
     kept: bool = True
     counts: list[Counted] = field(default_factory=list)
     ledgers: list[Path] = field(default_factory=list)
@@ -128,12 +130,19 @@ class Passes:
     ) -> tuple[list[Path], Seen | None]:
         self._folder = self.folder / f"pass-{len(list(self.folder.glob('pass-*')))}"
         self._folder.mkdir()
-        work = _Pass(self.read, chunks, steps, survey, self._folder, self.veil, self.kept)
+        work = Pass(self.read, chunks, steps, survey, self._folder, self.veil, self.kept)
         name = " + ".join([step.name for step in steps] + ([f"{survey.name}: looking"] if survey else []))
         self.sink("phase", name=name or "rows", text=f"{len(chunks):,} chunks")
-        alone = self.sharing.processes == 1 or len(chunks) == 1 or isinstance(survey, RunsModel)
+        few = len(chunks) == 1 or (self.sharing.processes == 1 and self.cluster is None)
+        alone = few or isinstance(survey, RunsModel)
         parts = (range(at, at + 1) for at in range(len(chunks)))
-        made = [work(part) for part in parts] if alone else shared_out(len(chunks), work, self.sharing)
+        made: list[Made]
+        if alone:
+            made = [work(part) for part in parts]
+        elif self.cluster is None:
+            made = shared_out(len(chunks), work, self.sharing)
+        else:
+            made = self.cluster.passed(work, chunks)
         counts = [Counted(step.name) for step in steps]
         for arrays, said in made:
             for counted, one in zip(counts, said["steps"], strict=True):
@@ -154,18 +163,18 @@ class Passes:
 
 
 @dataclass(frozen=True)
-class _Pass:
-    """The work on a range of chunks."""
+class Pass:
+    """The work on a range of chunks, which are known by their numbers."""
 
     read: Read
-    chunks: Sequence[Path]
+    chunks: Sequence[Path] | Mapping[int, Path]
     steps: Sequence[RowStep]
     survey: Survey | None
     target: Path
     veil: Veil | None
     kept: bool
 
-    def __call__(self, part: range) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    def __call__(self, part: range) -> Made:
         steps = [_nothing() for _ in self.steps]
         seen: dict[str, list[Any]] = {name: [] for name in LOOKS}
         left: dict[str, Left] = {}
