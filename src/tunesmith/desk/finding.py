@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.config.desk import Scrub
 from tunesmith.desk.automaton import kinds_possible
@@ -61,6 +61,10 @@ class Finder:
         finder = cls(wanted if names is not None else wanted - {PERSON}, config.min_score, names)
         assert finder._findings is not None  # here, so that processes that are forked have it
         return finder
+
+    def __getstate__(self) -> dict[str, Any]:
+        """To another machine goes what is looked for; what has been loaded and remembered stays."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     @cached_property
     def _findings(self) -> Callable[[str, Sequence[str], float], list[RecognizerResult]]:
