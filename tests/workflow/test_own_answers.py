@@ -210,9 +210,10 @@ def test_a_run_that_died_while_it_wrote_answers_goes_on(base: Path, tmp_path: Pa
     assert told_of_rollouts(tmp_path / "cut" / "tiny") == told_of_rollouts(whole.folder)
 
 
-@pytest.mark.parametrize("critic", ["head", "separate"])
-@pytest.mark.parametrize("tuning", ["full", "lora"])
-@pytest.mark.parametrize("step", [3, 4])
+@pytest.mark.parametrize(
+    ("step", "tuning", "critic"),
+    [(3, "lora", "head"), (3, "full", "separate"), (4, "lora", "separate"), (4, "full", "head")],
+)
 def test_ppo_goes_on_inside_a_pass_and_keeps_its_values(
     step: int, tuning: str, critic: str, base: Path, tmp_path: Path
 ) -> None:
