@@ -95,10 +95,10 @@ def write_rows(path: Path, corpus: Path, count: int) -> None:
                     )
                 if number < 5000:
                     earlier.append(text)
-            half = len(text) // 2
-            out.write(
-                json.dumps({"prompt": text[:half], "completion": text[half:]}, ensure_ascii=False) + "\n"
-            )
+            parts = text.split()
+            half = len(parts) // 2
+            row = {"prompt": " ".join(parts[:half]), "completion": " ".join(parts[half:])}
+            out.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def drawn(words: list[str], draw: random.Random) -> str:
