@@ -2,8 +2,10 @@
 
 python benchmarks/desk.py --corpus docs.jsonl.gz [--rows 1000000] [--peer-rows 20000] [--repeats 1]
   [--out benchmarks/results/desk.json]
-Rows: a prompt and a completion of together 60 to 120 words drawn from the corpus, one in fifty a near-copy of an
-earlier one (two words changed), one in fifty an exact copy; one in ten with a mail address, a phone or card number.
+Rows: a prompt and a completion of together 60 to 120 words, in pieces of 8 to 15 words from as many places of the
+corpus, so that a million of them are not near each other but where that is planted (longer pieces of four million words
+would overlap); one in fifty a near-copy of an earlier one (two words changed), one in fifty an exact copy; one in ten
+with a mail address, a phone or card number.
 ours: `tunesmith data inspect`, then `data make` with clean, scrub and dedup; seconds of both. peer: Hugging Face
 datasets (map and filter, a process a core) for the rules of cleaning that are one-liners (Unicode, white space, HTML),
 datasketch's MinHash and MinHashLSH (128 permutations, threshold 0.8) on the same sequences of five letters, and
@@ -86,18 +88,27 @@ def write_rows(path: Path, corpus: Path, count: int) -> None:
                     copy[draw.randrange(len(copy))] = draw.choice(words)
                 text = " ".join(copy)
             else:
-                at = draw.randrange(len(words) - 200)
-                text = " ".join(words[at : at + draw.randint(60, 120)])
+                text = drawn(words, draw)
                 if draw.random() < 0.1:
                     text += " " + draw.choice(PLANTED).format(
                         draw.choice("abc"), draw.choice("xyz"), number % 1000
                     )
                 if number < 5000:
                     earlier.append(text)
-            half = len(text) // 2
-            out.write(
-                json.dumps({"prompt": text[:half], "completion": text[half:]}, ensure_ascii=False) + "\n"
-            )
+            parts = text.split()
+            half = len(parts) // 2
+            row = {"prompt": " ".join(parts[:half]), "completion": " ".join(parts[half:])}
+            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def drawn(words: list[str], draw: random.Random) -> str:
+    """60 to 120 words in pieces of 8 to 15 from as many places, so that no two rows are alike by chance."""
+    most = draw.randint(60, 120)
+    text: list[str] = []
+    while len(text) < most:
+        at = draw.randrange(len(words) - 15)
+        text += words[at : at + draw.randint(8, 15)]
+    return " ".join(text[:most])
 
 
 def run(system: str, path: Path, folder: Path) -> dict[str, Any]:

@@ -475,6 +475,7 @@ def main() -> None:
     facts |= {
         "limits": {"seconds": SECONDS, "mib": MIB},
         "findings": findings,
+        "uncounted": given.inputs - len(findings) - said.total(),  # what a process saw that then died
         "said": dict(said.most_common()),
     }
     print(json.dumps({**facts, "said": dict(said.most_common(25))}, indent=1))

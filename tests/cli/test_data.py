@@ -15,7 +15,7 @@ import pytest
 from tests.cli.test_main import Answer
 from tests.desk.test_make import TICKETS, written
 from tunesmith.cli import work
-from tunesmith.desk.inspect import Inspection
+from tunesmith.desk.inspect import COUNTED, Inspection
 
 
 @pytest.fixture
@@ -37,21 +37,21 @@ def test_inspect_takes_files_settings_and_data_sets(
 ) -> None:
     kept: list[Any] = []
 
-    def stand_in(desk: Any, model: str, *, cost: bool, sink: Any) -> Inspection:
-        kept.append((desk, model, cost))
+    def stand_in(desk: Any, model: str, *, cost: bool, counted: int, sink: Any) -> Inspection:
+        kept.append((desk, model, cost, counted))
         return Inspection({"rows": {}})
 
     monkeypatch.setattr(work, "inspect", stand_in)
     rows = str(tmp_path / "rows.jsonl")
-    answer = run(
-        "data", "inspect", rows, "dedup.near=0.9", f"data.test={rows}", "-m", "m", "--no-cost", "--json"
-    )
+    settings = ("dedup.near=0.9", f"data.test={rows}", "-m", "m", "--no-cost", "--counted", "7", "--json")
+    answer = run("data", "inspect", rows, *settings)
     assert (answer.code, json.loads(answer.out)) == (0, {"rows": {}})
-    desk, model, cost = kept[0]
+    desk, model, cost, counted = kept[0]
     assert (desk.data.train, desk.data.test, desk.steps()) == ([rows], [rows], ["clean", "dedup"])
-    assert (desk.dedup.near, model, cost) == (0.9, "m", False)
+    assert (desk.dedup.near, model, cost, counted) == (0.9, "m", False, 7)
     assert run("data", "inspect", data_set, "--json").code == 0
-    assert (kept[1][0].data.train, kept[1][0].data.validation, kept[1][2]) == ([data_set], [], True)
+    assert (kept[1][0].data.train, kept[1][0].data.validation) == ([data_set], [])
+    assert kept[1][2:] == (True, COUNTED)  # the default of the command is that of the desk
 
 
 def test_inspect_without_files_says_so(run: Callable[..., Answer]) -> None:
@@ -64,6 +64,9 @@ def test_diff_and_show_tell_of_versions(run: Callable[..., Answer], data_set: st
     facts = json.loads(run("data", "diff", data_set, "--json").out)
     assert (facts["from"], facts["to"]) == (1, 2)
     assert sum(facts["went"].values()) > 0
+    quiet = run("data", "diff", data_set, "-q")
+    assert (quiet.code, quiet.err) == (0, "")
+    assert quiet.out.startswith("version 1 -> 2")
     back = run("data", "diff", data_set, "--from", "2", "--to", "1").out
     assert back.startswith("version 2 -> 1")
     assert run("data", "show", data_set).out.startswith("# Data card")

@@ -17,7 +17,7 @@ TRICKY = st.sampled_from(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     instruction=TEXT | TRICKY,
     files=st.lists(TEXT | TRICKY, max_size=3),

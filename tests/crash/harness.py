@@ -26,6 +26,7 @@ import torch
 
 from tests import fakes
 from tests.crash import jobs
+from tunesmith import storage
 from tunesmith.config.fields import keys
 from tunesmith.config.judged import PreferenceConfig
 from tunesmith.config.methods import SftConfig
@@ -37,7 +38,6 @@ from tunesmith.generate.batched import nll
 from tunesmith.objectives.preference import Preference
 from tunesmith.objectives.sft import Sft
 from tunesmith.train import reference as kept_reference
-from tunesmith.train import storage
 from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.engine import Engine, Watch
 from tunesmith.train.optim import Optimizer
@@ -207,7 +207,7 @@ def random_kills(
 class Die:
     """Makes the process die at the k-th storage operation: before it, after it, or half-way through."""
 
-    OPERATIONS = ("write_file", "write_tensors", "sync_folder", "rename", "rmtree")
+    OPERATIONS = ("write_parts", "sync_folder", "rename", "rmtree")
 
     def __init__(self, at: int, when: str) -> None:
         self.at, self.when, self.count = at, when, 0

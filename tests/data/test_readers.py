@@ -179,6 +179,27 @@ def test_gz_is_read_like_plain(tmp_path: Path, name: str) -> None:
     assert [row for _, row in read(plain)] == [{"text": "good"}, {"text": "b"}]
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl.zst", "rows.csv.ZST"])
+def test_zst_is_read_like_plain_and_held_to_the_same_limits(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zstd = pytest.importorskip("backports.zstd")
+    content = GOOD if "jsonl" in name else b"prompt,completion\na,b\nc,d\n"
+    plain = write(tmp_path, name[:-4], content)
+    packed = zstd.compress(content[:20]) + zstd.compress(content[20:])  # two frames
+    assert list(read_rows(write(tmp_path, name, packed))) == list(read_rows(plain))
+    whole = zstd.compress(GOOD * 1000)
+    for damaged in (whole[:-4], whole[: len(whole) // 2], b"garbage!" * 9):
+        with pytest.raises(DataError, match="damaged Zstandard"):
+            list(read_rows(write(tmp_path, "rows.jsonl.zst", damaged)))
+    monkeypatch.setattr(sources, "BOMB_BYTES", 2**20)
+    with pytest.raises(DataError, match="decompression bomb"):
+        list(read_rows(write(tmp_path, "rows.jsonl.zst", zstd.compress(b" " * 2**26))))
+    monkeypatch.setattr(sources, "zstd", None)
+    with pytest.raises(DataError, match="zstd"):
+        list(read_rows(write(tmp_path, "rows.jsonl.zst", whole)))
+
+
 def test_truncated_and_corrupt_gz(tmp_path: Path) -> None:
     packed = gzip.compress(GOOD * 1000)
     for damaged in (packed[:-20], packed[:-5] + b"\x00" * 5, packed[:30] + b"\xff" * 10 + packed[40:]):

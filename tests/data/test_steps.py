@@ -228,3 +228,13 @@ def test_examples_are_kept_as_they_are() -> None:
     arrays = flat_examples([example], {"f": 0})
     (kept,) = FlatExamples(arrays, ["f"])
     assert repr(kept) == repr(example)
+
+
+def test_a_person_sees_that_a_steps_last_token_alone_is_learned_from() -> None:
+    made = renderer("embedded")
+    row = tree("embedded", stepwise(["3 * 4 is 12.", "So it is 14."], [1.0, NAN]))
+    prompt, first, second = (made.tokenizer.decode(segment.ids.tolist()) for segment in row.segments)
+    last = made.tokenizer.decode(row.segments[1].ids.tolist()[-1:])
+    assert 0 < len(last) < len(first)
+    shown = f"{prompt}\n\nscore 1: {first[: -len(last)]}[[{last}]]\n\nscore nan: {second}"
+    assert str(preview(made, row)) == shown

@@ -160,6 +160,25 @@ def test_the_worst_rows_come_first_and_a_label_in_its_prompt_last(tmp_path: Path
     assert [list(one["reasons"]) for one in found["worst"]] == [["unusable"], ["label_in_prompt"]]
 
 
+def test_tokens_of_a_sample_stand_for_all_and_no_row_that_is_too_long_is_missed(tmp_path: Path) -> None:
+    rows = [{"prompt": "a " * (n % 7 + 1), "completion": f"b{n}"} for n in range(600)]
+    rows += [{"prompt": "a " * 50, "completion": "too long"}, {"prompt": "", "completion": "no prompt"}]
+    document = {"data": {"train": [written(tmp_path, rows)]}}
+    desk = Desk.model_validate(document)
+    whole, some = (
+        inspect(desk, Words(), quiet, counted=counted, sharing=Sharing(1)).facts for counted in (0, 100)
+    )
+    assert (whole["tokens"]["counted"], whole["tokens"]["rows"]) == (601, 601)
+    assert 90 <= some["tokens"]["counted"] <= 100
+    assert some["suspicious"] == whole["suspicious"]
+    assert (some["tokens"]["too_long"], some["tokens"]["longest"][0]["tokens"]) == (1, 52)
+    one, other = (facts["tokens"]["splits"]["train"]["whole"] for facts in (whole, some))
+    assert one["most"] == other["most"] == 52
+    assert other["mean"] == pytest.approx(one["mean"], rel=0.2)
+    assert other["all"] == pytest.approx(other["mean"] * 601, rel=0.01)
+    assert "of a sample of" in inspect(desk, Words(), quiet, counted=100, sharing=Sharing(1)).as_text()
+
+
 def test_odd_characters_are_no_letters_of_any_script_no_code_and_no_sums() -> None:
     for text in (
         "Ünïcode: größer",
@@ -274,3 +293,28 @@ def test_the_screen_and_the_page_say_the_same_numbers(tmp_path: Path) -> None:
     assert f"{len(TICKETS) + 1:,} of {len(TICKETS) + 1:,} rows read" in screen
     assert f"{len(TICKETS) + 1} of {len(TICKETS) + 1} rows read" in page
     assert len(screen.splitlines()) < 70
+
+
+def test_numbers_that_rows_are_answered_with_are_spread_out(tmp_path: Path) -> None:
+    values = [(1.5 * at if at % 3 else -2.0, 10**at % 7) for at in range(40)]
+    rows = [{"text": f"row {at}", "score": a, "stars": b} for at, (a, b) in enumerate(values)]
+    file = written(tmp_path, [*rows, {"text": "bad", "score": "many", "stars": 1}])
+    found = looked_at(file, data={"train": [file], "format": "number", "targets": ["score", "stars"]})
+    numbers = found.facts["numbers"]
+    assert list(numbers) == ["score", "stars"]
+    for place, column in enumerate(numbers):
+        one, mine = numbers[column]["train"], np.array([value[place] for value in values], float)
+        assert one["rows"] == 40
+        assert (one["mean"], one["deviation"]) == pytest.approx((mine.mean(), mine.std()))
+        assert (one["least"], one["p50"], one["most"]) == (mine.min(), np.median(mine), mine.max())
+        edges, counts = one["histogram"]["edges"], one["histogram"]["counts"]
+        last = len(counts) - 1
+        assert counts == [
+            sum(a <= value < b or (at == last and value == b) for value in mine.tolist())
+            for at, (a, b) in enumerate(pairwise(edges))
+        ]
+    page = found.as_html()
+    assert page.count('id="number-') >= 2
+    assert "score, train" in page
+    assert f"score, train: mean {numbers['score']['train']['mean']:.4g}" in found.as_text()
+    assert '<h2 id="numbers"' not in looked_at(written(tmp_path, TICKETS, "t.jsonl")).as_html()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import phonenumbers
 import pytest
 import regex
 from hypothesis import given, settings
@@ -16,10 +17,11 @@ from tests.desk.labelled import Sentence, scores, sentences, table
 from tests.desk.test_make import TICKETS
 
 from tunesmith.config.desk import Scrub
-from tunesmith.desk import recognisers, secrets
+from tunesmith.desk import prefilter, recognisers, secrets
+from tunesmith.desk.automaton import kinds_possible
 from tunesmith.desk.finding import Finder
 from tunesmith.desk.kinds import KINDS, PERSON
-from tunesmith.desk.prefilter import kinds_possible
+from tunesmith.desk.phones import STRICT, Matcher, regions_possible
 
 PATTERNS = [kind for kind in KINDS if kind != PERSON]
 
@@ -101,6 +103,23 @@ def test_the_pre_filter_misses_nothing_among_odd_characters(text: str) -> None:
     assert alone(text) <= set(kinds_possible(text))
 
 
+PIECES = (
+    '\x1c \x0b -. :: 00:1a:2b: 10.0.0.1 key= pwd: is secret "; == PRIVATE xox _authToken= AKC0123456789 ghp_ sk- pw '
+    "AP9abcdefgh0 aB3dE5gH7jK9mN1pQ3sT hooks. 14 12a, 5/7 Main Street avenue maple Via C/ str. weg 12345 O box GB12 "
+    "A1 B2C 123456 7-A 12-34-56 +1 (0) 555-0100 x9 @ :// SSN passport number 3J98t1WpEZ73CNmQviecrnyiWrnqRhWNLy"
+).split(" ")
+SCRAPS = st.lists(
+    st.sampled_from(PIECES) | st.text(st.characters(max_codepoint=127), max_size=3),
+    max_size=12,
+).flatmap(lambda parts: st.sampled_from([" ".join(parts), "".join(parts)]))
+
+
+@settings(max_examples=500, deadline=None)
+@given(text=SCRAPS | texts_like(change=True).filter(str.isascii))
+def test_the_automaton_says_what_the_tests_say(text: str) -> None:
+    assert kinds_possible(text) == prefilter.kinds_possible(text)
+
+
 @settings(max_examples=300, deadline=None)
 @given(text=texts_like(change=True))
 def test_the_pre_filter_is_laxer_than_every_pattern(text: str) -> None:
@@ -147,3 +166,25 @@ def test_check_digits_decide_on_cards_and_accounts() -> None:
                         f for f in finder().found(wrong) if f.kind == kind and f.start < end and f.end > start
                     ]
                     assert not overlapping, wrong
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=texts_like(change=True), more=st.text("0123456789 -./()+x", max_size=24))
+def test_no_region_is_left_out_in_which_there_is_a_phone_number(text: str, more: str) -> None:
+    for one in (text, more):
+        possible = regions_possible(one, recognisers.REGIONS)
+        for region in recognisers.REGIONS:
+            plain = list(phonenumbers.PhoneNumberMatcher(one, region, leniency=STRICT))
+            assert region in possible or not plain, (one, region)
+            assert list(Matcher(one, region)) == plain
+
+
+def test_what_the_recognisers_find_is_what_presidio_s_engine_finds() -> None:
+    for row in sentences():
+        kinds = kinds_possible(row.text)
+        if kinds:
+            engine = recognisers.engine().analyze(row.text, "en", entities=kinds, score_threshold=0.4)
+            ours = recognisers.findings(row.text, kinds, 0.4)
+            assert {(r.start, r.end, r.entity_type, r.score) for r in engine} == {
+                (r.start, r.end, r.entity_type, r.score) for r in ours
+            }

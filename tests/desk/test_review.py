@@ -22,8 +22,8 @@ from tunesmith.desk.held import content_key
 from tunesmith.desk.make import make, restored
 from tunesmith.desk.quality import SUMMARY, TABLE
 from tunesmith.desk.review import Choice, walk_of
-from tunesmith.desk.versions import digest
 from tunesmith.errors import DataError
+from tunesmith.storage import digest
 
 ROWS: list[dict[str, Any]] = [
     {"text": "the reader is dead", "label": "billing"},

@@ -60,7 +60,12 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], list[tuple[str, str]]]] = [
     (
         {"text": "Ada lives in Rome", "spans": [{"start": 0, "end": 3, "label": "person"}]},
         {"format": "tags"},
-        [("fixed", "Ada lives in Rome"), ("fixed", "person")],
+        [("prompt", "Ada lives in Rome"), ("other", "person")],
+    ),
+    (
+        {"tokens": ["Ada", "lives"], "tags": ["B-person", "O"]},
+        {"format": "tags"},
+        [("fixed", "Ada"), ("fixed", "lives"), ("fixed", "B-person"), ("fixed", "O")],
     ),
     (
         {"prompt": "q", "name": "Ada", "city": "Rome"},

@@ -119,13 +119,14 @@ def tagged_desk(folder: Path, rows: list[dict[str, Any]]) -> Desk:
     return Desk.model_validate({"output": str(folder / "out"), "data": data, "scrub": {}})
 
 
-def test_a_row_whose_spans_would_no_longer_fit_is_dropped(tmp_path: Path) -> None:
+def test_spans_cover_what_stands_there_now_and_rows_where_none_can_are_dropped(tmp_path: Path) -> None:
+    end = 4 + len(MAIL)
     tagged = [
-        {"text": f"Ask {MAIL} in Oslo", "spans": [[4, 4 + len(MAIL), "mail"]]},
-        {"text": "Ask them in Oslo", "spans": [[12, 16, "place"]]},
+        {"text": f"Ask {MAIL} in Oslo", "spans": [[4, end, "mail"], [end + 4, end + 8, "place"]]},
+        {"text": f"Ask {MAIL} in Oslo", "spans": [[6, end + 8, "half"]]},
     ]
     made = make(tagged_desk(tmp_path, tagged), quiet)
-    assert left(made) == tagged[1:]
+    assert left(made) == [{"text": "Ask <EMAIL> in Oslo", "spans": [[4, 11, "mail"], [15, 19, "place"]]}]
     assert made.steps[0].dropped == {IN_FIXED: 1}
     words = [
         {"tokens": ["call", "(212)", "555-0142", "now"], "tags": ["O", "B-tel", "I-tel", "O"]},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import peft
 import pytest
@@ -14,6 +16,7 @@ from tunesmith.core import native
 from tunesmith.core.model import Model
 from tunesmith.generate import slots
 from tunesmith.generate.batched import generate
+from tunesmith.models import fast_linear
 from tunesmith.models.fast import quicken
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason=native.why_not())
@@ -40,6 +43,35 @@ def test_answers_are_those_of_stock_transformers(family: str, kind: str) -> None
     if kind == "lora":
         stock.module = stock.module.merge_and_unload()
     assert answers(model, given, 5, longest=20) == stock_answers(stock, given, longest=20)
+
+
+def test_adapters_are_made_ready_once_for_what_is_written_and_anew_after_a_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, stock, given = (
+        quick("llama", "lora"),
+        Model(made(CONFIGS["llama"](), "lora"), "padded", 2),
+        prompts(5),
+    )
+    ready: list[int] = []
+    real = fast_linear._adapters
+
+    def counted(downs: Any, *given: Any) -> Any:
+        ready.append(len(downs))
+        return real(downs, *given)
+
+    monkeypatch.setattr(fast_linear, "_adapters", counted)
+    before = answers(model, given, 5, longest=20)
+    assert ready == [3, 1, 2, 1] * 2  # of each layer: q, k, v; o; gate, up; down
+    for module in (model.module, stock.module):
+        with torch.no_grad():
+            for name, weight in module.named_parameters():
+                if "lora_B" in name:
+                    weight.mul_(-2)
+    stock.module = stock.module.merge_and_unload()
+    after = answers(model, given, 5, longest=20)
+    assert after == stock_answers(stock, given, longest=20)
+    assert after != before
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])

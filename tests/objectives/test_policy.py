@@ -150,6 +150,23 @@ def test_before_the_first_step_the_ratio_is_1_and_nothing_is_clipped():
     assert out.metrics["clipped"].item() == 0
 
 
+@pytest.mark.parametrize("method", CASES, ids=lambda m: f"{m.algorithm} {m.kl.weight} {m.importance_cap}")
+def test_the_only_step_on_its_rows_needs_no_old_log_probabilities(method):
+    """Its own are the old ones: of the loss, of the correction for the engine that wrote, and of what is told."""
+    rows = rolled()
+    losses = random_losses(Batch.from_rows(rows))
+    cuts = np.cumsum([row.num_supervised for row in rows])[:-1]
+    own = np.split(-losses.detach().numpy(), cuts)
+    said = [replace(r, given={**r.given, "old_logps": o}) for r, o in zip(rows, own, strict=True)]
+    unsaid = [replace(r, given={k: v for k, v in r.given.items() if k != "old_logps"}) for r in rows]
+    want, count = formula(method, said, losses)
+    out = Policy(method).loss(Sampled(losses), Batch.from_rows(unsaid))
+    assert Policy(method).weights(Batch.from_rows(unsaid))["policy"].item() == count
+    held(value_and_gradient(out.terms["policy"], losses), value_and_gradient(want, losses))
+    assert out.metrics["ratio"].item() == out.metric_weights["ratio"].item() == len(losses)
+    assert out.metrics["clipped"].item() == 0
+
+
 def test_a_clipped_token_has_no_gradient():
     gained = torch.tensor([0.5, 0.5, -0.5, -0.5]).requires_grad_()
     worth = torch.tensor([1.0, -1.0, 1.0, -1.0])

@@ -16,7 +16,6 @@ from tests.objectives.test_reward import Rewarding, rewards_for
 from tests.workflow.conftest import read_jsonl, write_jsonl
 from tests.workflow.test_judged import BAD, GOOD, metric, recipe, run
 from tunesmith.config.methods import StepwiseConfig
-from tunesmith.config.rewards import ModelReward
 from tunesmith.core.batch import Batch
 from tunesmith.errors import ConfigError, ModelError
 from tunesmith.models.heads import HeadSpec
@@ -24,7 +23,6 @@ from tunesmith.objectives.stepwise import Stepwise
 from tunesmith.types import RowRef, Segment, TokenRow
 from tunesmith.workflow.evaluate import evaluate
 from tunesmith.workflow.open import load
-from tunesmith.workflow.own import open_reward
 from tunesmith.workflow.predict import predict
 
 NAN = math.nan
@@ -161,5 +159,3 @@ def test_other_rows_and_other_models_are_refused(base: Path, tmp_path: Path) -> 
         evaluate(str(result.folder), [tmp_path / "pairs" / "test.jsonl"])
     with pytest.raises(ModelError, match="scores answers"):
         next(load(result.folder).predict(["a"]))
-    with pytest.raises(ConfigError, match="is no reward model"):
-        open_reward(ModelReward(kind="model", path=str(result.folder)))

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tunesmith import storage
 from tunesmith.errors import CheckpointError, ResourceError
-from tunesmith.train import storage
 from tunesmith.train.checkpoint import Checkpoints, Snapshot, is_better, retained
 
 SNAPSHOT = Snapshot({"weights": {"w": torch.arange(6.0)}, "optimizer": {"m": torch.ones(2)}}, {"step": 1})
@@ -96,7 +96,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path):
         checkpoints.load_latest()
 
 
-@pytest.mark.parametrize("operation", ["need_space", "_write"])
+@pytest.mark.parametrize("operation", ["need_space", "write_parts"])
 def test_a_full_disk_says_how_much_is_needed_and_leaves_the_last_checkpoint(tmp_path, operation, monkeypatch):
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.save(1, SNAPSHOT, best=None)
@@ -104,8 +104,8 @@ def test_a_full_disk_says_how_much_is_needed_and_leaves_the_last_checkpoint(tmp_
     def full(path, data):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    if operation == "_write":
-        monkeypatch.setattr(storage, "_write", full)
+    if operation == "write_parts":
+        monkeypatch.setattr(storage, "write_parts", full)
     else:
         usage = storage.shutil.disk_usage(tmp_path)._replace(free=10)
         monkeypatch.setattr(storage.shutil, "disk_usage", lambda folder: usage)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import tunesmith
 from tests.workflow.conftest import label_rows, settings, write_jsonl
 from tunesmith.config.audit import Audit
 from tunesmith.config.run import Run
@@ -105,6 +106,19 @@ def test_a_run_is_asked_as_predict_asks_it(encoder: Path, tmp_path: Path) -> Non
     assert set(report["subgroups"]) == {"gender"}
     with pytest.raises(ModelError, match="does not say one class"):
         classifier("tunesmith/base-8m")
+    # The same run as a classifier of toxicity: rows are toxic that it calls so, with the words of a list or without.
+    said = list(tunesmith.load(folder, threads=1).predict([row["text"] for row in letters()]))
+    worst = max(set(said), key=said.count)
+    words = tmp_path / "words.txt"
+    words.write_text("letter 1\n")
+    for more, listed in ({}, set()), ({"toxic_words": str(words)}, {1}):
+        toxicity = found(tmp_path, toxic_model=folder, toxic_label=worst, **more)["toxicity"]
+        bad = {at for at, label in enumerate(said) if label == worst} | listed
+        assert toxicity["all"]["rows"]["count"] == len(bad) > 0
+        assert toxicity["gender"]["female"]["count"] == sum(at < 20 for at in bad)
+        assert toxicity["gender"]["male"]["n"] == 20
+    with pytest.raises(ModelError, match="no class 'toxic'"):
+        found(tmp_path, toxic_model=folder)
 
 
 def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:

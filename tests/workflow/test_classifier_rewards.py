@@ -22,6 +22,7 @@ from tunesmith.train.folder import RunFolder
 from tunesmith.types import Example, Message, RowRef
 from tunesmith.workflow.open import Opened
 from tunesmith.workflow.own import open_reward
+from tunesmith.workflow.prepare import absolute
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -115,3 +116,16 @@ def test_a_policy_learns_from_it(classifier: Callable[..., str], base: Path, tmp
     steps = RunFolder(result.folder).curve("step")
     assert steps[0]["grad_norm"] > 0
     assert json.loads((result.folder / "report" / "metrics.json").read_text())["primary"] == "reward"
+
+
+def test_a_path_is_made_absolute_so_that_a_run_resumes_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "judge").mkdir()
+    monkeypatch.chdir(tmp_path)
+    parts = [{"kind": "model", "path": "judge"}, {"kind": "length"}]
+    policy = Run.model_validate({"method": {"type": "policy", "rewards": parts}})
+    proof = Run.model_validate({"method": {"type": "preference"}, "evaluate": {"rewards": parts}})
+    for found in (absolute(policy).method.rewards[0], absolute(proof).evaluate.rewards[0]):  # type: ignore[union-attr]
+        assert found.path == str(tmp_path / "judge")  # type: ignore[union-attr]
+    assert policy.method.rewards[0].path == "judge"  # type: ignore[union-attr]

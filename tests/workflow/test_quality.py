@@ -17,6 +17,7 @@ from tunesmith.config.quality import Quality
 from tunesmith.data.formats import to_example
 from tunesmith.desk.held import held
 from tunesmith.desk.make import make
+from tunesmith.desk.quality_page import label_errors, mixed_up
 from tunesmith.desk.review import walk_of
 from tunesmith.errors import DataError, ModelError
 from tunesmith.types import silent
@@ -52,6 +53,16 @@ def test_wrong_labels_come_first(by: str, encoder: Path, tmp_path: Path) -> None
     assert [one["confidence"] for one in found] == sorted(one["confidence"] for one in found)
     assert all(math.isclose(one["loss"], -math.log(one["confidence"]), abs_tol=1e-3) for one in found[50:])
     assert report.as_dict()["reasons"]["label_error"] > 0
+    page = report.as_html()
+    assert all(f'id="score-{name}' in page for name in ("confidence", "loss", "difficulty"))
+    mixed = mixed_up(report.records)
+    assert mixed is not None
+    assert mixed["rows"] == {
+        a: [sum((r["label"], r["suggested"]) == (a, b) for r in found) for b in mixed["labels"]]
+        for a in mixed["labels"]
+    }
+    (bars,) = label_errors(report.records)
+    assert sum(bars.counts.values()) == report.as_dict()["reasons"]["label_error"]
 
 
 def test_of_a_data_set_the_table_stands_beside_its_version_and_is_reviewed(tmp_path: Path) -> None:

@@ -158,9 +158,7 @@ def test_a_run_that_died_goes_on_from_its_last_checkpoint(sink, base, labels, un
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize(
-    "write", ["train.storage.rename", "workflow.finish.write_card", "evaluate.report.to_html"]
-)
+@pytest.mark.parametrize("write", ["storage.rename", "workflow.finish.write_card", "evaluate.report.to_html"])
 def test_a_file_that_was_being_written_is_not_taken_for_a_whole_one(
     write, base, labels, uninterrupted, tmp_path, monkeypatch
 ):
@@ -170,7 +168,7 @@ def test_a_file_that_was_being_written_is_not_taken_for_a_whole_one(
         patch.setattr(f"tunesmith.{write}", lambda *given: crash())
         with pytest.raises(Crash):
             run(tree)
-    assert folder.is_started() == (write != "train.storage.rename")
+    assert folder.is_started() == (write != "storage.rename")
     assert not folder.is_finished()
     run(tree, resume=True)
     assert_same(ending(folder.path), uninterrupted["full"])
@@ -350,7 +348,7 @@ def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> No
 def test_sigterm_ends_the_command_with_143_and_resume_ends_as_if_it_had_not(
     base, labels, tmp_path, capsys, monkeypatch
 ):
-    tree = recipe(base, labels, tmp_path, train={"max_steps": 160, "eval_every": 80, "save_every": 40})
+    tree = recipe(base, labels, tmp_path, train={"max_steps": 80, "eval_every": 40, "save_every": 20})
     tree["train"] |= {"early_stopping": None, "eval_generate": 0}
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(tree))
@@ -369,12 +367,12 @@ def test_sigterm_ends_the_command_with_143_and_resume_ends_as_if_it_had_not(
     assert f"tunesmith resume {folder}" in err
     steps = Checkpoints(folder / "checkpoints", 2).steps()
     assert steps
-    assert steps[-1] < 160
+    assert steps[-1] < 80
 
     process = command("resume", str(folder), "--json")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert json.loads(out)["report"]["fit"]["last_step"] == 160
+    assert json.loads(out)["report"]["fit"]["last_step"] == 80
     assert f"resumed after step {steps[-1]}" in err
     (plan,) = RunFolder(folder).read_events("estimate")  # of the probe's real child
     assert 10**8 < plan["peak_memory_bytes"] < 2 * 10**9 < plan["available_memory_bytes"]

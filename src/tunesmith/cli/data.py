@@ -15,12 +15,17 @@ from tunesmith.errors import ConfigError
 if TYPE_CHECKING:
     from tunesmith.config.desk import Desk
     from tunesmith.desk.finding import Names
+    from tunesmith.desk.meaning import Embed
 
 app = typer.Typer(
     help="Look at rows, clean, de-duplicate and split them; every version of a data set stays, with its reasons.",
     no_args_is_help=True,
 )
 
+Ray: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="HOST:PORT", help="Ray cluster that does the work.", show_default=False),
+]
 Folder: TypeAlias = Annotated[Path, typer.Argument(metavar="DATASET", help="Folder of a data set.")]
 
 
@@ -35,6 +40,7 @@ def make(
     ],
     output: VersionFolder = None,
     dry_run: DryRun = False,
+    ray: Ray = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -42,7 +48,9 @@ def make(
     from tunesmith.cli.arguments import split_arguments
 
     recipe, overrides = split_arguments(arguments)
-    _carried_out(recipe, overrides, {"output": ("--output", output)}, dry_run, as_json, quiet)
+    _carried_out(
+        recipe, overrides, {"output": ("--output", output), "ray": ("--ray", ray)}, dry_run, as_json, quiet
+    )
 
 
 def _one_step(name: str, help_text: str) -> None:
@@ -51,6 +59,7 @@ def _one_step(name: str, help_text: str) -> None:
         arguments: FilesAndSettings,
         output: VersionFolder = None,
         dry_run: DryRun = False,
+        ray: Ray = None,
         as_json: Json = False,
         quiet: Quiet = False,
     ) -> None:
@@ -62,6 +71,7 @@ def _one_step(name: str, help_text: str) -> None:
         values: dict[str, tuple[str, Any]] = {
             "data.train": ("FILE", files),
             "output": ("--output", output),
+            "ray": ("--ray", ray),
             name: (name, {}),
         }
         _carried_out(None, overrides, values, dry_run, as_json, quiet)
@@ -91,7 +101,7 @@ def _carried_out(
     if not (desk.data.train or desk.data.validation or desk.data.test):
         raise ConfigError("the recipe names no rows", "data.train", "data.train=rows.jsonl")
     with progress(quiet) as sink:
-        made = make_version(desk, sink, dry_run=dry_run, names=_names(desk))
+        made = make_version(desk, sink, dry_run=dry_run, names=_names(desk), embed=_embed(desk))
     out.show(made, as_json)
 
 
@@ -101,6 +111,14 @@ def _names(desk: Desk) -> Names | None:
     from tunesmith.workflow.names import names_of
 
     return names_of(desk.scrub.names_model)
+
+
+def _embed(desk: Desk) -> Embed | None:
+    if desk.dedup is None or desk.dedup.meaning is None:
+        return None
+    from tunesmith.workflow.meaning import meanings_of
+
+    return meanings_of(desk.dedup.meaning.encoder)
 
 
 @app.command()
@@ -172,7 +190,8 @@ def restore(
     import json
 
     from tunesmith.desk.make import restored
-    from tunesmith.desk.versions import DataSet, write_whole
+    from tunesmith.desk.versions import DataSet
+    from tunesmith.storage import write_whole
 
     rows = restored(DataSet(data_set).version(number))
     write_whole(target, "".join(json.dumps(values, ensure_ascii=False) + "\n" for _, values in rows))
@@ -185,7 +204,8 @@ def use(
 ) -> None:
     """Make another version the current one, which training reads."""
     from tunesmith.data.folders import CURRENT
-    from tunesmith.desk.versions import DataSet, write_whole
+    from tunesmith.desk.versions import DataSet
+    from tunesmith.storage import write_whole
 
     found = DataSet(data_set)
     write_whole(found.folder / CURRENT, f"{found.version(number).number:04d}\n")

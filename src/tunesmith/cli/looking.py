@@ -31,6 +31,12 @@ def inspect(
     cost: Annotated[
         bool, typer.Option("--cost/--no-cost", help="Measure what training on the rows would take here.")
     ] = True,
+    counted: Annotated[
+        int,
+        typer.Option(
+            "--counted", min=0, help="Rows at most whose tokens are counted, drawn from all; 0: all."
+        ),
+    ] = 20_000,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -42,9 +48,9 @@ def inspect(
 
     desk = _looked_at(*files_and_settings(arguments, "tunesmith data inspect rows.jsonl"))
     with progress(quiet) as sink:
-        found = work.inspect(desk, model, cost=cost, sink=sink)
+        found = work.inspect(desk, model, cost=cost, counted=counted, sink=sink)
     if html is not None:
-        from tunesmith.desk.versions import write_whole
+        from tunesmith.storage import write_whole
 
         write_whole(html, found.as_html())
     out.show(found, as_json)
@@ -80,12 +86,17 @@ def diff(
         typer.Option("--to", min=1, help="Version; default: the current one.", show_default=False),
     ] = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare two versions: rows that came, went (and why), changed (by which rules) or moved, and other settings."""
     from tunesmith.cli import output as out
+    from tunesmith.cli.progress import progress
     from tunesmith.desk.diff import diff as compare
 
-    out.show(compare(data_set, older, newer), as_json)
+    with progress(quiet) as sink:
+        sink("phase", name="comparing", text=str(data_set))
+        found = compare(data_set, older, newer)
+    out.show(found, as_json)
 
 
 def show(

@@ -25,6 +25,10 @@ def quality(
         str | None,
         typer.Option("--model", help="Model or run by whose loss answers are scored.", show_default=False),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="PAGE", help="Also write a page with plots.", show_default=False),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -41,6 +45,10 @@ def quality(
     config = load_section(Quality, overrides, {"data.train": (files, "FILE"), **given})
     with progress(quiet) as sink:
         report = score(config, sink)
+    if html is not None:
+        from tunesmith.storage import write_whole
+
+        write_whole(html, report.as_html())
     out.show(report, as_json)
 
 

@@ -100,7 +100,7 @@ def export(source: Path, target: Path, merged: bool) -> Result:
     return work(source, target, merged)
 
 
-def inspect(desk: Desk, model: str, *, cost: bool, sink: EventSink) -> Inspection:
+def inspect(desk: Desk, model: str, *, cost: bool, counted: int, sink: EventSink) -> Inspection:
     from tunesmith.workflow.inspect import inspect as work
 
-    return work(desk, model, sink, cost=cost)
+    return work(desk, model, sink, cost=cost, counted=counted)

@@ -42,7 +42,7 @@ class Audit(Section):
     """A run or model that classifies texts; those with the class `toxic_label` are counted by group. Null: none."""
 
     toxic_label: str = "toxic"
-    """The class of `toxic_model`."""
+    """The class of `toxic_model` that counts."""
 
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Of intervals; gaps between groups share what is left over among all of them (Bonferroni)."""

@@ -153,6 +153,17 @@ class Scrub(Section):
         return self
 
 
+class Meaning(Section):
+    """Rows that say the same in other words, as a sentence encoder tells."""
+
+    encoder: str
+    """Folder of a sentence encoder such as all-MiniLM-L6-v2, or of a run of `method.type=embed`."""
+
+    similarity: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Cosine of the embeddings from which on two rows mean the same. What is right depends on the encoder: try it with
+    --dry-run, and look at the examples."""
+
+
 class Dedup(Section):
     """Rows that say what another one says: the first one stays, of test before validation before training rows."""
 
@@ -172,6 +183,9 @@ class Dedup(Section):
 
     permutations: Annotated[int, Field(ge=16, le=1024)] = 128
     """Hashes of each row. More make the estimate finer: its standard error is sqrt(s (1 - s) / permutations)."""
+
+    meaning: Meaning | None = None
+    """Rows whose embeddings are alike. Null: not looked for."""
 
     against: Files = []
     """Files of evaluation rows (benchmarks, other test sets). Rows that share a sequence of `ngram` words with one of
@@ -245,6 +259,10 @@ class Balance(Section):
 class Desk(Making):
     """A recipe of the data desk: rows, and the steps that they go through."""
 
+    ray: str | None = None
+    """host:port of the head of a Ray cluster whose machines work on the rows; this one must be part of it. Null:
+    processes here, one for each core."""
+
     review: Review | None = None
     """Decisions on rows. Absent: none."""
 
@@ -273,6 +291,14 @@ class Desk(Making):
         if self.split is not None and (self.data.validation or self.data.test):
             raise ValueError(
                 "split makes validation and test rows of data.train; leave it out, or name them all there"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_model_stays_here(self) -> Self:
+        if self.ray is not None and self.scrub is not None and self.scrub.names_model is not None:
+            raise ValueError(
+                "scrub.names_model runs on this machine alone; leave ray out, or make it two runs"
             )
         return self
 

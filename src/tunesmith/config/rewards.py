@@ -13,6 +13,7 @@ import regex
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tunesmith.config.endpoint import Endpoint, NotNegative
+from tunesmith.config.judged import OfSteps
 from tunesmith.config.section import Positive, Section
 
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]{0,63}$")]
@@ -181,14 +182,14 @@ class VerifierReward(Reward):
 
 
 class ModelReward(Reward):
-    """The number that a reward model gives to the answer, or a classifier's log-odds of a class."""
+    """The number that a reward model gives to the answer, or to its steps, or a classifier's log-odds of a class."""
 
     kind: Literal["model"] = "model"
     """What makes the number."""
 
     path: Annotated[str, Field(min_length=1)]
-    """Folder of the reward model: a run of `method.type: reward`, or a model with one output. With `label` a run of
-    `method.type: classify`, or another classifier."""
+    """Folder of the reward model: a run of `method.type: reward` or `stepwise`, or a model with one output. With
+    `label` a run of `method.type: classify`, or another classifier."""
 
     label: Annotated[str, Field(min_length=1)] | None = None
     """Of a classifier: the class whose log-odds, log(p / (1 - p)), are the number. Null: it is a reward model."""
@@ -197,8 +198,15 @@ class ModelReward(Reward):
     """What a classifier reads: the answer alone, or prompt, space and answer as one text, for answers that go on where
     the prompt ends. A reward model reads both, each by itself."""
 
+    steps: OfSteps | None = None
+    """Of a model of steps, which are the lines of the answer: what makes one number of how likely each is right: the
+    least likely one, the `product` of all, or the `last`. An answer that says nothing has 0. Null: as that model's
+    method.answer."""
+
     @model_validator(mode="after")
     def _a_reward_model_reads_both(self) -> Self:
+        if self.steps is not None and self.label is not None:
+            raise ValueError("steps is of a model of steps, and label of a classifier; leave one of them out")
         if self.reads != "answer" and self.label is None:
             raise ValueError("reads is of a classifier; write its class as label, or leave reads out")
         return self

@@ -28,7 +28,7 @@ class Reading(Section):
 
     train: Files = []
     """Training rows, relative to the folder the command is started in; one may be given without a list. Each is a
-    file (JSON Lines, a JSON array in .json, CSV, TSV, Parquet, Arrow; plain or .gz), a folder of such files or
+    file (JSON Lines, a JSON array in .json, CSV, TSV, Parquet, Arrow; plain, .gz or .zst), a folder of such files or
     saved by Hugging Face `datasets`, `dataset_info.json#name` (or its folder) of LLaMA-Factory, or
     `hub:owner/name`, a data set of the hub (`hub:owner/name@revision/folder`); or `logs/*.jsonl`, an archive (.zip,
     .tar, .tar.gz) of such files, `sql:URL#SELECT …`, or `s3://bucket/folder`. `#split` names a split of a folder,

@@ -311,5 +311,5 @@ def show(seen: list[str]) -> str:
 
 def header_hint(file: str) -> str:
     """What files of separated values need, when this is one."""
-    separated = file.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
+    separated = file.lower().removesuffix(".gz").removesuffix(".zst").endswith((".csv", ".tsv"))
     return f"; a {'TSV' if '.tsv' in file.lower() else 'CSV'} file needs a header line" if separated else ""

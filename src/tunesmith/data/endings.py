@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
+PACKED = (".gz", ".zst")
+"""Endings after those of a file of rows: gzip, Zstandard."""
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 NOT_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 
 
 def ending_of(path: PurePath) -> str:
     """'.csv' of rows.csv and of rows.CSV.gz."""
-    return PurePath(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
+    return PurePath(path.stem if is_packed(path) else path.name).suffix.lower()
+
+
+def is_packed(path: PurePath) -> bool:
+    return path.suffix.lower() in PACKED
 
 
 def is_of_rows(name: str) -> bool:

@@ -27,7 +27,7 @@ from typing import Any
 from tunesmith.data import archives, dataset_info, sql_rows, stores
 from tunesmith.data.addresses import is_remote
 from tunesmith.data.columns import Mapping
-from tunesmith.data.endings import ENDINGS, ending_of, is_of_rows
+from tunesmith.data.endings import ENDINGS, PACKED, ending_of, is_of_rows
 from tunesmith.data.mixing import parse_weight
 from tunesmith.data.sources import open_regular
 from tunesmith.data.strict_json import parse_object
@@ -351,7 +351,9 @@ def _from_hub(address: str) -> tuple[Path, str | None]:
     if ".." in inside.split("/"):
         raise DataError(f"{address}: leads out of the data set", "a folder or file in it")
     patterns = [
-        f"{inside}/*{ending}{gz}" if inside else f"*{ending}{gz}" for ending in ENDINGS for gz in ("", ".gz")
+        f"{inside}/*{ending}{gz}" if inside else f"*{ending}{gz}"
+        for ending in ENDINGS
+        for gz in ("", *PACKED)
     ]
     try:
         folder = snapshot_download(

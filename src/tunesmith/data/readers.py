@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from tunesmith.data.addresses import file_named, sha256
 from tunesmith.data.chat_logs import unlogged
-from tunesmith.data.endings import ENDINGS, ending_of
+from tunesmith.data.endings import ENDINGS, ending_of, is_packed
 from tunesmith.data.json_arrays import array_rows, begins_array
 from tunesmith.data.sources import (
     MAX_LINE,
@@ -48,8 +48,8 @@ Reader = Callable[[str, IO[bytes], bool, Counter[str] | None], Iterator[Row]]
 
 
 def read_rows(address: str | Path, notes: Counter[str] | None = None) -> Iterator[Row]:
-    """Rows of a .jsonl, .json (an array, or one object a line), .csv, .tsv, .parquet or .arrow file, plain or .gz,
-    wherever it lies (`addresses`). Logs of chats become conversations (`chat_logs`).
+    """Rows of a .jsonl, .json (an array, or one object a line), .csv, .tsv, .parquet or .arrow file, plain, .gz or
+    .zst, wherever it lies (`addresses`). Logs of chats become conversations (`chat_logs`).
 
     Yields (line, row): the physical line (1-based) on which the record starts, or the row's number in Parquet,
     Arrow and JSON arrays. Blank lines are passed over. notes: counts what was repaired (byte_order_mark,
@@ -57,13 +57,15 @@ def read_rows(address: str | Path, notes: Counter[str] | None = None) -> Iterato
     """
     name = str(address)
     path = file_named(name)
-    zipped = path.suffix.lower() == ".gz"
+    zipped = is_packed(path)
     ending = ending_of(path)
     reader = READERS.get(ending)
     if reader is None:
         what = f"'{ending}' files" if ending else "files without an ending"
         raise DataError(
-            f"{name}: {what} are not read", f"one of {', '.join(READERS)}, plain or .gz", "convert the file"
+            f"{name}: {what} are not read",
+            f"one of {', '.join(READERS)}, plain, .gz or .zst",
+            "convert the file",
         )
     count = 0
     with open_regular(path, name) as stream:

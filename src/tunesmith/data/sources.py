@@ -16,6 +16,14 @@ from typing import IO
 from tunesmith.errors import DataError, RowError
 from tunesmith.types import RowRef
 
+try:
+    from backports import zstd
+except ImportError:
+    zstd = None
+_DAMAGED: tuple[type[Exception], ...] = (EOFError, zlib.error, gzip.BadGzipFile)
+if zstd is not None:
+    _DAMAGED += (zstd.ZstdError,)
+
 MAX_LINE = 64 * 2**20  # bytes of one record, after decompression
 CHUNK = 2**20
 BOM = b"\xef\xbb\xbf"
@@ -25,6 +33,7 @@ SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"PAR1", "a Parquet file", "give it the ending .parquet"),
     (b"ARROW1", "an Arrow file", "give it the ending .arrow"),
     (b"\x1f\x8b", "a gzip file", "give it the ending .gz"),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard file", "give it the ending .zst"),
     (b"PK\x03\x04", "a zip archive (or a spreadsheet)", "unpack it, or save the sheet as CSV"),
     (b"\x80\x02", "a Python pickle", "pickles can run code and are never read: export as JSONL"),
     (b"\x80\x03", "a Python pickle", "pickles can run code and are never read: export as JSONL"),
@@ -102,14 +111,15 @@ def _names_near(path: Path) -> str:
 
 
 def byte_chunks(path: str, stream: IO[bytes], zipped: bool) -> Iterator[bytes]:
-    """The content in pieces of 1 MiB, unpacked; raises DataError for damaged gzip or a decompression bomb."""
+    """The content in pieces of 1 MiB, unpacked by the ending of `path`; raises DataError for damaged content or a
+    decompression bomb."""
     if not zipped:
         while chunk := stream.read(CHUNK):
             yield chunk
         return
     produced = 0
     try:
-        with gzip.GzipFile(fileobj=stream, mode="rb") as unzipped:
+        with _opened(path, stream) as unzipped:
             while chunk := unzipped.read(CHUNK):
                 produced += len(chunk)
                 if produced > BOMB_BYTES and produced > BOMB_RATIO * stream.tell():
@@ -118,10 +128,25 @@ def byte_chunks(path: str, stream: IO[bytes], zipped: bool) -> Iterator[bytes]:
                         fix="unpack it yourself and look at it",
                     )
                 yield chunk
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except _DAMAGED as error:
         raise DataError(
-            f"{path}: damaged gzip after {produced:,} bytes ({error})", "a whole .gz file", "copy it again"
+            f"{path}: damaged {packing(path)} after {produced:,} bytes ({error})",
+            f"a whole {'.zst' if packing(path) == 'Zstandard' else '.gz'} file",
+            "copy it again",
         ) from None
+
+
+def packing(path: str) -> str:
+    return "Zstandard" if path.lower().endswith(".zst") else "gzip"
+
+
+def _opened(path: str, stream: IO[bytes]) -> IO[bytes]:
+    if packing(path) == "gzip":
+        return gzip.GzipFile(fileobj=stream, mode="rb")  # type: ignore[return-value]
+    if zstd is None:
+        raise DataError(f"{path}: Zstandard is not installed", fix="pip install 'tunesmith[zstd]'")
+    opened: IO[bytes] = zstd.ZstdFile(stream)
+    return opened
 
 
 def refuse_foreign(path: str, head: bytes) -> None:

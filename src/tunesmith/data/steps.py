@@ -59,6 +59,18 @@ def steps_of(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(text if text[-1].isspace() else text + BETWEEN for text in (texts[0].lstrip(), *texts[1:]))
 
 
+def lines_of(answer: str) -> tuple[str, ...]:
+    """The steps of an answer that has no marks between them: its lines that say something, each with what stands
+    between it and the next. None of an answer that says nothing."""
+    found: list[str] = []
+    for line in answer.lstrip().splitlines(keepends=True):
+        if line.strip():
+            found.append(line)
+        else:
+            found[-1] += line
+    return steps_of(found) if found else ()
+
+
 def _example(
     mapping: Mapping, row: Row, ref: RowRef, steps: Sequence[str], labels: Sequence[float]
 ) -> Example:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
+from tunesmith.data.apart import Ended, apart
 from tunesmith.data.sources import CHUNK, MAX_LINE, UnreadableRow, byte_chunks, lines, too_long
 from tunesmith.errors import DataError, RowError
 
@@ -276,13 +277,26 @@ def _holds_extension(field: pa.Field) -> bool:
 
 def _check_sizes(path: str, metadata: Any) -> None:
     """The footer says how large each column chunk grows; refuse what no text compresses to."""
+    try:
+        column = apart(lambda: _bomb(metadata))
+    except Ended:
+        fix = "copy or write it again"
+        raise DataError(
+            f"{path}: not a whole Parquet file (its footer contradicts itself)", fix=fix
+        ) from None
+    if column is not None:
+        raise DataError(
+            f"{path}: column '{column}' grows more than {MAX_CHUNK_RATIO}-fold when unpacked",
+            fix="a decompression bomb, or write it again with smaller row groups",
+        )
+
+
+def _bomb(metadata: Any) -> str | None:
+    """The first column with such a chunk."""
     for group in range(metadata.num_row_groups):
         for index in range(metadata.num_columns):
             chunk = metadata.row_group(group).column(index)
             packed, unpacked = max(1, chunk.total_compressed_size), chunk.total_uncompressed_size
             if unpacked > MAX_LINE and unpacked > MAX_CHUNK_RATIO * packed:
-                column = chunk.path_in_schema
-                raise DataError(
-                    f"{path}: column '{column}' grows more than {MAX_CHUNK_RATIO}-fold when unpacked",
-                    fix="a decompression bomb, or write it again with smaller row groups",
-                )
+                return str(chunk.path_in_schema)
+    return None

@@ -245,10 +245,14 @@ def preview(renderer: Tokenizing, row: TokenRow) -> Preview:
     if "scores" in row.given:
         return _judged(renderer, row)
     ids = np.concatenate([segment.ids for segment in row.segments])
-    on = np.concatenate([segment.weights for segment in row.segments]) > 0
+    weights = np.concatenate([segment.weights for segment in row.segments])
+    return Preview(tuple(_spans(renderer, ids, weights)))
+
+
+def _spans(renderer: Tokenizing, ids: np.ndarray, weights: np.ndarray) -> list[tuple[str, bool]]:
+    on = weights > 0
     edges = [0, *(np.flatnonzero(np.diff(on)) + 1).tolist(), len(ids)]
-    spans = [(str(renderer.tokenizer.decode(ids[a:b].tolist())), bool(on[a])) for a, b in pairwise(edges)]
-    return Preview(tuple(spans))
+    return [(str(renderer.tokenizer.decode(ids[a:b].tolist())), bool(on[a])) for a, b in pairwise(edges)]
 
 
 def _judged(renderer: Tokenizing, row: TokenRow) -> Preview:
@@ -257,10 +261,9 @@ def _judged(renderer: Tokenizing, row: TokenRow) -> Preview:
     scores = iter(row.given["scores"].tolist())
     spans: list[tuple[str, bool]] = []
     for index, segment in enumerate(row.segments):
-        text = str(renderer.tokenizer.decode(segment.ids.tolist()))
         if index in answers:
             spans.append((f"\n\nscore {next(scores):g}: " if spans else f"score {next(scores):g}: ", False))
-        spans.append((text, bool((segment.weights > 0).any())))
+        spans += _spans(renderer, segment.ids, segment.weights)
     if "margin" in row.given:
         spans.append((f"\n\nmargin {row.given['margin'].item():g}", False))
     return Preview(tuple(spans))

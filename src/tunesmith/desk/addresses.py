@@ -48,18 +48,17 @@ PATTERNS: dict[str, str] = {
 
 HOUSE_FIRST = re.compile(
     r"\d[A-Za-z]?(?:[-/]\d{1,4})?,?\s(?:[A-Z\d]|[a-z]{3,}\s(?:street|avenue|road|lane|boulevard|crescent))"
-    r"|\d(?:\s?(?:bis|ter))?,?\s(?:[Rr]ue|[Aa]v|[Bb]oulevard|[Bb]d|[Pp]lace|[Cc]hemin|[Aa]llée|[Ii]mpasse|[Qq]uai|[Rr]oute)\s"
-    r"|\d\s?[a-h]?,\s\d{5}\s"
 )
-"""A house number with what may be the name of a street after it, or a post code."""
-STEMS_AFTER = tuple(
-    [kind.lower() for kind in _KIND if len(kind) > 3]
-    + [f" {kind.lower()}" for kind in _KIND if len(kind) <= 3]
-    + [" rue ", " av", " bd ", " chemin ", " allée ", " impasse ", " route ", ", "]
+"""A house number with what may be the name of a street after it."""
+KIND_AFTER = re.compile(rf"\s(?:{'|'.join(_KIND)}|street|avenue|road|lane|boulevard|crescent)\b")
+"""What such a street is called; one of them stands in every address in English."""
+PLAIN = re.compile(
+    r"\d(?:\s?(?:bis|ter))?,?\s(?:[Rr]ue|[Aa]venue|[Aa]v\.|[Bb]oulevard|[Bb]d|[Pp]lace|[Cc]hemin|[Aa]llée|[Ii]mpasse|"
+    r"[Qq]uai|[Rr]oute)\s|\d\s?[a-h]?,\s\d{5}\s"
 )
-"""In lower case; one of them stands in every address that begins with its number."""
+"""A house number before a kind of street in French, or before a post code."""
 STEMS_BEFORE = (
     *"box postfach postale apartado straße strasse str. weg platz allee gasse damm ufer straat laan gracht".split(),
     *"plein kade singel dijk calle c/ avenida avda plaza paseo via viale piazza corso largo".split(),
 )
-"""The same of those that end with it."""
+"""In lower case; one of them stands in every address that ends with its number."""

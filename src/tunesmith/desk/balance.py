@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tunesmith.config.desk import Balance
 from tunesmith.desk.conflicts import answer_of
 from tunesmith.desk.rows import SPLITS, Row
+from tunesmith.desk.spans import SpanLost
 from tunesmith.desk.steps import Outcome, Seen
 from tunesmith.desk.terms import (
     NONE,
@@ -209,7 +210,10 @@ class Counterfactual:
         if group not in self.dimension.groups:
             return None
         others = [other for other in self.dimension.groups if other != group]
-        more = tuple(counterfactual(row, self.dimension, group, other) for other in others)
+        try:
+            more = tuple(counterfactual(row, self.dimension, group, other) for other in others)
+        except SpanLost:
+            return None
         return Outcome(row.values, ("counterfactual",), f"{group} -> {', '.join(others)}", more=more)
 
 

@@ -10,7 +10,8 @@ from tunesmith.config.desk import Clean
 from tunesmith.data.formats import to_example
 from tunesmith.desk import mending
 from tunesmith.desk.language import language_of
-from tunesmith.desk.rows import CONTENT, Path, Row, Text, with_texts
+from tunesmith.desk.rows import CONTENT, Path, Row, Text
+from tunesmith.desk.spans import SpanLost, replaced
 from tunesmith.desk.steps import Outcome, excerpt
 from tunesmith.desk.worthless import is_placeholder, is_refusal, repeated_share
 from tunesmith.errors import RowError
@@ -24,6 +25,8 @@ MENDING: dict[str, Callable[[str], str]] = {
     "whitespace": mending.whitespace,
 }
 """In the order in which they act."""
+SPAN_LOST = "span_lost"
+"""The rule by which a row is dropped: a text was mended over the border of a span, or nothing of the span is left."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,10 @@ class Cleaning:
 
     def apply(self, row: Row) -> Outcome | None:
         changed, rules = self._mended(row.texts)
-        mended = row.but(with_texts(row.values, changed)) if changed else row
+        try:
+            mended = row.but(replaced(row, changed, self._rules)) if changed else row
+        except SpanLost as error:
+            return Outcome(None, (*rules, SPAN_LOST), str(error))
         fault = self._fault(mended)
         if fault is not None:
             return Outcome(None, (*rules, fault[0]), fault[1])
@@ -43,6 +49,11 @@ class Cleaning:
     def _on(self) -> list[tuple[str, Callable[[str], str]]]:
         said = dict(self.config)
         return [(name, mend) for name, mend in MENDING.items() if said[name]]
+
+    def _rules(self, path: Path) -> list[Callable[[str], str]]:
+        """Those that act on the text at a place."""
+        inner = _is_part(path)
+        return [mending.blanks if name == "whitespace" and inner else rule for name, rule in self._on]
 
     def _mended(self, texts: list[Text]) -> tuple[dict[Path, str], list[str]]:
         changed: dict[Path, str] = {}
@@ -54,9 +65,9 @@ class Cleaning:
             for name, rule in self._on:
                 mend = mending.blanks if name == "whitespace" and _is_part(text.path) else rule
                 before, now = now, mend(now)
-                if now != before:
+                if now is not before and now != before:
                     acted[name] = None
-            if now != text.text:
+            if now is not text.text and now != text.text:
                 changed[text.path] = now
         return changed, [name for name in MENDING if name in acted]
 
@@ -69,11 +80,12 @@ class Cleaning:
             except RowError as error:
                 return error.reason, error.got.removeprefix(f"{row.ref}: ")
         content = [text for text in row.texts if text.part in ("prompt", "answer")]
-        words = sum(len(text.text.split()) for text in content)
-        if words < config.min_words:
-            return "too_short", f"{words} words"
-        if config.max_words is not None and words > config.max_words:
-            return "too_long", f"{words} words"
+        if config.min_words or config.max_words is not None:
+            words = sum(len(text.text.split()) for text in content)
+            if words < config.min_words:
+                return "too_short", f"{words} words"
+            if config.max_words is not None and words > config.max_words:
+                return "too_long", f"{words} words"
         for text in content:
             if (share := repeated_share(text.text, config.repetition)) > config.repetition:
                 return "repetition", f"{share:.0%} of it repeats: {excerpt([text.text])}"

@@ -21,8 +21,8 @@ from tunesmith.data.strict_json import parse_object
 from tunesmith.desk.held import content_key
 from tunesmith.desk.rows import Row, with_texts
 from tunesmith.desk.steps import Outcome, Seen
-from tunesmith.desk.versions import write_whole
 from tunesmith.errors import DataError, RowError
+from tunesmith.storage import write_whole
 
 Verdict = Literal["keep", "drop", "relabel", "skip"]
 DECISIONS = "decisions.jsonl"

@@ -6,6 +6,7 @@ row is dropped only for one that stays and that it is itself alike to, never by 
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -87,10 +88,10 @@ class Repeats:
     def decide(self, seen: Seen) -> Dropping:
         keys = np.ascontiguousarray(seen.looks[:, :24]).view("<u8")
         gone = equal(seen, keys[:, :2]) if self.exact else {}
-        found = {int(seen.numbers[a]): _repeats(seen, "exact", a, b) for a, b in gone.items()}
+        found = {int(seen.numbers[a]): repeat_of(seen, "exact", a, b) for a, b in gone.items()}
         if self.sketches is not None:
             for place, (other, share) in self._alike(seen, keys[:, 2], gone).items():
-                found[int(seen.numbers[place])] = _repeats(seen, "near", place, other, share)
+                found[int(seen.numbers[place])] = repeat_of(seen, "near", place, other, share)
         return Dropping(self.name, found)
 
     def _alike(
@@ -104,7 +105,7 @@ class Repeats:
             for (a, b), share in zip(pairs[agree].tolist(), alike[agree].tolist(), strict=True):
                 if a not in gone and b not in gone:
                     neighbours[a][b] = neighbours[b][a] = share
-        rank = _rank(seen)
+        rank = rank_of(seen)
         found: dict[int, tuple[int, float]] = {}
         stays: set[int] = set()
         for place in sorted(neighbours, key=lambda i: (rank[i], seen.numbers[i])):
@@ -117,20 +118,22 @@ class Repeats:
         return found
 
 
-def _rank(seen: Seen) -> NDArray[np.int64]:
+def rank_of(seen: Seen) -> NDArray[np.int64]:
+    """(N,) of rows of which one is to stay, the lowest stays."""
     return np.array([FIRST.index(split) for split in SPLITS])[seen.splits]
 
 
 def equal(seen: Seen, keys: NDArray[np.uint64]) -> dict[int, int]:
     """place -> place of the row that stays, of rows with equal keys (N, 2)."""
-    order = np.lexsort((seen.numbers, _rank(seen), keys[:, 1], keys[:, 0]))
+    order = np.lexsort((seen.numbers, rank_of(seen), keys[:, 1], keys[:, 0]))
     same = (keys[order][1:] == keys[order][:-1]).all(1)
     stays = np.maximum.accumulate(np.where(np.concatenate([[True], ~same]), np.arange(len(order)), 0))
     again = np.flatnonzero(np.concatenate([[False], same]))
     return dict(zip(order[again].tolist(), order[stays[again]].tolist(), strict=True))
 
 
-def _repeats(seen: Seen, rule: str, place: int, other: int, share: float = 1.0) -> tuple[str, str]:
+def repeat_of(seen: Seen, rule: str, place: int, other: int, share: float = 1.0) -> tuple[str, str]:
+    """The rule by which the row at a place is dropped for the other one, and what is said of it."""
     how = "is" if rule == "exact" else f"is {share:.0%} like"
     one, two = (SPLITS[int(seen.splits[at])] for at in (place, other))
     return rule + ("" if one == two else f"_in_{two}"), f"{how} {seen.place(other)}"
@@ -156,7 +159,7 @@ class Contamination:
             words = words_of(text)
             for length in self.lengths:
                 for at in range(len(words) - length + 1):
-                    file = self.known.get(hash(tuple(words[at : at + length])))
+                    file = self.known.get(_number(words[at : at + length]))
                     if file is not None:
                         what = " ".join(words[at : at + length])
                         return Outcome(None, ("contaminated",), f"'{what}' stands in {file}")
@@ -179,8 +182,13 @@ def contamination(files: Mapping[str, Iterable[Sequence[str]]], ngram: int) -> C
                 continue
             lengths.add(length)
             for at in range(len(words) - length + 1):
-                known.setdefault(hash(tuple(words[at : at + length])), file)
+                known.setdefault(_number(words[at : at + length]), file)
     return Contamination(known, tuple(sorted(lengths)))
+
+
+def _number(words: Sequence[str]) -> int:
+    """64 bits, the same in every process (Python's own hash of a text is not)."""
+    return int.from_bytes(hashlib.blake2b(" ".join(words).encode("utf-8", "replace"), digest_size=8).digest())
 
 
 def words_of(text: str) -> list[str]:

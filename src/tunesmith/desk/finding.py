@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.config.desk import Scrub
+from tunesmith.desk.automaton import kinds_possible
 from tunesmith.desk.kinds import KINDS, PERSON
-from tunesmith.desk.prefilter import kinds_possible
 from tunesmith.errors import ConfigError, near_miss
 
 if TYPE_CHECKING:
-    from presidio_analyzer import AnalyzerEngine
+    from presidio_analyzer import RecognizerResult
 
 Names = Callable[[str], Sequence[tuple[int, int]]]
 """(start, end) of every name of a person in a text."""
+
+REMEMBERED, REMEMBERED_LENGTH = 64, 20_000
+"""Texts whose findings are kept, the last ones; and characters of such a text at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +59,38 @@ class Finder:
                 fix="name both, or neither",
             )
         finder = cls(wanted if names is not None else wanted - {PERSON}, config.min_score, names)
-        assert finder._engine is not None  # here, so that processes that are forked have it
+        assert finder._findings is not None  # here, so that processes that are forked have it
         return finder
 
+    def __getstate__(self) -> dict[str, Any]:
+        """To another machine goes what is looked for; what has been loaded and remembered stays."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
     @cached_property
-    def _engine(self) -> AnalyzerEngine:
+    def _findings(self) -> Callable[[str, Sequence[str], float], list[RecognizerResult]]:
         try:
             import detect_secrets  # noqa: F401
 
-            from tunesmith.desk.recognisers import engine
+            from tunesmith.desk.recognisers import engine, findings
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"scrub needs {error.name}, which is not installed",
                 "Presidio and detect-secrets",
                 "pip install tunesmith[privacy]",
             ) from None
-        return engine()
+        engine()
+        return findings
 
     def found(self, text: str) -> list[Found]:
         """In order, none over another: of those that overlap the longest stays, then the surest."""
+        return self._remembered(text) if len(text) <= REMEMBERED_LENGTH else self._found(text)
+
+    @cached_property
+    def _remembered(self) -> Callable[[str], list[Found]]:
+        """A text that is scrubbed is asked for again by the ledger, and by what is shown of it."""
+        return lru_cache(REMEMBERED)(self._found)
+
+    def _found(self, text: str) -> list[Found]:
         kinds = [kind for kind in kinds_possible(text) if kind in self.kinds]
         if not kinds and self.names is None:
             return []
@@ -83,10 +99,8 @@ class Finder:
             out += [Found(start, end, PERSON, 1.0) for start, end in self.names(text)]
         return _apart(out) if len(out) > 1 else out
 
-    def _results(self, text: str, kinds: list[str]) -> list[Any]:
-        return (
-            self._engine.analyze(text, "en", entities=kinds, score_threshold=self.min_score) if kinds else []
-        )
+    def _results(self, text: str, kinds: list[str]) -> list[RecognizerResult]:
+        return self._findings(text, kinds, self.min_score) if kinds else []
 
 
 _RANK = {kind: place for place, kind in enumerate(KINDS)}

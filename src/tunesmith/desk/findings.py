@@ -26,6 +26,8 @@ from tunesmith.desk.steps import excerpt
 from tunesmith.desk.suspects import BITS, REASONS, mask_of, reasons_in, reasons_of
 from tunesmith.errors import RowError
 
+NUMBER_BINS = 24
+"""Of a histogram of numbers; fewer where there are fewer numbers."""
 RARE = 10
 """Rows below which a class is rare."""
 SHOWN_LABELS = 40
@@ -68,6 +70,40 @@ def labels_facts(read: Read, tables: Tables, looks: Looks) -> dict[str, dict[str
             continue
         out[column] = {s: balance({label: n for label, (n, _) in t.items()}) for s, t in found.items()}
     return out
+
+
+def numbers_facts(read: Read, looks: Looks) -> dict[str, dict[str, Any]]:
+    """column -> split -> how the numbers of a target lie; bins are of one width."""
+    found: dict[str, dict[str, list[NDArray[np.float64]]]] = {}
+    for file, shape in enumerate(read.shapes):
+        for place, column in enumerate(shape.meaning.targets):
+            for at, split in enumerate(SPLITS):
+                values = looks.targets[(looks.files == file) & (looks.splits == at), place]
+                if len(values := values[~np.isnan(values)]):
+                    found.setdefault(column, {}).setdefault(split, []).append(values)
+    return {
+        column: {split: _spread(np.concatenate(parts)) for split, parts in splits.items()}
+        for column, splits in found.items()
+    }
+
+
+def _spread(values: NDArray[np.float64]) -> dict[str, Any]:
+    counts, edges = np.histogram(values, min(NUMBER_BINS, max(1, len(np.unique(values)))))
+    quartiles = np.percentile(values, (25, 50, 75))
+    return {
+        "rows": len(values),
+        "mean": float(values.mean()),
+        "deviation": float(values.std()),
+        **dict(
+            zip(
+                ("least", "p25", "p50", "p75", "most"),
+                map(float, (values.min(), *quartiles, values.max())),
+                strict=True,
+            )
+        ),
+        "distinct": len(np.unique(values)),
+        "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
+    }
 
 
 def label_once(read: Read, tables: Tables) -> dict[int, str]:

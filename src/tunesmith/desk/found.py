@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Mapping
 from typing import Any
 
 from tunesmith.data.addresses import file_named
 from tunesmith.data.columns import SHAPES
 from tunesmith.data.columns import Mapping as Meaning
-from tunesmith.data.endings import ending_of
+from tunesmith.data.endings import ending_of, is_packed
+from tunesmith.data.sources import byte_chunks, packing
 from tunesmith.desk.looks import Column
 from tunesmith.desk.rows import Shape
 
@@ -22,9 +22,9 @@ _BINARY = {".parquet": "Parquet", ".arrow": "Arrow"}
 def format_of(address: str) -> dict[str, Any]:
     """format and encoding in words, and bytes of the file. It was read before: it is there, and not empty."""
     path = file_named(address)
-    zipped = path.suffix.lower() == ".gz"
-    with gzip.open(path) if zipped else path.open("rb") as stream:
-        head = stream.read(HEAD)
+    zipped = is_packed(path)
+    with path.open("rb") as stream:
+        head = next(byte_chunks(str(path), stream, zipped))[:HEAD]
     ending = ending_of(path)
     binary = ending in _BINARY
     name = _BINARY[ending] if binary else _TEXT[ending]
@@ -32,7 +32,7 @@ def format_of(address: str) -> dict[str, Any]:
         name = "one JSON array"
     encoding = "binary" if binary else _encoding(head)
     return {
-        "format": name + (", gzip" if zipped else ""),
+        "format": name + (f", {packing(str(path))}" if zipped else ""),
         "encoding": encoding,
         "bytes": path.stat().st_size,
     }

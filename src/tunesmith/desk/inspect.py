@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from tunesmith.desk.finding import Names
 from tunesmith.desk.lengths import Measure, binned, figures
 from tunesmith.desk.looks import SIZES, UNTOLD, Looks, asked_and_answered, look
 from tunesmith.desk.make import REFUSED, steps_of
+from tunesmith.desk.meaning import Embed
 from tunesmith.desk.passes import Counted, Passes
 from tunesmith.desk.reading import Read, read
 from tunesmith.desk.rows import SPLITS, Row
@@ -32,6 +34,8 @@ from tunesmith.types import EventSink
 
 LANGUAGES = 2_000
 """Rows whose language is looked at: enough to know a share to two hundredths."""
+COUNTED = 20_000
+"""Rows whose tokens are counted, where nothing else is said: their mean is within a hundredth of that of all."""
 EXAMPLES, LONGEST = 3, 5
 TRIED, TRIED_LONGEST = 256, 64
 """Training rows by which the cost is measured: so many at random, and so many of the longest."""
@@ -76,12 +80,15 @@ def inspect(
     sink: EventSink,
     *,
     cost: Costing | None = None,
+    counted: int = COUNTED,
     sharing: Sharing | None = None,
     names: Names | None = None,
+    embed: Embed | None = None,
 ) -> Inspection:
     """Looks at every row that `desk.data` names, and tries each step that the recipe names by itself, on the rows as
-    they were read. cost: works out what training would cost (None: that is not said). names: as of `make`; where the
-    recipe scrubs, rows are shown with the kinds of personal data in their place.
+    they were read. cost: works out what training would cost (None: that is not said). counted: rows at most whose
+    tokens are counted (0: all); of more rows, the figures of tokens are those of a sample. names and embed: as of
+    `make`; where the recipe scrubs, rows are shown with the kinds of personal data in their place.
 
     Raises DataError for files that cannot be read.
     """
@@ -92,14 +99,16 @@ def inspect(
         folder = Path(name)
         rows = read(desk.data, folder / "read", folder / REFUSED, sink, str if veil is None else veil.over)
         sink("phase", name="looking", text=f"{len(rows.chunks):,} chunks")
-        looks = look(rows, measure, LANGUAGES, sharing)
+        looks = look(rows, measure, LANGUAGES, counted or sys.maxsize, sharing)
         facts = _facts(rows, looks, measure, folder / REFUSED)
         facts["cost"] = None
         if cost is not None and (trained := _trained(rows, looks)) is not None:
             facts["cost"] = cost(trained)
         if veil is not None:
             _hide(facts, veil)
-        trial = _Trial(rows, folder, Sharing(sharing.processes, least=2, part=1), sink, veil, scrubbing)
+        trial = _Trial(
+            rows, folder, Sharing(sharing.processes, least=2, part=1), sink, veil, scrubbing, embed
+        )
         facts["steps"] = [step for name in desk.steps() for step in trial.of(desk, name)]
         return Inspection(facts)
 
@@ -121,6 +130,7 @@ def _facts(rows: Read, looks: Looks, measure: Measure, refused: Path) -> dict[st
         "tokens": _tokens(looks, measure, fetched, longest),
         "languages": _languages(looks),
         "labels": findings.labels_facts(rows, looks.tables, looks),
+        "numbers": findings.numbers_facts(rows, looks),
         "conflicts": findings.conflict_facts(looks, conflicts, starts)
         | {"examples": findings.shown_conflicts(fetched, pairs)},
         "suspicious": {
@@ -227,20 +237,25 @@ def _first(entry: Mapping[str, Any]) -> dict[str, Any]:
 def _tokens(
     looks: Looks, measure: Measure, fetched: Mapping[int, Row], longest: Sequence[int]
 ) -> dict[str, Any]:
-    usable = looks.sizes[:, 0] >= 0
+    usable = looks.masks & BITS["unusable"] == 0
+    counted = looks.sizes[:, 0] >= 0
+    sample = counted & looks.sampled
     parts = {name: looks.sizes[:, place].astype(np.int64) for place, name in enumerate(SIZES[:3])}
     splits = {}
     for place, split in enumerate(SPLITS):
         chosen = usable & (looks.splits == place)
         if chosen.any():
-            splits[split] = {name: figures(tokens[chosen]) for name, tokens in parts.items()}
+            splits[split] = {
+                name: _of_sample(tokens, chosen, counted, sample) for name, tokens in parts.items()
+            }
     return {
         "as": measure.describe(),
         "context": measure.context,
         "rows": int(usable.sum()),
+        "counted": int(sample.sum()),
         "too_long": int(np.count_nonzero(looks.masks & BITS["too_long"])),
         "splits": splits,
-        "histograms": {name: binned(tokens[usable]) for name, tokens in parts.items() if usable.any()},
+        "histograms": {name: binned(tokens[sample]) for name, tokens in parts.items() if sample.any()},
         "longest": [
             {
                 "place": str(fetched[n].ref),
@@ -251,6 +266,24 @@ def _tokens(
             for n in longest
         ],
     }
+
+
+def _of_sample(
+    tokens: NDArray[np.int64],
+    rows: NDArray[np.bool_],
+    counted: NDArray[np.bool_],
+    sample: NDArray[np.bool_],
+) -> dict[str, Any]:
+    """The figures of these rows' sample; most: of all that were counted; all: of as many rows as there are."""
+    found = figures(tokens[rows & sample])
+    most = int(tokens[rows & counted].max(initial=0))
+    return found | {"most": most, "all": _all(tokens, rows, sample if (rows & sample).any() else counted)}
+
+
+def _all(tokens: NDArray[np.int64], rows: NDArray[np.bool_], sample: NDArray[np.bool_]) -> int:
+    """Tokens of these rows, as many as those of the sample have."""
+    here = tokens[rows & sample]
+    return int(here.sum()) * int(rows.sum()) // len(here) if len(here) else 0
 
 
 def _languages(looks: Looks) -> dict[str, Any]:
@@ -274,12 +307,13 @@ def _trained(rows: Read, looks: Looks) -> Trained | None:
     if not usable.any():
         return None
     meaning = Counter(meanings[usable].tolist()).most_common(1)[0][0]
-    numbers = np.flatnonzero(usable & (meanings == meaning))
-    whole = looks.sizes[numbers, SIZES.index("whole")].astype(np.int64)
-    longest = numbers[np.argsort(-whole, kind="stable")[:TRIED_LONGEST]]
+    alike = usable & (meanings == meaning)
+    numbers = np.flatnonzero(alike)
+    whole = looks.sizes[:, SIZES.index("whole")].astype(np.int64)
+    longest = numbers[np.argsort(-whole[numbers], kind="stable")[:TRIED_LONGEST]]
     chosen = np.random.default_rng(0).permutation(numbers)[:TRIED]
     sample = fetch(rows, {*longest.tolist(), *chosen.tolist()})
-    return Trained([sample[n] for n in sorted(sample)], len(numbers), int(whole.sum()))
+    return Trained([sample[n] for n in sorted(sample)], len(numbers), _all(whole, alike, looks.sampled))
 
 
 def _hide(facts: dict[str, Any], veil: Veil) -> None:
@@ -301,13 +335,15 @@ class _Trial:
     sink: EventSink
     veil: Veil | None
     scrubbing: Scrubbing | None
+    embed: Embed | None
 
     def of(self, desk: Desk, name: str) -> list[dict[str, Any]]:
         """Of the step of this name, and no other."""
         alone = desk.model_copy(update={other: None for other in STEPS if other != name})
         work = self.folder / f"try-{name}"
-        passes = Passes(_linked(self.rows, work), work, self.sharing, self.sink, self.veil)
-        passes.run(steps_of(alone, self.rows, self.scrubbing if name == "scrub" else None))
+        passes = Passes(_linked(self.rows, work), work, self.sharing, self.sink, self.veil, kept=False)
+        scrubbing = self.scrubbing if name == "scrub" else None
+        passes.run(steps_of(alone, self.rows, work, scrubbing, self.embed))
         return [_counted(step) for step in passes.counts]
 
 

@@ -32,6 +32,10 @@ COLUMNS = 200
 LABELS = 20_000
 """Labels of a split that are counted by name; more are no classes."""
 UNTOLD = "too short to tell"
+REFUSED, NOT_COUNTED = -1, -2
+"""In place of a size: training drops the row; its tokens were not counted."""
+TEMPLATE = 256
+"""Tokens that a template is thought to write around a row, at most."""
 
 _KINDS = {str: "text", bool: "yes or no", int: "number", float: "number", list: "list", dict: "object"}
 
@@ -111,21 +115,26 @@ class Tables:
 
 @dataclass(frozen=True)
 class Looks:
-    """All rows by their numbers. splits (N,) as places in SPLITS, files (N,), sizes (N, 4) as SIZES (-1: training drops
-    the row), masks (N,) of reasons, keys (N, 2) of what is asked and of what is answered (0: nothing)."""
+    """All rows by their numbers. splits (N,) as places in SPLITS, files (N,), sizes (N, 4) as SIZES, or REFUSED, or
+    NOT_COUNTED; sampled (N,): rows of the sample whose tokens stand for those of all; masks (N,) of reasons, keys
+    (N, 2) of what is asked and of what is answered (0: nothing), targets (N, T) the numbers that a row is to be
+    answered with, in the order of its file's targets (NaN: it has none)."""
 
     splits: NDArray[np.int8]
     files: NDArray[np.int32]
     sizes: NDArray[np.int32]
+    sampled: NDArray[np.bool_]
     masks: NDArray[np.int32]
     keys: NDArray[np.uint64]
+    targets: NDArray[np.float64]
     tables: Tables
 
 
-def look(read: Read, measure: Measure, sample: int, sharing: Sharing) -> Looks:
-    """sample: rows at most whose language is looked at."""
+def look(read: Read, measure: Measure, languages: int, counted: int, sharing: Sharing) -> Looks:
+    """languages: rows at most whose language is looked at. counted: rows at most whose tokens are counted, and besides
+    them every row that may have more than the model takes."""
     count = sum(one.used for one in read.files)
-    work = _Looking(read, measure, _threshold(count, sample))
+    work = _Looking(read, measure, _threshold(count, languages), _threshold(count, counted))
     alone = sharing.processes == 1 or len(read.chunks) == 1
     made = (
         [work(range(len(read.chunks)))]
@@ -135,7 +144,7 @@ def look(read: Read, measure: Measure, sample: int, sharing: Sharing) -> Looks:
     tables = Tables([{} for _ in read.files])
     for _, said in made:
         tables.add(said)
-    names = ("splits", "files", "sizes", "masks", "keys")
+    names = ("splits", "files", "sizes", "sampled", "masks", "keys", "targets")
     whole = {name: np.concatenate([arrays[name] for arrays, _ in made]) for name in names}
     return Looks(**whole, tables=tables)
 
@@ -147,13 +156,21 @@ def _threshold(count: int, sample: int) -> int:
     return int(np.partition(mixed(np.arange(count, dtype=np.uint64)), sample - 1)[sample - 1])
 
 
+def _chosen(rows: Sequence[Row], threshold: int) -> NDArray[np.bool_]:
+    chosen: NDArray[np.bool_] = mixed(np.array([row.number for row in rows], np.uint64)) <= np.uint64(
+        threshold
+    )
+    return chosen
+
+
 @dataclass(frozen=True)
 class _Looking:
-    """The work on a range of chunks. threshold: see `_threshold`."""
+    """The work on a range of chunks. languages, counted: see `_threshold`."""
 
     read: Read
     measure: Measure
-    threshold: int
+    languages: int
+    counted: int
 
     def __call__(self, part: range) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         tables = Tables([{} for _ in self.read.files])
@@ -172,18 +189,43 @@ class _Looking:
                 reasons_of(of_row, classes_of(row, named))
                 for row, of_row, named in zip(rows, texts, labels, strict=True)
             ]
+            sampled = _chosen(rows, self.counted)
+            sizes = self._sizes(rows, texts, examples, sampled)
             found: dict[str, NDArray[Any]] = {
                 "splits": np.array([SPLITS.index(row.split) for row in rows], np.int8),
                 "files": np.array([places[row.ref.file] for row in rows], np.int32),
-                "sizes": np.array([_four(size) for size in sizes_of(rows, examples, self.measure)], np.int32),
+                "sizes": sizes,
+                "sampled": sampled,
                 "masks": np.array([mask_of(one) for one in reasons], np.int32),
                 "keys": np.array([keys_of(*both) for both in zip(rows, texts, strict=True)], np.uint64),
+                "targets": targets_of(rows, examples, max(len(s.meaning.targets) for s in self.read.shapes)),
             }
-            found["masks"] |= np.where(found["sizes"][:, 0] < 0, BITS["unusable"], 0)
-            found["masks"] |= np.where(found["sizes"][:, 3] > self.measure.context, BITS["too_long"], 0)
+            found["masks"] |= np.where(sizes[:, 0] == REFUSED, BITS["unusable"], 0)
+            found["masks"] |= np.where(sizes[:, 3] > self.measure.context, BITS["too_long"], 0)
             for name, array in found.items():
                 arrays.setdefault(name, []).append(array)
         return {name: np.concatenate(parts) for name, parts in arrays.items()}, tables.as_said()
+
+    def _sizes(
+        self,
+        rows: Sequence[Row],
+        texts: Sequence[Sequence[Text]],
+        examples: Sequence[Example | RowError],
+        sampled: NDArray[np.bool_],
+    ) -> NDArray[np.int32]:
+        """(n, 4). A token has a byte at least: with fewer bytes than the model takes tokens no row is too long."""
+        room = max(self.measure.context // 2, self.measure.context - TEMPLATE)
+        out = np.full((len(rows), 4), NOT_COUNTED, np.int32)
+        chosen = [
+            at
+            for at, (is_sample, of_row) in enumerate(zip(sampled.tolist(), texts, strict=True))
+            if is_sample or sum(len(text.text.encode("utf-8", "replace")) for text in of_row) > room
+        ]
+        out[[at for at, example in enumerate(examples) if isinstance(example, RowError)]] = REFUSED
+        if chosen:
+            sizes = sizes_of([rows[at] for at in chosen], [examples[at] for at in chosen], self.measure)
+            out[chosen] = [_four(size) for size in sizes]
+        return out
 
     def _count(
         self,
@@ -192,7 +234,7 @@ class _Looking:
         places: Mapping[str, int],
         tables: Tables,
     ) -> None:
-        chosen = mixed(np.array([row.number for row in rows], np.uint64)) <= np.uint64(self.threshold)
+        chosen = _chosen(rows, self.languages)
         for row, of_row, is_sample in zip(rows, texts, chosen.tolist(), strict=True):
             for name, value in row.values.items():
                 column = tables.column(places[row.ref.file], name)
@@ -205,7 +247,7 @@ class _Looking:
 
 def _four(size: Size | RowError) -> tuple[int, int, int, int]:
     if isinstance(size, RowError):
-        return (-1, -1, -1, -1)
+        return (REFUSED, REFUSED, REFUSED, REFUSED)
     return size.prompt, size.answer, size.whole, size.longest
 
 
@@ -217,6 +259,16 @@ def examples_of(rows: Sequence[Row]) -> list[Example | RowError]:
             out.append(to_example(row.shape.meaning, row.values, row.ref))
         except RowError as error:
             out.append(error)
+    return out
+
+
+def targets_of(rows: Sequence[Row], examples: Sequence[Example | RowError], most: int) -> NDArray[np.float64]:
+    """(n, most) the numbers that each row is to be answered with; NaN where it has none."""
+    out = np.full((len(rows), most), np.nan)
+    for place, (row, example) in enumerate(zip(rows, examples, strict=True)):
+        if row.shape.meaning.targets and not isinstance(example, RowError):
+            numbers = json.loads(example.answer)
+            out[place, : len(row.shape.meaning.targets)] = numbers
     return out
 
 

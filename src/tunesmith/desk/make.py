@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,11 +21,13 @@ from tunesmith.desk import card
 from tunesmith.desk.alike import Sketches
 from tunesmith.desk.balance import Balancing
 from tunesmith.desk.clean import Cleaning
+from tunesmith.desk.cluster import connected
 from tunesmith.desk.decisions import Reviewed
 from tunesmith.desk.dedup import Repeats, SameId, contamination, said
 from tunesmith.desk.finding import Names
 from tunesmith.desk.labels import Labels
 from tunesmith.desk.left import Left
+from tunesmith.desk.meaning import Embed, Meanings
 from tunesmith.desk.originals import read_again
 from tunesmith.desk.pages import card_page
 from tunesmith.desk.passes import Counted, Passes
@@ -34,7 +37,8 @@ from tunesmith.desk.scrub import Scrubbing, Veil
 from tunesmith.desk.splitting import Splitting
 from tunesmith.desk.stated import Stated
 from tunesmith.desk.steps import Step
-from tunesmith.desk.versions import MANIFEST, DataSet, Version, digest, manifest_text
+from tunesmith.desk.versions import MANIFEST, DataSet, Version, manifest_text
+from tunesmith.storage import digest
 from tunesmith.types import EventSink
 
 ORIGINS, CHANGES, REFUSED = "origins.jsonl", "changes.jsonl", "refused.jsonl"
@@ -78,9 +82,11 @@ def make(
     dry_run: bool = False,
     sharing: Sharing | None = None,
     names: Names | None = None,
+    embed: Embed | None = None,
 ) -> Made:
     """Reads, carries out every step that is named, and adds a version to `desk.output`; of a dry run, only counts.
-    names: finds those of people, for scrubbing; then one process does all, which has the model.
+    names: finds those of people, for scrubbing; then one process does all, which has the model. embed: tells what texts
+    mean, for de-duplication by meaning.
 
     Raises DataError for files or rows that stop the work; then nothing is left behind.
     """
@@ -93,19 +99,21 @@ def make(
             veil = Veil(scrubbing.finder, desk.scrub.keep_originals)
         told = str if veil is None or veil.keeps else veil.over
         found = read(desk.data, folder / WORK / "read", folder / REFUSED, sink, told)
-        return Work(found, steps_of(desk, found, scrubbing), veil)
+        return Work(found, steps_of(desk, found, folder / WORK, scrubbing, embed), veil, ray=desk.ray)
 
     return made_by(desk, work, sink, sharing, dry_run=dry_run)
 
 
 @dataclass(frozen=True)
 class Work:
-    """Rows that were read, and the steps that they are to go through. veil, more: as of `Passes` and `Made`."""
+    """Rows that were read, and the steps that they are to go through. veil, more: as of `Passes` and `Made`. ray: the
+    address of a cluster that takes part."""
 
     found: Read
     steps: Sequence[Step]
     veil: Veil | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
+    ray: str | None = None
 
 
 def made_by(
@@ -118,10 +126,9 @@ def made_by(
         if dry_run:
             with tempfile.TemporaryDirectory(prefix="tunesmith-desk-") as name:
                 return _made(recipe, work, Path(name), sink, sharing, started)
-        data_set = DataSet(Path(recipe.output))
-        with data_set.making() as folder:
-            made = _made(recipe, work, folder, sink, sharing, started)
-        return replace(made, version=data_set.version())
+        with DataSet(Path(recipe.output)).making() as draft:
+            made = _made(recipe, work, draft.folder, sink, sharing, started)
+        return replace(made, version=draft.version)
 
 
 def _made(
@@ -134,8 +141,10 @@ def _made(
 ) -> Made:
     (folder / WORK).mkdir()
     given = work(folder)
-    passes = Passes(given.found, folder / WORK, Sharing(sharing.processes, least=2, part=1), sink, given.veil)
-    pieces = passes.run(given.steps)
+    share = Sharing(sharing.processes, least=2, part=1)
+    with nullcontext() if given.ray is None else connected(given.ray) as cluster:
+        passes = Passes(given.found, folder / WORK, share, sink, given.veil, cluster)
+        pieces = passes.run(given.steps)
     sink("phase", name="writing", text=str(recipe.output))
     rows = _written(recipe, pieces, folder)
     _joined(passes.ledgers, folder / CHANGES)
@@ -147,8 +156,11 @@ def _made(
     return made
 
 
-def steps_of(desk: Desk, found: Read, scrubbing: Scrubbing | None = None) -> list[Step]:
-    """The steps that the recipe names, in their order, without those of which such rows have nothing."""
+def steps_of(
+    desk: Desk, found: Read, work: Path, scrubbing: Scrubbing | None = None, embed: Embed | None = None
+) -> list[Step]:
+    """The steps that the recipe names, in their order, without those of which such rows have nothing. work: a folder
+    for what they put down meanwhile."""
     steps: list[Step] = []
     if desk.review is not None:
         steps.append(Reviewed.of(desk.review))
@@ -166,6 +178,10 @@ def steps_of(desk: Desk, found: Read, scrubbing: Scrubbing | None = None) -> lis
         near = desk.dedup.near
         sketches = None if near is None else Sketches(near, desk.dedup.permutations)
         steps.append(Repeats(desk.dedup.exact, sketches, desk.dedup.by))
+        if desk.dedup.meaning is not None:
+            assert embed is not None, "the caller loads the encoder"
+            least = desk.dedup.meaning.similarity
+            steps.append(Meanings(embed, least, desk.dedup.by, work / "meanings"))
         if desk.dedup.against:
             steps.append(contamination(_benchmarks(desk), desk.dedup.ngram))
     if desk.split is not None:

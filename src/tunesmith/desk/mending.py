@@ -63,7 +63,7 @@ _SILENT = frozenset(("script", "style", "head"))
 
 def html(text: str) -> str:
     """What a browser shows of it, where it holds a known tag; code between ``` as it is. Entities alone are decoded,
-    unless what they stand for would be a tag."""
+    as often as they were written as entities, unless what they stand for would be a tag."""
     if "<" not in text and "&" not in text:
         return text
     return _outside_code(text, _shown)
@@ -75,7 +75,9 @@ def _shown(text: str) -> str:
         parser.feed(text)
         parser.close()
         text = "".join(parser.parts).strip()
-    decoded = _ENTITY.sub(_entity, text)
+    decoded = text
+    while (further := _ENTITY.sub(_entity, decoded)) != decoded:
+        decoded = further
     return text if _TAG.search(decoded) else decoded
 
 
@@ -157,7 +159,7 @@ _BOILERPLATE = regex.compile(
 def boilerplate(text: str) -> str:
     """Without such lines, unless nothing else would be left."""
     lower = text.lower()
-    if not any(hint in lower for hint in _HINTS) or not _BOILERPLATE.search(text):
+    if not any(hint in lower for hint in _HINTS):
         return text
     kept = [line for line in text.split("\n") if not _BOILERPLATE.fullmatch(line)]
     return "\n".join(kept) if any(line.strip() for line in kept) else text

@@ -33,7 +33,7 @@ def inspection_page(facts: Mapping[str, Any]) -> str:
     """One file, no script, nothing loaded from anywhere."""
     names = [Path(one["file"]).name for one in facts["files"]]
     headline, sentences = in_short(facts)
-    page = _environment().get_template("inspect.html.j2")
+    page = page_environment().get_template("inspect.html.j2")
     return page.render(
         facts=facts,
         title=", ".join(names),
@@ -48,6 +48,7 @@ def inspection_page(facts: Mapping[str, Any]) -> str:
         rules_of=_rules,
         lengths=_histograms(facts["tokens"]["histograms"]),
         labels=label_bars(facts["labels"]),
+        numbers=number_histograms(facts["numbers"]),
         languages=[Bars("rows by language", at_most(facts["languages"]["all"]))],
         repeats=[Bars("rows that repeat others", repeated)]
         if (repeated := _repeated(facts["steps"]))
@@ -62,7 +63,7 @@ def card_page(manifest: Mapping[str, Any], examples: Examples, name: str) -> str
         step | {"examples": {r: [vars(e) for e in found[:1]] for r, found in examples[step["step"]].items()}}
         for step in manifest["steps"]
     ]
-    page = _environment().get_template("card.html.j2")
+    page = page_environment().get_template("card.html.j2")
     return page.render(
         manifest=manifest,
         title=name,
@@ -154,6 +155,26 @@ def _histograms(found: Mapping[str, Mapping[str, Sequence[int]]], unit: str = "t
     return out
 
 
+def number_histograms(numbers: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+    """(caption, svg) of each column and split."""
+    found = [
+        (f"{column}, {split}", one) for column, splits in numbers.items() for split, one in splits.items()
+    ]
+    return [
+        (
+            name,
+            linear(
+                f"number-{at}", one["histogram"]["edges"], one["histogram"]["counts"], name, f"rows by {name}"
+            ),
+        )
+        for at, (name, one) in enumerate(found)
+    ]
+
+
+def linear(name: str, edges: Sequence[float], counts: Sequence[int], along: str, title: str) -> Markup:
+    return Markup(plots.histogram(name, edges, counts, along, title, ratios=False))
+
+
 # Texts ---------------------------------------------------------------------------------------------------
 
 
@@ -179,7 +200,7 @@ def _said(values: Mapping[str, Any]) -> str:
     return excerpt(texts, 240)
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
     """The report's, with this folder's templates before its own."""
     found = environment(True)
     assert found.loader is not None

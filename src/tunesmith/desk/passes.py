@@ -7,26 +7,28 @@ row that goes in comes out, or is dropped by a step that is counted and kept who
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tunesmith.data.shares import Sharing, shared_out
+from tunesmith.data.shares import Made, Sharing, shared_out
+from tunesmith.desk.cluster import Cluster
 from tunesmith.desk.left import Left
 from tunesmith.desk.reading import Read, packed
 from tunesmith.desk.rows import SPLITS, Row, Values
 from tunesmith.desk.scrub import Veil
-from tunesmith.desk.steps import Outcome, RowStep, Seen, Step, Survey, is_survey
+from tunesmith.desk.steps import Outcome, RowStep, RunsModel, Seen, Step, Survey, is_survey
 from tunesmith.types import EventSink
 
 LOOKS = {"numbers": np.int64, "splits": np.int8, "files": np.int32, "lines": np.int64, "looks": None}
 EXAMPLES = 3
 """Of each rule, shown to a person."""
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass
@@ -88,13 +90,17 @@ class Counted:
 @dataclass
 class Passes:
     """Runs steps over what was read. folder: where chunks and the ledger's parts lie while it works. veil: over what
-    is shown, and over what the ledger keeps; None where rows may be seen as they are."""
+    is shown, and over what the ledger keeps; None where rows may be seen as they are. cluster: whose machines work on
+    chunks; None: processes of this one. kept: whether what is left is written after the last step, and described;
+    otherwise it is only counted."""
 
     read: Read
     folder: Path
     sharing: Sharing
     sink: EventSink
     veil: Veil | None = None
+    cluster: Cluster | None = None
+    kept: bool = True
     counts: list[Counted] = field(default_factory=list)
     ledgers: list[Path] = field(default_factory=list)
     left: dict[str, Left] = field(default_factory=dict)
@@ -124,12 +130,19 @@ class Passes:
     ) -> tuple[list[Path], Seen | None]:
         self._folder = self.folder / f"pass-{len(list(self.folder.glob('pass-*')))}"
         self._folder.mkdir()
-        work = _Pass(self.read, chunks, steps, survey, self._folder, self.veil)
+        work = Pass(self.read, chunks, steps, survey, self._folder, self.veil, self.kept)
         name = " + ".join([step.name for step in steps] + ([f"{survey.name}: looking"] if survey else []))
         self.sink("phase", name=name or "rows", text=f"{len(chunks):,} chunks")
-        alone = self.sharing.processes == 1 or len(chunks) == 1
+        few = len(chunks) == 1 or (self.sharing.processes == 1 and self.cluster is None)
+        alone = few or isinstance(survey, RunsModel)
         parts = (range(at, at + 1) for at in range(len(chunks)))
-        made = [work(part) for part in parts] if alone else shared_out(len(chunks), work, self.sharing)
+        made: list[Made]
+        if alone:
+            made = [work(part) for part in parts]
+        elif self.cluster is None:
+            made = shared_out(len(chunks), work, self.sharing)
+        else:
+            made = self.cluster.passed(work, chunks)
         counts = [Counted(step.name) for step in steps]
         for arrays, said in made:
             for counted, one in zip(counts, said["steps"], strict=True):
@@ -150,17 +163,18 @@ class Passes:
 
 
 @dataclass(frozen=True)
-class _Pass:
-    """The work on a range of chunks."""
+class Pass:
+    """The work on a range of chunks, which are known by their numbers."""
 
     read: Read
-    chunks: Sequence[Path]
+    chunks: Sequence[Path] | Mapping[int, Path]
     steps: Sequence[RowStep]
     survey: Survey | None
     target: Path
     veil: Veil | None
+    kept: bool
 
-    def __call__(self, part: range) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    def __call__(self, part: range) -> Made:
         steps = [_nothing() for _ in self.steps]
         seen: dict[str, list[Any]] = {name: [] for name in LOOKS}
         left: dict[str, Left] = {}
@@ -181,12 +195,16 @@ class _Pass:
             found = (self._row(row, said, kept) for row in self.read.rows(source))
             rows = [row for these in found for row in these]
         if self.survey is None:
-            self._write(index, rows)
-            for row in rows:
-                left.setdefault(row.split, Left()).add(row)
+            if self.kept:
+                self._write(index, rows)
+                for row in rows:
+                    left.setdefault(row.split, Left()).add(row)
             return
-        with self._piece(index, "jsonl") as out:
-            out.writelines(packed(row, files[row.ref.file]) for row in rows)
+        if self.steps:
+            with self._piece(index, "jsonl") as out:
+                out.writelines(packed(row, files[row.ref.file]) for row in rows)
+        else:
+            os.link(source, self.target / f"{index:06d}.jsonl")  # no step could have changed a row
         seen["numbers"] += [row.number for row in rows]
         seen["splits"] += [SPLITS.index(row.split) for row in rows]
         seen["files"] += [files[row.ref.file] for row in rows]
@@ -195,14 +213,14 @@ class _Pass:
 
     def _write(self, index: int, rows: Sequence[Row]) -> None:
         for split in SPLITS:
-            lines = [json.dumps(row.values, ensure_ascii=False) + "\n" for row in rows if row.split == split]
+            lines = [_ENCODE(row.values) + "\n" for row in rows if row.split == split]
             if lines:
                 with self._piece(index, split) as out:
                     out.writelines(lines)
         with self._piece(index, "origins") as out:
             for row in rows:
                 origin = [row.number, row.split, row.ref.file, row.ref.line]
-                out.write(json.dumps(origin, ensure_ascii=False) + "\n")
+                out.write(_ENCODE(origin) + "\n")
 
     def _piece(self, index: int, ending: str) -> TextIO:
         return (self.target / f"{index:06d}.{ending}").open("w", encoding="utf-8", newline="\n")
@@ -228,7 +246,7 @@ class _Pass:
             else:
                 entry = _entry(step.name, row, outcome)
                 shown, told = (entry, entry) if self.veil is None else self.veil.over_entry(entry)
-                kept.write(json.dumps(told, ensure_ascii=False) + "\n")
+                kept.write(_ENCODE(told) + "\n")
                 _count(counts, row, outcome, shown, self.veil)
             if outcome.values is None:
                 return []

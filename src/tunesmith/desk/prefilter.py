@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import re
 
-from tunesmith.desk.addresses import HOUSE_FIRST, STEMS_AFTER, STEMS_BEFORE
+import regex
+
+from tunesmith.desk.addresses import HOUSE_FIRST, KIND_AFTER, PLAIN, STEMS_BEFORE
 from tunesmith.desk.kinds import KINDS
 
 _DIGIT = re.compile(r"\d")
-_CLOSE = r"\d(?:[\W_xXー]{0,4}\d){5}"
+CLOSE = r"\d(?:[\W_xXー]{0,4}\d){5}"
 """Six digits with at most four other characters between: no number of a state, card or phone has fewer."""
 PHONE_RUN = re.compile(r"\d(?:[\W_xXー]{0,4}\d){6,}")
-_CARD = re.compile(r"\d(?:[- ]?\d){11}")
-_NINE = re.compile(r"\d(?:[\s\-.:+]?\d){8}")
-_OF_CLOSE_DIGITS = {
+CARD = re.compile(r"\d(?:[- ]?\d){11}")
+NINE = re.compile(r"\d(?:[\s\-.:+]?\d){8}")
+OF_CLOSE_DIGITS = {
     "PHONE": PHONE_RUN,
     "UK_NINO": re.compile(r"\d\d ?\d\d ?\d\d ?[^\W_]"),
     "ES_NIF": re.compile(r"\d{7}-?[^\W_]"),
@@ -27,39 +29,44 @@ _OF_CLOSE_DIGITS = {
     "FI_HETU": re.compile(r"\d{6}[-+A-Za-z]\d{3}[^\W_]"),
     "SE_PERSONNUMMER": re.compile(r"\d{6}[-+]?\d{4}"),
 }
-_NUMBERS = [(name, kind.named) for name, kind in KINDS.items() if kind.needs == "always" and kind.named]
-_OF_SOME_DIGITS = {
+NUMBERS = [(name, kind.named) for name, kind in KINDS.items() if kind.needs == "always" and kind.named]
+NAMES_OF_NUMBERS = [word for name, _ in NUMBERS for word in KINDS[name].words]
+"""Words that name any of these."""
+_ANY_NAMED = regex.compile(rf"\b(?:{'|'.join(map(regex.escape, NAMES_OF_NUMBERS))})\b", regex.IGNORECASE)
+OF_SOME_DIGITS = {
     "IBAN": r"\d(?<=[A-Za-z]{2}\d)\d(?:[ -]?[A-Za-z0-9]){11}",
     "IT_FISCAL_CODE": r"\d(?<=[^\W_]{6}\d)[^\W\d_]",
-    "IN_PAN": r"\d{4}[^\W\d_]\b",
-    "CRYPTO": r"[013]\w{25}",
+    "IN_PAN": r"\d\d{3}[^\W\d_]\b",
+    "CRYPTO": r"\d(?<=[013])\w{25}",
 }
-_ROUGH = re.compile("|".join((_CLOSE, *_OF_SOME_DIGITS.values())))
-_FORMS = {name: re.compile(form) for name, form in _OF_SOME_DIGITS.items()}
-_DIGITS_CLOSE = re.compile(_CLOSE)
-_IP = re.compile(r"\d\.\d{1,3}\.\d|:[0-9A-Fa-f]{0,4}:")
-_MAC = re.compile(r"[:-][0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}[:-]|\.[0-9A-Fa-f]{4}\.")
+# Each form begins with a digit, which the search then leaps to.
+_ROUGH = re.compile(rf"\d(?:{'|'.join(form[2:] for form in (CLOSE, *OF_SOME_DIGITS.values()))})")
+_FORMS = {name: re.compile(form) for name, form in OF_SOME_DIGITS.items()}
+_DIGITS_CLOSE = re.compile(CLOSE)
+IPV4, IPV6 = re.compile(r"\d\.\d{1,3}\.\d"), re.compile(r":[0-9A-Fa-f]{0,4}:")
+MAC = re.compile(r"[:-][0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}[:-]")
+MAC_DOTS = re.compile(r"\.[0-9A-Fa-f]{4}\.")
 
-_LONG = 20
+LONG = 20
 """Characters without a blank that a token has at least, but for those named beside it."""
-_TOKENS = (
+TOKENS = (
     "AKC AKIA ASIA ABIA ACCA A3T AccountKey= ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ GR1348941 eyJ pypi-A SG. sq0csp- "
     "_live_ _test_ hf_ AIza Bearer -us sk- softlayer cloudant"
 ).split()
-_SHAPES = re.compile(
+SHAPES = re.compile(
     r"[AS][CK][a-z0-9]{32}|[MNO][\w-]{23,25}\.[\w-]{6}\.|\d{8,10}:[0-9A-Za-z_-]{35}|gl[a-z]{2,5}-[\w-]{20}"
 )
-_ARTIFACTORY = re.compile(r"AKC[a-zA-Z0-9]{10}|AP[\dA-F][a-zA-Z0-9]{8}")
-_NAMES = ("key", "pass", "pwd", "secret", "token", "contrase", "\u017f")
+ARTIFACTORY = re.compile(r"AKC[a-zA-Z0-9]{10}|AP[\dA-F][a-zA-Z0-9]{8}")
+NAMES = ("key", "pass", "pwd", "secret", "token", "contrase", "\u017f")
 """In lower case; the last is a letter that counts as s where case does not."""
-_ASSIGNED = re.compile(
+ASSIGNED = re.compile(
     r"(?:key|pass|pwd|secret|token|contrase)[\w\"'\]]*\s*(?:[:=!]|(?:is|was)\b)", re.IGNORECASE
 )
-_QUOTED = ('";', "';", "`;", "==", "!=")
+QUOTED = ('";', "';", "`;", "==", "!=")
 
 
 def kinds_possible(text: str) -> list[str]:
-    """Names of the kinds that `text` may hold; most texts: none."""
+    """Names of the kinds that `text` may hold, by one test after another; `automaton` is faster on ASCII."""
     found = []
     if "@" in text:
         found.append("EMAIL")
@@ -74,9 +81,10 @@ def kinds_possible(text: str) -> list[str]:
         found += [name for name, form in _FORMS.items() if form.search(text)]
         if _DIGITS_CLOSE.search(text):
             found += _of_close_digits(text)
-    if _IP.search(text):
+    dots, colons = text.count("."), text.count(":")
+    if (dots > 1 and IPV4.search(text)) or (colons > 1 and IPV6.search(text)):
         found.append("IP")
-    if _MAC.search(text):
+    if (colons + text.count("-") > 2 and MAC.search(text)) or (dots > 1 and MAC_DOTS.search(text)):
         found.append("MAC")
     if addresses_possible(text, lower):
         found.append("ADDRESS")
@@ -84,11 +92,12 @@ def kinds_possible(text: str) -> list[str]:
 
 
 def _of_close_digits(text: str) -> list[str]:
-    found = [name for name, form in _OF_CLOSE_DIGITS.items() if form.search(text)]
-    if _NINE.search(text):
+    found = [name for name, form in OF_CLOSE_DIGITS.items() if form.search(text)]
+    if NINE.search(text):
         found.append("SSN")
-        found += [name for name, named in _NUMBERS if named.search(text)]
-        if _CARD.search(text):
+        if _ANY_NAMED.search(text):
+            found += [name for name, named in NUMBERS if named.search(text)]
+        if CARD.search(text):
             found.append("CARD")
     return found
 
@@ -96,7 +105,9 @@ def _of_close_digits(text: str) -> list[str]:
 def addresses_possible(text: str, lower: str) -> bool:
     if any(stem in lower for stem in STEMS_BEFORE):
         return True
-    return HOUSE_FIRST.search(text) is not None and any(stem in lower for stem in STEMS_AFTER)
+    if HOUSE_FIRST.search(text) is not None and KIND_AFTER.search(text) is not None:
+        return True
+    return PLAIN.search(text) is not None
 
 
 def keys_possible(text: str) -> bool:
@@ -108,15 +119,19 @@ def tokens_possible(text: str, lower: str) -> bool:
     if "xox" in lower or "_authToken=" in text:
         return True
     longest = max(map(len, text.split()), default=0)
-    if longest < _LONG:
-        return longest > 10 and _ARTIFACTORY.search(text) is not None
-    if any(token in text for token in _TOKENS) or _SHAPES.search(text) is not None:
+    if longest < LONG:
+        return longest > 10 and _artifactory(text)
+    if any(token in text for token in TOKENS) or SHAPES.search(text) is not None:
         return True
-    return _ARTIFACTORY.search(text) is not None or any(name in lower for name in (*_NAMES, "pw", "hooks."))
+    return _artifactory(text) or any(name in lower for name in (*NAMES, "pw", "hooks."))
+
+
+def _artifactory(text: str) -> bool:
+    return ("AKC" in text or "AP" in text) and ARTIFACTORY.search(text) is not None
 
 
 def assignments_possible(text: str, lower: str) -> bool:
     """A name such as password or api_key, and what may give it a value."""
-    if not any(name in lower for name in _NAMES):
+    if not any(name in lower for name in NAMES):
         return False
-    return _ASSIGNED.search(text) is not None or any(quoted in text for quoted in _QUOTED)
+    return ASSIGNED.search(text) is not None or any(quoted in text for quoted in QUOTED)

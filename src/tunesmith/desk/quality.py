@@ -93,6 +93,11 @@ class QualityReport:
         ]
         return "\n".join(lines)
 
+    def as_html(self) -> str:
+        from tunesmith.desk.quality_page import quality_page
+
+        return quality_page(self)
+
     def _mistaken(self) -> list[dict[str, Any]]:
         """Pairs of given and suggested labels among the likely errors, the commonest first."""
         pairs = Counter(

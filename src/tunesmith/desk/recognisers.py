@@ -12,7 +12,7 @@ on the text itself. What differs from Presidio's own:
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, ClassVar
 
@@ -31,7 +31,7 @@ from presidio_analyzer import predefined_recognizers as presidio
 from presidio_analyzer.context_aware_enhancers import ContextAwareEnhancer
 from presidio_analyzer.nlp_engine import NoOpNlpEngine
 
-from tunesmith.desk import addresses
+from tunesmith.desk import addresses, phones
 from tunesmith.desk.kinds import KINDS
 from tunesmith.desk.prefilter import PHONE_RUN
 from tunesmith.desk.secrets import spans_of
@@ -77,8 +77,28 @@ def engine() -> AnalyzerEngine:
         registry=RecognizerRegistry(recognizers=recognisers, supported_languages=[LANGUAGE]),
         nlp_engine=NoOpNlpEngine([{"lang_code": LANGUAGE, "model_name": "none"}]),
         supported_languages=[LANGUAGE],
-        context_aware_enhancer=Nearby(),
+        context_aware_enhancer=_nearby(),
     )
+
+
+@cache
+def _by_kind() -> dict[str, EntityRecognizer]:
+    return {one.supported_entities[0]: one for one in engine().registry.recognizers}
+
+
+def findings(text: str, kinds: Sequence[str], min_score: float) -> list[RecognizerResult]:
+    """What `engine().analyze` finds, without what it does for each call beside its recognisers' work."""
+    found = [one for kind in kinds for one in _by_kind()[kind].analyze(text, [kind], None) or ()]
+    found = _nearby().enhance_using_context(text, found, None, [])
+    apart: list[RecognizerResult] = EntityRecognizer.remove_duplicates(
+        [one for one in found if one.score >= min_score]
+    )
+    return apart
+
+
+@cache
+def _nearby() -> Nearby:
+    return Nearby()
 
 
 class Nearby(ContextAwareEnhancer):
@@ -156,10 +176,8 @@ class Phone(presidio.PhoneRecognizer):
             rest = sum(c.isdigit() for c in text) - sum(c.isdigit() for one in found for c in one.raw_string)
             if rest < LEAST_DIGITS:
                 return
-        strict = phonenumbers.Leniency.STRICT_GROUPING
-        for region in self.supported_regions:
-            matches = phonenumbers.PhoneNumberMatcher(text, region, leniency=strict)
-            yield from ((one, self.SCORE) for one in matches)
+        for region in phones.regions_possible(text, self.supported_regions):
+            yield from ((one, self.SCORE) for one in phones.Matcher(text, region))
 
 
 def _unbracketed(text: str, start: int, end: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ the columns mean (`tunesmith.data.columns`):
 | `answer` | what is learned: the assistant's turns, a completion, chosen and rejected answers |
 | `system` | a system prompt |
 | `label` | a class, or each of several |
-| `fixed` | a text that other columns count characters or words of (spans, tags): it is read, never changed |
+| `fixed` | words that another column has a tag for each of, and the tags: they are read, never changed |
 | `other` | any string of a column that training does not read, such as a customer's name |
 """
 
@@ -44,7 +44,7 @@ _PART: dict[str, Part] = {
     **dict.fromkeys(("label", "labels"), "label"),
     "system": "system",
     **dict.fromkeys(("messages", "history", "prompt", "input", "text", "pair", "anchor"), "prompt"),
-    **dict.fromkeys(("tokens", "tags", "spans"), "fixed"),
+    **dict.fromkeys(("tokens", "tags"), "fixed"),
 }
 _ROLE: dict[str, Part] = {"assistant": "answer", "system": "system", "user": "prompt", "tool": "prompt"}
 
@@ -69,8 +69,6 @@ class Shape:
         parts |= dict.fromkeys(self.meaning.json_fields, "answer")
         if self.meaning.kind in ("unpaired", "rating") and "label" in self.meaning.columns:
             parts[self.meaning.columns["label"]] = "other"  # a verdict, not a class
-        if self.meaning.kind == "tags":
-            parts |= {c: "fixed" for n, c in self.meaning.columns.items() if n in ("text", "tokens")}
         object.__setattr__(self, "parts", parts)
 
     def texts(self, values: Values) -> list[Text]:

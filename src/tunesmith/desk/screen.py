@@ -27,6 +27,7 @@ def as_text(facts: Mapping[str, Any]) -> str:
         ("tokens", _tokens(facts["tokens"])),
         ("languages", iter([_languages(facts["languages"])])),
         ("labels", _labels(facts["labels"])),
+        ("numbers", _numbers(facts["numbers"])),
         ("repeats", _repeats(facts["steps"])),
         ("conflicts", _conflicts(facts["conflicts"])),
         *((step["step"], _step(step)) for step in facts["steps"] if not step["step"].startswith("dedup")),
@@ -113,7 +114,8 @@ def _columns(one: Mapping[str, Any]) -> list[str]:
 
 
 def _tokens(tokens: Mapping[str, Any]) -> Iterator[str]:
-    yield f"as counted for {tokens['as']}; context {tokens['context']:,}"
+    of = f" of a sample of {tokens['counted']:,} rows" if tokens["counted"] < tokens["rows"] else ""
+    yield f"as counted for {tokens['as']}{of}; context {tokens['context']:,}"
     table = [["split", "", "mean", "p50", "p90", "p99", "most", "all"]]
     for split, parts in tokens["splits"].items():
         for place, (name, found) in enumerate(parts.items()):
@@ -162,6 +164,16 @@ def _labels(labels: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             if found["rare"]:
                 rarest = ", ".join(map(_short, found["rarest"][:4]))
                 yield f"  {found['rare']:,} of fewer than 10 rows: {rarest}{', …' if found['rare'] > 4 else ''}"
+
+
+def _numbers(numbers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for column, splits in numbers.items():
+        for split, one in splits.items():
+            quantiles = " ".join(f"{one[name]:.4g}" for name in ("least", "p25", "p50", "p75", "most"))
+            yield (
+                f"{column}, {split}: mean {one['mean']:.4g}, standard deviation {one['deviation']:.4g}, "
+                f"least, quartiles, most {quantiles} ({one['rows']:,} rows, {one['distinct']:,} different)"
+            )
 
 
 def _repeats(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -8,12 +8,14 @@ from typing import Any
 
 from tunesmith.config.desk import Scrub
 from tunesmith.desk.finding import Finder, Found, Names
-from tunesmith.desk.rows import Path, Row, Text, with_texts
+from tunesmith.desk.rows import Path, Row, Text
+from tunesmith.desk.spans import SpanLost, replaced
 from tunesmith.desk.stand_ins import StandIn, stand_in
 from tunesmith.desk.steps import Outcome
 
 IN_FIXED = "in_fixed_text"
-"""The rule by which a row is dropped: personal data in a text that other columns count characters or words of."""
+"""The rule by which a row is dropped: personal data in a text that other columns count words of, or over the border of
+a span."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,16 @@ class Scrubbing:
         # Words of one list are read as the text that they are of.
         if in_fixed := [kind for text in _joined(fixed) for kind in self._kinds(text)]:
             return Outcome(None, (*sorted({*kinds, *in_fixed}), IN_FIXED), ", ".join(sorted(set(in_fixed))))
-        return Outcome(with_texts(row.values, changed), tuple(sorted(kinds))) if changed else None
+        if not changed:
+            return None
+        try:
+            values = replaced(row, changed, lambda path: [self._scrubbed])
+        except SpanLost:  # its message would show the text
+            return Outcome(None, (*sorted(kinds), IN_FIXED), "over the border of a span")
+        return Outcome(values, tuple(sorted(kinds)))
+
+    def _scrubbed(self, text: str) -> str:
+        return self.replaced(text, self.finder.found(text))
 
     def _kinds(self, text: str) -> list[str]:
         return [one.kind for one in self.finder.found(text)]

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from functools import partial
 
 import regex
 
-from tunesmith.desk.rows import Path, Row, with_texts
+from tunesmith.desk.clean import SPAN_LOST
+from tunesmith.desk.rows import Path, Row
+from tunesmith.desk.spans import SpanLost, replaced
 from tunesmith.desk.steps import Outcome, excerpt
 
 RULE = "label_in_text"
@@ -31,11 +34,21 @@ class Stated:
         for text in texts:
             if text.part != "prompt" or not states.search(text.text):
                 continue
-            rest = "\n".join(line for line in text.text.split("\n") if not states.fullmatch(line)).strip()
+            rest = _without(states, text.text)
             if not rest:
                 return Outcome(None, (RULE,), excerpt([text.text]))
             changed[text.path] = rest
-        return Outcome(with_texts(row.values, changed), (RULE,)) if changed else None
+        if not changed:
+            return None
+        try:
+            values = replaced(row, changed, lambda path: [partial(_without, states)])
+        except SpanLost as error:
+            return Outcome(None, (RULE, SPAN_LOST), str(error))
+        return Outcome(values, (RULE,))
+
+
+def _without(states: regex.Pattern[str], text: str) -> str:
+    return "\n".join(line for line in text.split("\n") if not states.fullmatch(line)).strip()
 
 
 @functools.lru_cache(4096)

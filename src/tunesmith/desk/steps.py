@@ -54,6 +54,11 @@ class Survey(Protocol):
     def decide(self, seen: Seen) -> RowStep: ...
 
 
+class RunsModel:
+    """A survey that runs a model looks at all rows in one process, in their order: a process that is forked has not the
+    threads by which a model computes."""
+
+
 Step = RowStep | Survey
 
 

@@ -43,7 +43,7 @@ def reasons_of(texts: Sequence[Text], labels: Sequence[str]) -> dict[str, str]:
     for text in (*prompts, *answers):
         if "placeholder" not in found and is_placeholder(text):
             found["placeholder"] = excerpt([text], 60)
-        if (share := repeated_share(text)) > REPETITION:
+        if (share := repeated_share(text, REPETITION)) > REPETITION:
             found["repetition"] = f"{share:.0%} of it repeats"
         if (odd := odd_share(text)) > ODD:
             found["odd_characters"] = f"{odd:.0%} of its characters"

@@ -11,7 +11,8 @@ import regex
 import yaml
 
 from tunesmith.desk.dedup import said
-from tunesmith.desk.rows import Row, Values, with_texts
+from tunesmith.desk.rows import Row, Values
+from tunesmith.desk.spans import replaced
 from tunesmith.errors import ConfigError
 
 OWN = Path(__file__).with_name("terms.yaml")
@@ -86,10 +87,14 @@ def group_of(row: Row, grouping: Grouping) -> str:
 
 
 def counterfactual(row: Row, dimension: Dimension, source: str, target: str) -> Values:
-    """The row with its prompt about another group; answers and labels stay."""
+    """The row with its prompt about another group; answers and labels stay. Raises SpanLost where half of a word is in
+    a span."""
     texts = [text for text in row.texts if text.part == "prompt"]
-    changed = {text.path: dimension.swapped(text.text, source, target) for text in texts}
-    return with_texts(row.values, changed)
+
+    def swap(text: str) -> str:
+        return dimension.swapped(text, source, target)
+
+    return replaced(row, {text.path: swap(text.text) for text in texts}, lambda path: [swap])
 
 
 def dimensions(lists: str | None) -> dict[str, Dimension]:

@@ -14,7 +14,6 @@ moment leaves the versions before it as they were, and nothing that looks like a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -30,6 +29,7 @@ import psutil
 from tunesmith.data.folders import CURRENT, VERSIONS
 from tunesmith.data.strict_json import parse_object
 from tunesmith.errors import DataError
+from tunesmith.storage import digest, sync_folder, write_whole
 
 MANIFEST = "manifest.json"
 MAKING = ".making-"
@@ -61,6 +61,14 @@ class Version:
                 raise DataError(f"{path}: not the file that the manifest lists", fix="make the version again")
 
 
+@dataclass
+class Draft:
+    """A version that is being made. folder: for its files; version: once it is one."""
+
+    folder: Path
+    version: Version | None = None
+
+
 @dataclass(frozen=True)
 class DataSet:
     """folder: of the data set."""
@@ -86,26 +94,28 @@ class DataSet:
         return found
 
     @contextmanager
-    def making(self) -> Iterator[Path]:
-        """A folder to make the next version in; it becomes that version when the block ends without an error."""
+    def making(self) -> Iterator[Draft]:
+        """The next version: it becomes one when the block ends without an error."""
         folder = self.folder / VERSIONS
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
         target = folder / f"{MAKING}{os.getpid()}-{uuid4().hex}"
         target.mkdir()
         try:
-            yield target
+            draft = Draft(target)
+            yield draft
             number = self._publish(target)
         except BaseException:
             shutil.rmtree(target, ignore_errors=True)
             raise
         write_whole(self.folder / CURRENT, f"{number:04d}\n")
+        draft.version = self.version(number)
 
     def _publish(self, target: Path) -> int:
         for path in sorted(target.iterdir()):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-        _sync(target)
+        sync_folder(target)
         while True:
             number = max((one.number for one in self.versions()), default=0) + 1
             try:
@@ -114,7 +124,7 @@ class DataSet:
                 if not target.with_name(f"{number:04d}").exists():
                     raise
                 continue
-            _sync(target.parent)
+            sync_folder(target.parent)
             return number
 
 
@@ -125,30 +135,5 @@ def _sweep(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """The file has its old content, or this one."""
-    part = path.with_name(f".{path.name}-{uuid4().hex}")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    _sync(path.parent)
-
-
 def manifest_text(manifest: dict[str, Any]) -> str:
     return json.dumps({"format": FORMAT, **manifest}, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-
-
-def digest(path: Path) -> str:
-    """SHA-256, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

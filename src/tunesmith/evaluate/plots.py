@@ -186,17 +186,20 @@ def shares(name: str, parts: Mapping[str, float]) -> str:
         return _svg(figure, name, "share of the time by part")
 
 
-def histogram(name: str, edges: Sequence[float], counts: Sequence[int], along: str, title: str) -> str:
-    """How many lie between edges (one more than counts), which stand as far apart as their ratios. name: as in
-    `curve`."""
+def histogram(
+    name: str, edges: Sequence[float], counts: Sequence[int], along: str, title: str, ratios: bool = True
+) -> str:
+    """How many lie between edges (one more than counts), which stand as far apart as their ratios, or else as their
+    differences. name: as in `curve`."""
     with _figure(name, 2.4) as figure:
         axes = figure.add_axes((0.125, 0.2, 0.855, 0.74))
         axes.stairs(counts, edges, fill=True, color=_SERIES[0], alpha=0.85)
-        axes.set_xscale("log")
         axes.set_xlim(edges[0], edges[-1])
-        marks = _marks(edges[0], edges[-1])
-        axes.set_xticks(marks, [f"{mark:,}" for mark in marks])
-        axes.minorticks_off()
+        if ratios:
+            axes.set_xscale("log")
+            marks = _marks(edges[0], edges[-1])
+            axes.set_xticks(marks, [f"{mark:,}" for mark in marks])
+            axes.minorticks_off()
         _dress(axes, False)
         axes.set_ylim(0)
         axes.set_xlabel(along, labelpad=1)

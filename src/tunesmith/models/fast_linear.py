@@ -8,7 +8,7 @@ and gradients come out in the adapters' type. Equal to PEFT's own up to rounding
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
@@ -19,8 +19,22 @@ from torch.nn import functional
 ADAPTER = "default"
 
 
-def linears(x: Tensor, layers: Sequence[nn.Module]) -> list[Tensor]:
-    """x (T, H) through each layer; layers that are not plain LoRA around plain linear ones run as they are."""
+class Adapters(NamedTuple):
+    """Of layers that read the same states, in these states' type: down (sum of ranks, H), their A one under another;
+    ups: of each s B."""
+
+    down: Tensor
+    ups: list[Tensor]
+
+
+def linears(x: Tensor, layers: Sequence[nn.Module], kept: dict[int, Adapters] | None = None) -> list[Tensor]:
+    """x (T, H) through each layer; layers that are not plain LoRA around plain linear ones run as they are.
+
+    kept: adapters by their first layer, for calls without gradient between which no weight changes; filled here.
+    """
+    if kept is not None and id(layers[0]) in kept:
+        bases: list[Any] = [layer.base_layer for layer in layers]
+        return _through(x, kept[id(layers[0])], [b.weight for b in bases], [b.bias for b in bases])[1]
     if not all(_is_plain_lora(layer) for layer in layers):
         return [layer(x) for layer in layers]
     parts: list[Tensor | None] = []
@@ -30,6 +44,9 @@ def linears(x: Tensor, layers: Sequence[nn.Module]) -> list[Tensor]:
         base = layer.get_base_layer()
         parts += [base.weight, base.bias, layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight]
         scales.append(float(layer.scaling[ADAPTER]))
+    if kept is not None:
+        adapters = kept[id(layers[0])] = _adapters(parts[2::4], parts[3::4], scales, x.dtype)
+        return _through(x, adapters, parts[0::4], parts[1::4])[1]
     return list(_LoraLinears.apply(x, tuple(scales), *parts))  # type: ignore[no-untyped-call]
 
 
@@ -47,20 +64,35 @@ def _is_plain_lora(layer: nn.Module) -> bool:
     )
 
 
+def _adapters(
+    downs: Sequence[Tensor | None], ups: Sequence[Tensor | None], scales: Sequence[float], dtype: torch.dtype
+) -> Adapters:
+    down = torch.cat([a.to(dtype) for a in downs if a is not None])
+    return Adapters(down, [(b * s).to(dtype) for b, s in zip(ups, scales, strict=True) if b is not None])
+
+
+def _through(
+    x: Tensor, adapters: Adapters, weights: Sequence[Tensor | None], biases: Sequence[Tensor | None]
+) -> tuple[Tensor, list[Tensor]]:
+    """(T, sum of ranks) x through all A, and the layers' outputs."""
+    low = x @ adapters.down.t()
+    outs = []
+    parts = low.split([up.shape[1] for up in adapters.ups], 1)
+    for weight, bias, up, part in zip(weights, biases, adapters.ups, parts, strict=True):
+        assert weight is not None
+        outs.append(functional.linear(x, weight, bias).addmm_(part, up.t()))
+    return low, outs
+
+
 class _LoraLinears(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scales: tuple[float, ...], *parts: Tensor | None) -> tuple[Tensor, ...]:
         weights, biases, downs, ups = (parts[i::4] for i in range(4))
-        down = torch.cat([a.to(x.dtype) for a in downs if a is not None])
-        ranks = [len(a) for a in downs if a is not None]
-        scaled = [(b * s).to(x.dtype) for b, s in zip(ups, scales, strict=True) if b is not None]
-        low = x @ down.t()
-        outs = []
-        for weight, bias, up, part in zip(weights, biases, scaled, low.split(ranks, 1), strict=True):
-            assert weight is not None
-            outs.append(functional.linear(x, weight, bias).addmm_(part, up.t()))
-        ctx.save_for_backward(x, down, low, *scaled, *(w for w in weights if w is not None))
-        ctx.ranks, ctx.scales, ctx.dtype = ranks, scales, downs[0].dtype if downs[0] is not None else x.dtype
+        adapters = _adapters(downs, ups, scales, x.dtype)
+        low, outs = _through(x, adapters, weights, biases)
+        ctx.save_for_backward(x, adapters.down, low, *adapters.ups, *(w for w in weights if w is not None))
+        ctx.ranks = [up.shape[1] for up in adapters.ups]
+        ctx.scales, ctx.dtype = scales, downs[0].dtype if downs[0] is not None else x.dtype
         return tuple(outs)
 
     @staticmethod

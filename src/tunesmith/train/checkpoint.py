@@ -17,8 +17,9 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tunesmith import storage
 from tunesmith.errors import CheckpointError
-from tunesmith.train import storage
+from tunesmith.train.tensor_file import parts_of
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -61,7 +62,7 @@ class Checkpoints:
             storage.need_space(self.folder, num_bytes)
             aside.mkdir()
             for name, tensors in snapshot.groups.items():
-                storage.write_tensors(aside / f"{name}{TENSORS}", tensors)
+                storage.write_parts(aside / f"{name}{TENSORS}", parts_of(tensors))
             storage.write_file(aside / STATE, state)
             digests = {file.name: storage.digest(file) for file in sorted(aside.iterdir())}
             manifest = {"format": FORMAT, "step": step, "sha256": digests}

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tunesmith import storage
 from tunesmith.core.model import Model
 from tunesmith.errors import RunError
 from tunesmith.generate.batched import completion_sums
 from tunesmith.objectives.completions import REFERENCE
-from tunesmith.train import storage
 from tunesmith.types import EventSink, TokenRow
 
 FILE = "reference.npz"

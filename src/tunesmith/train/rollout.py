@@ -75,6 +75,15 @@ class RolloutSource:
         return self.method.passes * self.method.minibatches
 
     @property
+    def asks_before(self) -> bool:
+        """Whether the policy says its own log-probabilities in a pass before the first step on a rollout. The only step
+        on it says them itself; but values and a penalty in the reward are needed for the advantages."""
+        if self.method.algorithm not in self.method.GRADIENT:
+            return False
+        penalised = self.method.kl.where == "reward" and self.objective.kl_weight > 0
+        return self.steps_each > 1 or penalised or self.method.algorithm == "ppo"
+
+    @property
     def total_steps(self) -> int:
         return self.prompts.total_steps * self.steps_each
 
@@ -200,7 +209,8 @@ class RolloutSource:
         return found if any(found) else [1.0] * len(found)
 
     def _with_logps(self, rows: list[TokenRow]) -> list[TokenRow]:
-        """With old and reference log-probabilities; old of the very batches of the first pass."""
+        """With reference log-probabilities, and old ones where they are asked before: of the very batches of the first
+        pass."""
         out: list[TokenRow | None] = [None] * len(rows)
         for part in np.array_split(np.arange(len(rows)), min(self.method.minibatches, len(rows))):
             own = [rows[i] for i in part]
@@ -219,6 +229,8 @@ class RolloutSource:
 
     def _known(self, batch: Batch) -> dict[str, Floats]:
         """What the policy says of its own tokens, and of ppo what they are expected to be worth."""
+        if not self.asks_before:
+            return {}
         if self.method.algorithm != "ppo":
             return {policy.OLD: self._logps(batch)}
         with evaluating(self.writer.model.module):
@@ -246,8 +258,9 @@ class RolloutSource:
         return -losses.double().numpy()
 
     def _kls(self, row: TokenRow) -> list[Floats]:
-        """Of each answer that is learned from (n,): the estimate of its tokens' KL divergence from the reference."""
-        old = row.given[policy.OLD]
+        """Of each answer that is learned from (n,): the estimate of its tokens' KL divergence from the reference. The
+        policy's log-probabilities are those before the step, or as it wrote, which differ by rounding alone."""
+        old = row.given.get(policy.OLD, row.given[policy.WRITTEN])
         reference = row.given[policy.REFERENCE]
         found = policy.divergence(
             torch.from_numpy(old), torch.from_numpy(reference), self.method.kl.estimator or "k1"

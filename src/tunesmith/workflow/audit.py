@@ -31,8 +31,8 @@ from tunesmith.desk.terms import (
     dimensions,
     group_of,
 )
-from tunesmith.desk.versions import write_whole
 from tunesmith.errors import ConfigError, DataError, ModelError, RowError
+from tunesmith.storage import write_whole
 from tunesmith.types import EventSink, Example
 from tunesmith.workflow.open import load, unanswered
 
@@ -128,14 +128,16 @@ def _by_model(
     return {"model": config.model, "swaps": swaps, "subgroups": subgroups}
 
 
-def classifier(model: str) -> Answer:
-    """What a run or model with classes says of each row."""
+def classifier(model: str, label: str | None = None) -> Answer:
+    """What a run or model with classes says of each row. label: a class that it must have."""
     opened = load(model)
     head = opened.loaded.head
     if head is None or head.method != "classify" or head.multi_label:
         raise ModelError(
             f"{model} does not say one class of a text", "a run of method.type=classify", "name another"
         )
+    if label is not None:
+        opened.class_number(label)
     answerer = opened.answerer(1, BATCH)
 
     def answer(rows: Sequence[Row]) -> list[str]:
@@ -260,7 +262,8 @@ def _toxicity(
         bad |= [any(pattern.search(text) for text in (*said(row, "prompt"), *answer_of(row))) for row in rows]
     if config.toxic_model is not None:
         sink("phase", name="toxicity", text=config.toxic_model)
-        bad |= [said_of == config.toxic_label for said_of in classifier(config.toxic_model)(rows)]
+        says = classifier(config.toxic_model, config.toxic_label)
+        bad |= [said_of == config.toxic_label for said_of in says(rows)]
     out: dict[str, dict[str, Share]] = {
         "all": {"rows": Share.of(int(bad.sum()), len(rows), config.confidence)}
     }

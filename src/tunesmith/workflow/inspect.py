@@ -18,7 +18,7 @@ from tunesmith.data.columns import Mapping as Meaning
 from tunesmith.data.pairs import PairEncoder
 from tunesmith.data.render import Renderer
 from tunesmith.data.template import apply_choice, choose_template
-from tunesmith.desk.inspect import Inspection, Trained
+from tunesmith.desk.inspect import COUNTED, Inspection, Trained
 from tunesmith.desk.inspect import inspect as look_at
 from tunesmith.desk.lengths import Measure, Paired, Read, Rendered
 from tunesmith.errors import TunesmithError
@@ -26,6 +26,7 @@ from tunesmith.models.load import Source, find, load_tokenizer, read_config
 from tunesmith.train.probe import probe
 from tunesmith.types import EventSink, silent
 from tunesmith.workflow.heads import context_of
+from tunesmith.workflow.meaning import meanings_of
 from tunesmith.workflow.names import names_of
 from tunesmith.workflow.prepare import prepare
 
@@ -49,8 +50,11 @@ WRITERS: dict[str, dict[str, Any]] = {
 """Kind of rows -> the method by which a model that writes text learns from them."""
 
 
-def inspect(desk: Desk, model: str, sink: EventSink, *, cost: bool = True) -> Inspection:
+def inspect(
+    desk: Desk, model: str, sink: EventSink, *, cost: bool = True, counted: int = COUNTED
+) -> Inspection:
     """model: a folder, a hub id, a run, or the embedded base. cost: measure what a step of training takes here.
+    counted: rows at most whose tokens are counted (0: all).
 
     Raises ModelError and DataError for what cannot be read.
     """
@@ -65,7 +69,10 @@ def inspect(desk: Desk, model: str, sink: EventSink, *, cost: bool = True) -> In
 
     named = desk.scrub.names_model if desk.scrub is not None else None
     names = None if named is None else names_of(named)
-    return look_at(desk, measure, sink, cost=costing if cost else None, names=names)
+    meaning = desk.dedup.meaning if desk.dedup is not None else None
+    embed = None if meaning is None else meanings_of(meaning.encoder)
+    costed = costing if cost else None
+    return look_at(desk, measure, sink, cost=costed, counted=counted, names=names, embed=embed)
 
 
 def _measure(source: Source, tokenizer: Any, config: Any) -> Measure:

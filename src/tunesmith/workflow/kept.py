@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 import tunesmith
+from tunesmith import storage
 from tunesmith.config.judged import ScoresAnswers
 from tunesmith.config.run import Run
 from tunesmith.config.tuning import Writes
@@ -36,7 +37,6 @@ from tunesmith.data.load import Splits, entries_of
 from tunesmith.data.peer_formats import Turns
 from tunesmith.data.readers import sha256
 from tunesmith.data.template import freeze_dates
-from tunesmith.train import storage
 from tunesmith.types import EventSink, TokenRow
 
 MIN_BYTES = 2**20

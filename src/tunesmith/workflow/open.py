@@ -135,12 +135,13 @@ class Opened:
             RowRef("input", 1), (*asked, answers[0].message), completions=answers, stepwise=steps
         )
         judge = self.answerer(1, 1)
-        found: list[float | None] = json.loads(judge.answer([example]).texts[0])
-        known = [number for number in found if number is not None]
-        if len(known) < len(found):
-            got = f"{len(found) - len(known)} of {len(found)} steps are beyond the model's context"
-            raise ModelError(got, "a shorter answer")
-        return known
+        return _known(json.loads(judge.answer([example]).texts[0]))
+
+    def of_answer(self, steps: Sequence[float | None], how: OfSteps) -> float:
+        """One number of the probabilities of its steps. Raises ModelError where a step does not fit the context."""
+        found = score_of_answer(_known(steps), how)
+        assert found is not None
+        return found
 
     def class_number(self, label: str) -> int:
         """Of a classifier: which of its outputs is this class. Raises ModelError for any other model or class."""
@@ -186,6 +187,14 @@ class Opened:
         else:
             messages = [Message(m["role"], m["content"]) for m in value]
         return unanswered(Example(RowRef("input", index + 1), tuple(messages)))
+
+
+def _known(steps: Sequence[float | None]) -> list[float]:
+    known = [step for step in steps if step is not None]
+    if len(known) < len(steps):
+        got = f"{len(steps) - len(known)} of {len(steps)} steps are beyond the model's context"
+        raise ModelError(got, "a shorter answer")
+    return known
 
 
 def score_of_answer(steps: Sequence[float | None], how: OfSteps) -> float | None:

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from tunesmith.config.judged import OfSteps
 from tunesmith.config.methods import Method
 from tunesmith.config.policy import PolicyConfig
 from tunesmith.config.rewards import ModelReward, RewardPart
 from tunesmith.config.run import Run
 from tunesmith.core.model import Model
 from tunesmith.data.render import Renderer
+from tunesmith.data.steps import lines_of
 from tunesmith.errors import ConfigError
 from tunesmith.evaluate.answers import Answers
 from tunesmith.objectives import completions, policy, ppo
@@ -145,12 +147,21 @@ def open_reward(part: ModelReward) -> Scorer:
     opened = load(part.path, threads=torch.get_num_threads())
     if part.label is not None:
         return _by_class(opened, part.label, with_prompt=part.reads == "prompt_and_answer")
-    if not opened.rewards or opened.of_steps is not None:
+    how = opened.of_steps
+    if not opened.rewards:
         raise ConfigError(
             f"{part.path} is no reward model",
-            "a run of method.type=reward, or a classifier and its class as label",
+            "a run of method.type=reward or stepwise, or a classifier and its class as label",
             "name another folder, or write label",
         )
+    if part.steps is not None and how is None:
+        raise ConfigError(
+            f"steps: {part.steps}, and {part.path} scores whole answers",
+            "a model of steps",
+            "leave steps out",
+        )
+    if how is not None:
+        return _by_steps(opened, part.steps or how)
 
     def score(examples: Sequence[Example], answers: Sequence[str]) -> list[float]:
         asked = [_answered(example, text) for example, text in zip(examples, answers, strict=True)]
@@ -158,6 +169,22 @@ def open_reward(part: ModelReward) -> Scorer:
         return [float(value) for (value,) in said]
 
     return score
+
+
+def _by_steps(opened: Opened, how: OfSteps) -> Scorer:
+    def score(examples: Sequence[Example], answers: Sequence[str]) -> list[float]:
+        lines = [lines_of(text) for text in answers]
+        asked = [_in_steps(e, steps) for e, steps in zip(examples, lines, strict=True) if steps]
+        said = iter(opened.answerer(1, 1).answer(asked).texts if asked else [])
+        return [opened.of_answer(json.loads(next(said)), how) if steps else 0.0 for steps in lines]
+
+    return score
+
+
+def _in_steps(example: Example, steps: Sequence[str]) -> Example:
+    completions = tuple(Completion(Message("assistant", text), 0.0) for text in steps)
+    turns = (*example.prompt, completions[0].message)
+    return replace(example, messages=turns, completions=completions, stepwise=True, margin=None)
 
 
 def _by_class(opened: Opened, label: str, *, with_prompt: bool) -> Scorer:

@@ -15,6 +15,7 @@ from tunesmith.config.judged import UnpairedConfig
 from tunesmith.config.machine import available_memory, cpu_has_bf16, physical_cores
 from tunesmith.config.methods import EmbedConfig, SftConfig
 from tunesmith.config.policy import PolicyConfig
+from tunesmith.config.rewards import ModelReward
 from tunesmith.config.run import Run
 from tunesmith.config.tuning import Writes
 from tunesmith.config.weights import known_parameters
@@ -121,6 +122,10 @@ def absolute(run: Run) -> Run:
             setattr(section, name, values[name])
     if isinstance(out.method, PolicyConfig) and out.method.critic.base is not None:
         out.method.critic.base = _model_folder(out.method.critic.base)
+    rewards = out.method.rewards if isinstance(out.method, PolicyConfig) else []
+    for part in (*rewards, *out.evaluate.rewards):
+        if isinstance(part, ModelReward):
+            part.path = _absolute(part.path)
     return out
 
 

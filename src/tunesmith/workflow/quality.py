@@ -24,11 +24,11 @@ from tunesmith.desk.held import Held, content_key, held, kinds_of
 from tunesmith.desk.probe import Judged, judged
 from tunesmith.desk.quality import QUALITY, SUMMARY, TABLE, QualityReport
 from tunesmith.desk.rows import SPLITS, Row
-from tunesmith.desk.versions import write_whole
 from tunesmith.embedded import base_model_path
 from tunesmith.errors import DataError, ModelError, RowError
 from tunesmith.evaluate.answers import Answerer
 from tunesmith.evaluate.report import Losses
+from tunesmith.storage import write_whole
 from tunesmith.types import EventSink, Example, TokenRow
 from tunesmith.workflow.features import states, words
 from tunesmith.workflow.open import load

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tunesmith import storage
 from tunesmith.config.explain import explain
 from tunesmith.config.judged import Judged
 from tunesmith.config.load import load_run
@@ -24,7 +25,6 @@ from tunesmith.errors import Interrupted, RunError
 from tunesmith.evaluate.answers import EVALUATION_TOKENS
 from tunesmith.evaluate.report import write_report
 from tunesmith.evaluate.report_model import SeedRun
-from tunesmith.train import storage
 from tunesmith.train.build import Built, build
 from tunesmith.train.checkpoint import Checkpoints, Snapshot
 from tunesmith.train.engine import Engine, Source

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,12 +19,14 @@ from tunesmith.core.native.call import call
 
 
 class Slots:
-    """keys, values: of each layer (slots, key_heads, length, dim), made at the first use."""
+    """keys, values: of each layer (slots, key_heads, length, dim), made at the first use. adapters: what layers make of
+    weights once for all tokens, since none changes as long as rows are being written; theirs to fill."""
 
     def __init__(self, num_slots: int, length: int) -> None:
         self.num_slots, self.length = num_slots, length
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
+        self.adapters: dict[int, Any] = {}
 
     def of(self, layer: int, shape: Shape, like: Tensor) -> tuple[Tensor, Tensor]:
         if layer not in self.keys:

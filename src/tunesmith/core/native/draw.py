@@ -52,13 +52,13 @@ def least_logit(logits: Tensor, temperature: float, top_k: int | None, top_p: fl
         least = torch.full((len(logits),), -torch.inf) if least is None else least
         call("nucleus", logits.dtype, logits.contiguous(), least, *logits.shape, 1 / temperature, top_p)
         return least
-    scaled = _wide(logits) / temperature
+    scaled = logits.double() / temperature  # running sums of float32 err by tokens at the edge
     if least is not None:
         scaled = scaled.masked_fill(_wide(logits) < least[:, None], -torch.inf)
     shares, order = scaled.softmax(-1).sort(descending=True)
     before = (shares.cumsum(-1)[:, :-1] < top_p).sum(
         -1
-    )  # the last one of the nucleus has that many before it
+    )  # as many as stand before the last one of the nucleus
     return _wide(logits).gather(1, order.gather(1, before[:, None]))[:, 0]
 
 

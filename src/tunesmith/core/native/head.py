@@ -78,7 +78,8 @@ def linear_cross_entropy(
 class _LinearLosses(torch.autograd.Function):
     """Of each row by itself, for losses whose weights are known only after all of them. The states' gradient is made
     in the forward pass and scaled in the backward. The weight's is no sum of known parts: for it the gradient by the
-    last chunk's logits, which are there anyway, is kept, and that by the logits before is computed again."""
+    last chunk's logits, which are there anyway, is kept, and that by the logits before is computed again; so the last
+    one is whole."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -86,8 +87,7 @@ class _LinearLosses(torch.autograd.Function):
         losses, best = torch.empty(len(targets)), torch.empty_like(targets)
         of_states = torch.empty_like(states) if for_states else None
         logits: Tensor | None = None
-        for start in range(0, len(targets), CHUNK):
-            rows = slice(start, start + CHUNK)
+        for rows in _chunks(len(targets)):
             logits = states[rows] @ weight.t()
             _cross_entropy(logits, targets[rows], losses[rows], best[rows], for_states or for_weight)
             if of_states is not None:
@@ -104,11 +104,11 @@ class _LinearLosses(torch.autograd.Function):
             return scaled, None, None
         states, weight, targets, last = kept
         of_weight: Tensor | None = None
-        for start in range(0, len(targets), CHUNK):
-            rows, logits = slice(start, start + CHUNK), last
-            if start + CHUNK < len(targets):
+        for rows in _chunks(len(targets)):
+            logits = last
+            if rows.stop < len(targets):
                 logits = states[rows] @ weight.t()
-                losses, best = torch.empty(CHUNK), torch.empty_like(targets[rows])
+                losses, best = torch.empty(len(logits)), torch.empty_like(targets[rows])
                 _cross_entropy(logits, targets[rows], losses, best, True)
             part = logits.t() @ (states[rows] * grad[rows, None].to(states.dtype))
             if of_weight is None:
@@ -116,6 +116,12 @@ class _LinearLosses(torch.autograd.Function):
             else:
                 of_weight += part
         return scaled, torch.zeros_like(weight) if of_weight is None else of_weight.to(weight.dtype), None
+
+
+def _chunks(count: int) -> list[slice]:
+    """Of so many rows, the one that is not whole first."""
+    ends = range(count, 0, -CHUNK)
+    return [slice(max(end - CHUNK, 0), end) for end in reversed(ends)]
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor, losses: Tensor, best: Tensor, gradient: bool) -> None:

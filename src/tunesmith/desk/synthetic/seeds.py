@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from tunesmith.data.formats import to_example
 from tunesmith.desk.rows import Path, Row, Shape, Values, with_texts
+from tunesmith.desk.spans import holds_spans
 from tunesmith.errors import DataError, RowError
 
 Answered = Literal["label", "answer", "nothing", "other"]
@@ -166,7 +167,7 @@ def _seed(row: Row) -> Seed | str:
     except RowError as error:
         return error.reason
     texts = row.texts
-    if any(text.part == "fixed" for text in texts):
+    if holds_spans(row) or any(text.part == "fixed" for text in texts):
         return "spans_or_tags"
     prompts = [text for text in texts if text.part == "prompt" and text.text.strip()]
     if len(prompts) != 1:

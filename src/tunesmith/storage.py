@@ -1,60 +1,31 @@
-"""The few storage operations that a checkpoint is made of, each durable before it returns."""
+"""The few storage operations that checkpoints and versions of data are made of, each durable before it returns."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from tunesmith.errors import ResourceError
-
-DTYPES = {
-    torch.float32: "F32",
-    torch.float64: "F64",
-    torch.bfloat16: "BF16",
-    torch.int32: "I32",
-    torch.int64: "I64",
-    torch.bool: "BOOL",
-}
-"""As safetensors calls them."""
 
 
 def write_file(path: Path, data: bytes) -> None:
-    _write(path, [data])
+    write_parts(path, [data])
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Written aside and renamed: under its name the file is whole or absent."""
-    aside = path.with_name(f".{path.name}.tmp")
-    write_file(aside, data)
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Written aside and renamed: under its name the file is whole, what it was, or absent; also where two processes
+    write it."""
+    aside = path.with_name(f".{path.name}-{os.getpid()}.tmp")
+    write_file(aside, data if isinstance(data, bytes) else data.encode("utf-8"))
     rename(aside, path)
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """A safetensors file, from where the tensors lie. The library's own writer hides which error the disk gave, and
-    its `save` makes a copy, which would double the memory of a run."""
-    header, end = {}, 0
-    for name, tensor in tensors.items():
-        start, end = end, end + tensor.nbytes
-        header[name] = {
-            "dtype": DTYPES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [start, end],
-        }
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    data = (t.reshape(-1).view(torch.uint8).numpy().data for t in tensors.values() if t.numel())
-    _write(path, [len(text).to_bytes(8, "little"), text, *data])
-
-
-def _write(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """One after the other, without a copy of them all."""
     with path.open("wb") as file:
         for part in parts:
             file.write(part)

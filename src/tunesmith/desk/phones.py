@@ -1,0 +1,84 @@
+"""In which regions a text may hold a telephone number that is written without a country's code.
+
+A number is looked for region by region, and a region is asked of each group of digits whether it is a number there:
+that takes a millisecond for a date. Its numbering plan says much sooner that none of them can be one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache, lru_cache
+from typing import Any
+
+import phonenumbers
+from phonenumbers.phonemetadata import PhoneMetadata
+
+STRICT = phonenumbers.Leniency.STRICT_GROUPING
+_PLAIN = re.compile(r"[0-9 ()\[\]./-]+")
+"""With other characters there may be an extension, or digits of another script."""
+_KINDS = (
+    "premium_rate toll_free shared_cost voip personal_number pager uan voicemail fixed_line mobile"
+).split()
+"""A valid number is one of these in its country."""
+_NO_DIGIT = re.compile("[^0-9]")
+
+
+class Matcher(phonenumbers.PhoneNumberMatcher):
+    """A strict matcher that remembers what it said of a candidate: dates and numbers come again from row to row."""
+
+    def __init__(self, text: str, region: str) -> None:
+        super().__init__(text, region, leniency=STRICT)
+
+    def _parse_and_verify(self, candidate: str, offset: int) -> phonenumbers.PhoneNumberMatch | None:
+        end = offset + len(candidate)
+        before, after = self.text[max(0, offset - 1) : offset], self.text[end : end + 1]
+        number = _verified(candidate, before, after, self.preferred_region)
+        return None if number is None else phonenumbers.PhoneNumberMatch(offset, candidate, number)
+
+
+@lru_cache(50_000)
+def _verified(candidate: str, before: str, after: str, region: str) -> phonenumbers.PhoneNumber | None:
+    """The number that a candidate is, which rests on the characters next to it and on no others."""
+    alone = phonenumbers.PhoneNumberMatcher(before + candidate + after, region, leniency=STRICT)
+    found = alone._parse_and_verify(candidate, len(before))
+    return None if found is None else found.number
+
+
+class _Candidates(phonenumbers.PhoneNumberMatcher):
+    """Takes what may be a number for none, so that it goes on to whatever else may be one."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, None, leniency=STRICT)
+        self.seen: list[str] = []
+
+    def _parse_and_verify(self, candidate: str, offset: int) -> None:
+        self.seen.append(candidate)
+
+
+def regions_possible(text: str, regions: Iterable[str]) -> list[str]:
+    """Those of `regions` in which a strict matcher may find a number in `text`; in all others it finds none."""
+    candidates = _Candidates(text)
+    candidates.has_next()
+    if not all(map(_PLAIN.fullmatch, candidates.seen)):
+        return list(regions)
+    digits = {_NO_DIGIT.sub("", candidate) for candidate in candidates.seen}
+    return [region for region in regions if any(map(_plan(region).fullmatch, digits))]
+
+
+@cache
+def _plan(region: str) -> re.Pattern[str]:
+    """Digits that may be dialled there: a number of one of the countries with its code, after what may stand before it;
+    or anything after the prefix of calls to other countries."""
+    here = _metadata(region)
+    countries = map(_metadata, phonenumbers.COUNTRY_CODE_TO_REGION_CODE[here.country_code])
+    kinds = [getattr(country, kind) for country in countries for kind in _KINDS]
+    plans = dict.fromkeys(kind.national_number_pattern for kind in kinds if kind is not None)
+    prefix = f"(?:{here.national_prefix_for_parsing or ''})?"
+    # A rule by which the prefix is rewritten leaves an end of the digits.
+    before = r"\d*?" if here.national_prefix_transform_rule else f"(?:{here.country_code}{prefix})?{prefix}"
+    return re.compile(rf"(?:{here.international_prefix})\d*|{before}(?:{'|'.join(filter(None, plans))})")
+
+
+def _metadata(region: str) -> Any:
+    return PhoneMetadata.metadata_for_region(region)
