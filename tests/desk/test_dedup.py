@@ -11,10 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.desk.test_make import quiet, written
 
 from tunesmith.config.desk import Desk
 from tunesmith.data.shares import Sharing
+from tunesmith.data.split import normalised
+from tunesmith.desk import alike
 from tunesmith.desk.alike import CROWD, SHINGLE, Sketches, shape_of_bands, shingles
 from tunesmith.desk.make import Made, make
 
@@ -66,6 +70,19 @@ def test_shingles_are_of_each_text_alone() -> None:
     alone = [shingles([text])[0].tolist() for text in texts]
     assert hashes.tolist() == [one for of in alone for one in of]
     assert len(set(hashes.tolist())) == 7
+
+
+def test_sketches_do_not_depend_on_the_rows_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["", *sentences(20, 12, 2), "abc", "x" * 3000, "é" * 7]
+    whole = Sketches(0.8, 128).of(texts)
+    monkeypatch.setattr(alike, "BLOCK", 100)
+    assert np.array_equal(Sketches(0.8, 128).of(texts), whole)
+    assert Sketches(0.8, 128).of([]).shape == (0, whole.shape[1])
+
+
+@given(st.lists(st.text(st.sampled_from("aBİßſ é\u0301\u0327ᄀ\u1161\n\x1e\u3000"), max_size=8), max_size=4))
+def test_texts_normalised_one_by_one_are_those_of_the_whole(texts: list[str]) -> None:
+    assert " ".join(filter(None, map(normalised, texts))) == normalised("\n".join(texts))
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.8, 0.95])

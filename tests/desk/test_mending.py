@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunesmith.data.split import normalised
 from tunesmith.desk import mending
 from tunesmith.desk.clean import MENDING
+from tunesmith.desk.rows import Text
+from tunesmith.desk.suspects import reasons_of
 from tunesmith.desk.worthless import is_placeholder, is_refusal, repeated_share
 
 
@@ -81,6 +84,34 @@ def test_clean_text_is_the_same_object(text: str) -> None:
     ):
         once = rule(text)
         assert rule(once) is once
+
+
+@given(text=st.one_of(PIECES, st.text(st.characters(max_codepoint=127)), st.text()))
+def test_of_plain_text_no_rule_changes_anything(text: str) -> None:
+    changes = [name for name, rule in {**MENDING, "blanks": mending.blanks}.items() if rule(text) != text]
+    assert not (mending.is_plain(text) and changes)
+
+
+def test_sentences_are_plain() -> None:
+    assert mending.is_plain("Where's my card? It's #3, 50% paid (I think)...")
+
+
+@given(
+    prompt=st.lists(st.sampled_from("a,b,c,d, ,\n,\x1c,Straße,STRASSE,İ,K,e\u0301,\u00e9".split(","))).map(
+        "".join
+    ),
+    answer=st.lists(st.sampled_from("A,b,c,d, ,\t,\x1c,strasse,i,k,e\u0301".split(","))).map("".join),
+)
+def test_an_answer_in_its_prompt_is_found_whatever_its_case(prompt: str, answer: str) -> None:
+    texts = [Text(("p",), "prompt", prompt), Text(("a",), "answer", answer)]
+    asked, answered = normalised(prompt), normalised(answer)
+    found = {reason for reason in reasons_of(texts, []) if reason.startswith("answer_")}
+    if answered and answered == asked:
+        assert found == {"answer_is_prompt"}
+    elif len(answered.split()) >= 4 and answered in asked:
+        assert found == {"answer_in_prompt"}
+    else:
+        assert not found
 
 
 @pytest.mark.parametrize(

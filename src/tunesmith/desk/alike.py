@@ -26,11 +26,17 @@ CROWD = 40
 """Rows of one band up to which all are compared with all; of more, each with the first and those next to it."""
 
 
+BLOCK = 2**14
+"""Characters that are hashed at a time, about: with larger arrays most of the time goes into fetching memory."""
+
+
 def key_of(texts: Sequence[str]) -> bytes:
     """16 bytes, equal for texts that are equal but for case, white space and Unicode form."""
-    return hashlib.blake2b(
-        "\x1f".join(map(normalised, texts)).encode("utf-8", "replace"), digest_size=16
-    ).digest()
+    return key_of_normalised(list(map(normalised, texts)))
+
+
+def key_of_normalised(texts: Sequence[str]) -> bytes:
+    return hashlib.blake2b("\x1f".join(texts).encode("utf-8", "replace"), digest_size=16).digest()
 
 
 def shape_of_bands(threshold: float, permutations: int) -> tuple[int, int]:
@@ -53,7 +59,14 @@ class Sketches:
 
     def of(self, texts: Sequence[str]) -> NDArray[np.uint8]:
         """(n, bytes): 8 bits of each minimal hash, then 32 bits of each band."""
-        hashes, starts = shingles([normalised(text) for text in texts])
+        return self.of_normalised([normalised(text) for text in texts])
+
+    def of_normalised(self, texts: Sequence[str]) -> NDArray[np.uint8]:
+        blocks = [self._of_block(block) for block in _blocks(texts)]
+        return np.concatenate(blocks) if blocks else self._of_block([])
+
+    def _of_block(self, texts: Sequence[str]) -> NDArray[np.uint8]:
+        hashes, starts = shingles(texts)
         matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(hashes, starts, self.permutations, SEED)
         minima = np.array(matrix.to_rows(), np.uint32).reshape(len(texts), self.permutations)
         bands, width = shape_of_bands(self.threshold, self.permutations)
@@ -95,6 +108,17 @@ class Sketches:
         return pairs[yes], alike[yes]
 
 
+def _blocks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    start = size = 0
+    for at, text in enumerate(texts):
+        size += len(text)
+        if size >= BLOCK:
+            yield texts[start : at + 1]
+            start, size = at + 1, 0
+    if start < len(texts):
+        yield texts[start:]
+
+
 def shingles(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """Hashes of every sequence of five characters of each text, one text after another, and where each begins (n + 1).
     A shorter text has one, of the whole."""
@@ -104,9 +128,10 @@ def shingles(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.uint6
     if len(codes) < SHINGLE:
         return np.zeros(0, np.uint64), np.zeros(len(texts) + 1, np.uint64)
     count = len(codes) - SHINGLE + 1
-    hashes = np.zeros(count, np.uint64)
-    for at in range(SHINGLE):
-        hashes = hashes * np.uint64(0x100000001B3) + codes[at : at + count]
+    hashes = codes[:count].copy()
+    for at in range(1, SHINGLE):
+        hashes *= np.uint64(0x100000001B3)
+        hashes += codes[at : at + count]
     ends = np.cumsum(lengths)
     inside = np.ones(count, bool)
     for back in range(1, SHINGLE):
@@ -118,10 +143,13 @@ def shingles(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.uint6
 
 def mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The finaliser of splitmix64 (Steele, Lea and Flood 2014): every bit of x moves every bit of the result."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    x = x + np.uint64(0x9E3779B97F4A7C15)  # a new array; all that follows is done in its place
+    x ^= x >> np.uint64(30)
+    x *= np.uint64(0xBF58476D1CE4E5B9)
+    x ^= x >> np.uint64(27)
+    x *= np.uint64(0x94D049BB133111EB)
+    x ^= x >> np.uint64(31)
+    return x
 
 
 def _meeting(keys: NDArray[Any]) -> Iterator[NDArray[np.int64]]:

@@ -59,7 +59,7 @@ class Cleaning:
         changed: dict[Path, str] = {}
         acted: dict[str, None] = {}
         for text in texts:
-            if text.part not in CONTENT:
+            if text.part not in CONTENT or mending.is_plain(text.text):
                 continue
             now = text.text
             for name, rule in self._on:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.data.split import normalised
-from tunesmith.desk.alike import Sketches, key_of
+from tunesmith.desk.alike import Sketches, key_of, key_of_normalised
 from tunesmith.desk.rows import CONTENT, SPLITS, Row
 from tunesmith.desk.steps import Dropping, Outcome, Seen
 from tunesmith.errors import DataError, near_miss
@@ -76,13 +76,16 @@ class Repeats:
 
     def look(self, rows: Sequence[Row]) -> NDArray[Any]:
         """16 bytes of what must be equal, 8 of labels, and the sketch."""
-        texts = [said(row, self.by) for row in rows]
-        labels = [labelled(row, self.by) for row in rows]
-        both = zip(texts, labels, strict=True)
-        keys = b"".join(key_of([*text, "\x1e", *label]) + key_of(label)[:8] for text, label in both)
+        texts = [[normalised(text) for text in said(row, self.by)] for row in rows]
+        labels = [[normalised(label) for label in labelled(row, self.by)] for row in rows]
+        keys = b"".join(
+            key_of_normalised([*text, "", *label]) + key_of_normalised(label)[:8]
+            for text, label in zip(texts, labels, strict=True)
+        )
         parts = [np.frombuffer(keys, np.uint8).reshape(len(rows), 24)]
         if self.sketches is not None:
-            parts.append(self.sketches.of(["\n".join(text) for text in texts]))
+            # As of the texts joined by line feeds: those are blanks, and nothing is composed across them.
+            parts.append(self.sketches.of_normalised([" ".join(filter(None, text)) for text in texts]))
         return np.concatenate(parts, 1)
 
     def decide(self, seen: Seen) -> Dropping:

@@ -12,6 +12,7 @@ from tunesmith.desk.rows import Path, Row, Text
 from tunesmith.desk.spans import SpanLost, replaced
 from tunesmith.desk.stand_ins import StandIn, stand_in
 from tunesmith.desk.steps import Outcome
+from tunesmith.desk.without import without
 
 IN_FIXED = "in_fixed_text"
 """The rule by which a row is dropped: personal data in a text that other columns count words of, or over the border of
@@ -29,7 +30,9 @@ class Scrubbing:
 
     @classmethod
     def of(cls, config: Scrub, names: Names | None = None) -> Scrubbing:
-        return cls(Finder.of(config, names), stand_in(config), frozenset(config.columns_kept))
+        with without("torch", "transformers"):  # Presidio's recognisers, which are loaded here, use neither
+            finder = Finder.of(config, names)
+        return cls(finder, stand_in(config), frozenset(config.columns_kept))
 
     def apply(self, row: Row) -> Outcome | None:
         changed: dict[Path, str] = {}

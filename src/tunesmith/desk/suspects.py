@@ -63,6 +63,10 @@ def odd_share(text: str) -> float:
 def _repeated(prompts: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
     """What of the answer or the label the prompt already says."""
     found: dict[str, str] = {}
+    if not labels:
+        answers = [answer for answer in answers if _may_stand_in(answer, prompts)]
+        if not answers:
+            return found
     asked = [normalised(prompt) for prompt in prompts]
     for answer in map(normalised, answers):
         if not answer:
@@ -76,6 +80,15 @@ def _repeated(prompts: Sequence[str], answers: Sequence[str], labels: Sequence[s
         if name and any(f" {name} " in f" {_words(prompt)} " for prompt in asked):
             found["label_in_prompt"] = excerpt([label], 60)
     return found
+
+
+def _may_stand_in(answer: str, prompts: Sequence[str]) -> bool:
+    """Not where one of its first words stands in no prompt: a test that costs less than to normalise both."""
+    first = answer.split(None, WORDS_OF_ANSWER)[:WORDS_OF_ANSWER]
+    if not (answer.isascii() and all(prompt.isascii() for prompt in prompts)):
+        return True
+    folded = [prompt.lower() for prompt in prompts]
+    return any(all(word.lower() in prompt for word in first) for prompt in folded)
 
 
 def _words(text: str) -> str:

@@ -18,15 +18,15 @@ _REFUSAL = regex.compile(
     regex.IGNORECASE | regex.VERBOSE,
 )
 
-_PLACEHOLDER = regex.compile(
-    r"""(?:
-        \W*(?:todo|tbd|tba|fixme|n/?a|none|null|nil|nan|undefined|test|xxx+|asdf\w*|placeholder|\.{2,}|-+|\?+|
-              (?:insert|your)\s+(?:text|answer|response)\s+here|no\s+(?:answer|response|comment))\W*
-      | .*\blorem\s+ipsum\s+dolor\b.*
-      | .*[\[<{](?:insert|your|enter|add|fill\s+in|customer(?:'s)?|company|agent)[\s_-]
-           [^\[\]<>{}\n]{2,40}[\]>}].*
-    )""",
-    regex.IGNORECASE | regex.VERBOSE | regex.DOTALL,
+_MISSING = regex.compile(
+    r"""\W*(?:todo|tbd|tba|fixme|n/?a|none|null|nil|nan|undefined|test|xxx+|asdf\w*|placeholder|\.{2,}|-+|\?+|
+           (?:insert|your)\s+(?:text|answer|response)\s+here|no\s+(?:answer|response|comment))\W*""",
+    regex.IGNORECASE | regex.VERBOSE,
+)
+_FILLER = regex.compile(r"\blorem\s+ipsum\s+dolor\b", regex.IGNORECASE)
+_BLANK = regex.compile(
+    r"[\[<{](?:insert|your|enter|add|fill\s+in|customer(?:'s)?|company|agent)[\s_-][^\[\]<>{}\n]{2,40}[\]>}]",
+    regex.IGNORECASE,
 )
 _MARKS = ("[", "<", "{", "lorem", "Lorem", "LOREM")
 SHORT = 60
@@ -41,7 +41,7 @@ def is_placeholder(text: str) -> bool:
     """Nothing but a mark that an answer is missing, or text with a blank that was to be filled in."""
     if len(text) > SHORT and not any(mark in text for mark in _MARKS):
         return False
-    return _PLACEHOLDER.fullmatch(text) is not None
+    return bool(_MISSING.fullmatch(text) or _BLANK.search(text) or _FILLER.search(text))
 
 
 WORDS = 5

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from tunesmith.errors import DataError
 from tunesmith.scoring import probabilities as p
@@ -113,6 +112,8 @@ def _is_judgement(pair: object) -> bool:
 
 def _across(judged: _Judged) -> Scores:
     """Rows of one completion: each against every other row."""
+    from scipy.stats import rankdata
+
     people, system, lengths, valid = judged.people, judged.system, judged.lengths, judged.valid
     agreement = concordance(people, system, valid)
     if not agreement.pairs.any():
@@ -348,6 +349,8 @@ def _length_correlation(pairs: _Pairs, valid: Bools) -> Columns:
 
 def _middle_ranks(differences: Floats) -> Floats:
     """Ranks about the middle one among the differences and their negatives."""
+    from scipy.stats import rankdata  # a second to load, which most commands have no use for
+
     both = rankdata(np.concatenate([differences, -differences]))
     return np.asarray(both[: len(differences)] - (len(both) + 1) / 2)
 
