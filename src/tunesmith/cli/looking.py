@@ -36,7 +36,7 @@ def inspect(
         typer.Option(
             "--counted", min=0, help="Rows at most whose tokens are counted, drawn from all; 0: all."
         ),
-    ] = 20_000,
+    ] = 10_000,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -34,7 +34,7 @@ from tunesmith.types import EventSink
 
 LANGUAGES = 2_000
 """Rows whose language is looked at: enough to know a share to two hundredths."""
-COUNTED = 20_000
+COUNTED = 10_000
 """Rows whose tokens are counted, where nothing else is said: their mean is within a hundredth of that of all."""
 EXAMPLES, LONGEST = 3, 5
 TRIED, TRIED_LONGEST = 256, 64
