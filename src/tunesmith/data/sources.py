@@ -10,14 +10,17 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import IO
 
 from tunesmith.errors import DataError, RowError
 from tunesmith.types import RowRef
 
+zstd: ModuleType | None
 try:
-    from backports import zstd
+    zstd = import_module("backports.zstd")
 except ImportError:
     zstd = None
 _DAMAGED: tuple[type[Exception], ...] = (EOFError, zlib.error, gzip.BadGzipFile)
