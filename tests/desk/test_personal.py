@@ -11,7 +11,7 @@ from functools import cache
 import phonenumbers
 import pytest
 import regex
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.desk.labelled import Sentence, scores, sentences, table
 from tests.desk.test_make import TICKETS
@@ -116,6 +116,7 @@ SCRAPS = st.lists(
 
 @settings(max_examples=500, deadline=None)
 @given(text=SCRAPS | texts_like(change=True).filter(str.isascii))
+@example('the secret hunter2";')
 def test_the_automaton_says_what_the_tests_say(text: str) -> None:
     assert kinds_possible(text) == prefilter.kinds_possible(text)
 
