@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -23,17 +23,10 @@ def synth(
     quiet: Quiet = False,
 ) -> None:
     """Make rows from templates, or from seed rows by a model; check them, and add a version with them."""
-    from tunesmith.cli import output as out
-    from tunesmith.cli.progress import progress
-    from tunesmith.config.load import load_recipe
     from tunesmith.config.makers import Synth
     from tunesmith.workflow.synth import synth as make
 
-    path, overrides, values = _said(arguments, output)
-    recipe = load_recipe(Synth, path, overrides, values)
-    with progress(quiet) as sink:
-        made = make(recipe, sink, dry_run=dry_run)
-    out.show(made, as_json)
+    _carried_out(Synth, make, arguments, output, dry_run, as_json, quiet)
 
 
 def augment(
@@ -44,23 +37,28 @@ def augment(
     quiet: Quiet = False,
 ) -> None:
     """Say training rows another way, labels kept: words, typing, translation; check them, and add a version."""
-    from tunesmith.cli import output as out
-    from tunesmith.cli.progress import progress
     from tunesmith.config.augment import Augment
-    from tunesmith.config.load import load_recipe
     from tunesmith.workflow.synth import augment as make
 
-    path, overrides, values = _said(arguments, output)
-    recipe = load_recipe(Augment, path, overrides, values)
+    _carried_out(Augment, make, arguments, output, dry_run, as_json, quiet)
+
+
+def _carried_out(
+    kind: type[Any],
+    make: Callable[..., Any],
+    arguments: list[str],
+    output: str | None,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from tunesmith.cli import output as out
+    from tunesmith.cli.arguments import split_arguments
+    from tunesmith.cli.progress import progress
+    from tunesmith.config.load import load_recipe
+
+    path, overrides = split_arguments(arguments)
+    recipe = load_recipe(kind, path, overrides, {} if output is None else {"output": (output, "--output")})
     with progress(quiet) as sink:
         made = make(recipe, sink, dry_run=dry_run)
     out.show(made, as_json)
-
-
-def _said(
-    arguments: list[str], output: str | None
-) -> tuple[Path | None, list[str], dict[str, tuple[Any, str]]]:
-    from tunesmith.cli.arguments import split_arguments
-
-    path, overrides = split_arguments(arguments)
-    return path, overrides, {} if output is None else {"output": (output, "--output")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -34,13 +34,18 @@ def synth(recipe: Synth, sink: EventSink, *, dry_run: bool = False, features: Fe
     """Rows made from seeds; see `desk.synthetic.adding`. features: by which checks tell texts apart, where they are at
     hand; None: those that the recipe names."""
     makers = [
-        Maker(name, not isinstance(spec, Templates), spec.count, partial(_made, spec, recipe.seed + number))
-        for number, (name, spec) in enumerate(
-            zip(named([one.kind for one in recipe.makers]), recipe.makers, strict=True)
-        )
+        Maker(name, not isinstance(spec, Templates), spec.count, partial(_made, spec, seed))
+        for name, spec, seed in _in_turn(recipe.makers, recipe.seed)
     ]
     writer = writer_of(recipe)
     return added(recipe, makers, writer, features or features_of(recipe), sink, dry_run=dry_run)
+
+
+def _in_turn(specs: Sequence[Any], seed: int) -> Iterator[tuple[str, Any, int]]:
+    """What makes rows: its name, itself, and a seed of its own."""
+    names = named([one.kind for one in specs])
+    for number, (name, spec) in enumerate(zip(names, specs, strict=True)):
+        yield name, spec, seed + number
 
 
 def _made(spec: Any, seed: int, seeds: Seeds, told: Told, ask: Ask | None) -> questions.Made:
@@ -54,18 +59,16 @@ def augment(
 ) -> Made:
     """Rows said another way, in the same manner."""
     makers = [
-        Maker(
-            name,
-            isinstance(spec, BackTranslation) and spec.function is None,
-            None,
-            partial(_changed, spec, recipe.seed + number),
-        )
-        for number, (name, spec) in enumerate(
-            zip(named([one.kind for one in recipe.changes]), recipe.changes, strict=True)
-        )
+        Maker(name, _asks(spec), None, partial(_changed, spec, seed))
+        for name, spec, seed in _in_turn(recipe.changes, recipe.seed)
     ]
     writer = writer_of(recipe)
     return added(recipe, makers, writer, features or features_of(recipe), sink, dry_run=dry_run)
+
+
+def _asks(change: Any) -> bool:
+    """Whether the change needs a model."""
+    return isinstance(change, BackTranslation) and change.function is None
 
 
 def _changed(spec: Any, seed: int, seeds: Seeds, told: Told, ask: Ask | None) -> questions.Made:
