@@ -70,12 +70,13 @@ class Finder:
     def _findings(self) -> Callable[[str, Sequence[str], float], list[RecognizerResult]]:
         try:
             import detect_secrets  # noqa: F401
+            import re2  # noqa: F401
 
             from tunesmith.desk.recognisers import engine, findings
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"scrub needs {error.name}, which is not installed",
-                "Presidio and detect-secrets",
+                "Presidio, detect-secrets and RE2",
                 "pip install tunesmith[privacy]",
             ) from None
         engine()
