@@ -18,7 +18,7 @@ from transformers import AlbertConfig, GraniteConfig, LongformerConfig
 
 from tests import fakes
 from tunesmith.config.methods import ClassifyConfig, RegressConfig, TagConfig
-from tunesmith.core import attention
+from tunesmith.core import plain
 from tunesmith.core.batch import Batch
 from tunesmith.core.gate import shrink
 from tunesmith.core.heads import PooledHead, targets
@@ -148,7 +148,7 @@ def test_a_reward_is_what_stock_transformers_says_of_prompt_and_completion_alone
 
 
 def test_rows_longer_than_the_written_out_attention_are_right_too():
-    lengths = (attention.SHORT + 30, 3, attention.SHORT + 9, 40)
+    lengths = (plain.SHORT + 30, 3, plain.SHORT + 9, 40)
     rng = np.random.default_rng(0)
     rows = [fakes.text_row(rng.integers(3, fakes.VOCAB, n)) for n in lengths]
     for family in ("bert", "roberta", "modernbert", "llama"):

@@ -35,11 +35,49 @@ def dense_mask(layout: Layout, window: int | None, causal: bool) -> torch.Tensor
     return seen
 
 
+def flash_attention(query, key, value, query_starts, key_starts, most_queries, most_keys, **how):
+    """What PyTorch's documentation says of it: (left, right) are how far before and after its own place a query sees,
+    -1 all; its place is counted from the end of the keys."""
+    (left, right), out = how["window_size"], torch.zeros_like(query)
+    assert query_starts.dtype == key_starts.dtype == torch.int32
+    for first, last, begin, end in zip(
+        query_starts, query_starts[1:], key_starts, key_starts[1:], strict=False
+    ):
+        assert last - first <= most_queries
+        assert end - begin <= most_keys
+        place = torch.arange(last - first)[:, None] + (end - begin) - (last - first)
+        gap = torch.arange(end - begin)[None] - place
+        seen = (gap >= -left if left >= 0 else gap == gap) & (gap <= right if right >= 0 else gap == gap)
+        for head in range(query.shape[1]):
+            own = head * key.shape[1] // query.shape[1]
+            scores = query[first:last, head] @ key[begin:end, own].T * how["scale"]
+            out[first:last, head] = scores.masked_fill(~seen, -torch.inf).softmax(-1) @ value[begin:end, own]
+    return out
+
+
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("forest", [FOREST, Layout.of([6, 1, 9], [-1, -1, -1])], ids=["trees", "roots"])
+def test_spans_for_flash_attention_say_what_groups_say(window, causal, forest, monkeypatch):
+    """The kernel itself is for a GPU (tests/gpu); here stands its documented formula."""
+    monkeypatch.setattr("tunesmith.core.varlen.varlen_attn", flash_attention)
+    torch.manual_seed(0)
+    tokens = forest.num_tokens + 3  # filler at the end
+    query = torch.randn(1, 4, tokens, 8, dtype=torch.float64)
+    key, value = (torch.randn(1, 2, tokens, 8, dtype=torch.float64) for _ in range(2))
+    how = {"is_causal": causal, "sliding_window": window, "layout": forest}
+    groups, _ = layout_attention(Module(), query, key, value, None, **how)
+    monkeypatch.setattr("tunesmith.core.plain.flashes", lambda query, dropout: True)
+    spans, _ = layout_attention(Module(), query, key, value, None, **how)
+    assert torch.allclose(spans[:, :-3], groups[:, :-3], rtol=1e-10, atol=1e-12)
+    assert not spans[:, -3:].any()
+
+
 @pytest.mark.parametrize("window", [None, 4])
 @pytest.mark.parametrize("extra", ["plain", "softcap", "sinks"])
 @pytest.mark.parametrize("short", [0, 1000], ids=["sdpa", "written out"])
 def test_attention_equals_the_formula_with_a_dense_mask(window, extra, short, monkeypatch):
-    monkeypatch.setattr("tunesmith.core.attention.SHORT", short)
+    monkeypatch.setattr("tunesmith.core.plain.SHORT", short)
     torch.manual_seed(0)
     heads, kv_heads, dim = 4, 2, 8
     query = torch.randn(1, heads, FOREST.num_tokens, dim, dtype=torch.float64)

@@ -22,7 +22,16 @@ from tunesmith.train.state import Progress, TrainState
 
 
 def engine(
-    tmp_path, *, rows=None, objective=None, watch=None, stop=lambda: "", budget=60, sink=None, **settings
+    tmp_path,
+    *,
+    rows=None,
+    objective=None,
+    watch=None,
+    stop=lambda: "",
+    budget=60,
+    sink=None,
+    model=None,
+    **settings,
 ):
     config = TrainConfig(
         **{
@@ -35,7 +44,7 @@ def engine(
             **settings,
         }
     )
-    model = fakes.model("llama", dtype=torch.float32)
+    model = model or fakes.model("llama", dtype=torch.float32)
     state = TrainState(Progress(micro_batch_tokens=budget, threads=1), Optimizer(model.module, config), "h")
     return Engine(
         model=model,

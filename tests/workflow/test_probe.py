@@ -32,7 +32,7 @@ def needs(
         return {"seconds_per_token": 1e-4, "peak_bytes": float(peak)}
 
     monkeypatch.setattr(probe, "_run_child", child)
-    monkeypatch.setattr(probe, "available_memory", lambda: available)
+    monkeypatch.setattr(probe.devices, "free_memory", lambda device: available)
 
 
 @pytest.mark.parametrize("died", [None, -signal.SIGKILL, -signal.SIGABRT, 1])
@@ -58,7 +58,7 @@ def where_layers_keep(monkeypatch: pytest.MonkeyPatch, bytes_per_token: int, sav
         return {"seconds_per_token": 1e-4, "peak_bytes": float(needed)}
 
     monkeypatch.setattr(probe, "_run_child", child)
-    monkeypatch.setattr(probe, "available_memory", lambda: GB)
+    monkeypatch.setattr(probe.devices, "free_memory", lambda device: GB)
 
 
 def test_where_one_row_alone_does_not_fit_its_layers_run_again(monkeypatch):

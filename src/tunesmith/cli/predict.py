@@ -30,6 +30,9 @@ def predict(
     column: Annotated[
         str | None, typer.Option("--column", help="Column that holds the input.", show_default=False)
     ] = None,
+    device: Annotated[
+        str, typer.Option("--device", help="auto, cpu, cuda or cuda:N; auto: a GPU where there is one.")
+    ] = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Answer every row of a file. Rows are read and written as a stream, so any length of file will do."""
@@ -44,5 +47,6 @@ def predict(
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
             column=column,
+            device=device,
             sink=sink,
         )

@@ -78,6 +78,7 @@ def predict(
     batch_size: int | None,
     max_new_tokens: int | None,
     column: str | None,
+    device: str,
     sink: EventSink,
 ) -> None:
     """target: None writes to standard output."""
@@ -90,6 +91,7 @@ def predict(
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
         column=column,
+        device=device,
         sink=sink,
     )
 

@@ -19,6 +19,7 @@
 | train.threads | physical cores | hyper-threads share the multiplier |
 | data.max_length | the model's context, or the longest row rounded up to 8 if that is less | nothing is cut that need not be |
 | evaluate.max_new_tokens | 1.5 x the longest training answer, at least 16 | room for an answer somewhat longer than any seen |
+| model.device | the first GPU that PyTorch sees, else the CPU | |
 | model.dtype | bfloat16 on a GPU or a CPU with native bfloat16, else float32 | emulated bfloat16 is slower than float32 |
 | method.lora.alpha | 2 x rank; with rslora 8 | common practice; the update is scaled by 2, with rslora by 2 at rank 16 |
 | method.loha.alpha | rank | PEFT's own; the update is scaled by 1 |
@@ -70,6 +71,7 @@ DECIDED_LATER = {
     "model.template": "decided when the model is loaded: its own chat template, else plain",
     "model.path": "decided when the model is loaded: layout if its architecture passes the gate, else padded",
     "data.format": "decided when the rows are read, from their columns",
+    "model.device": "auto: the first GPU, where there is one, else the CPU",
     "model.dtype": "auto: bfloat16 where the machine has it natively, else float32",
     "train.keep_frozen": "decided before the first step: where layers are frozen and rows are seen more than once",
     "train.micro_batch_tokens": "decided by a probe of the memory, before the first step",
@@ -81,7 +83,8 @@ DECIDED_LATER = {
 class Facts:
     """What the rules look at. Lengths in tokens, memory in bytes; rows are those left after splitting.
 
-    longest_answer_tokens: 0 where rows have no answer. has_bf16: a GPU, or a CPU with native bfloat16.
+    longest_answer_tokens: 0 where rows have no answer. device: what `model.device` comes to here; has_bf16: it
+    multiplies bfloat16 natively.
     """
 
     num_parameters: int
@@ -98,6 +101,7 @@ class Facts:
     available_memory_bytes: int
     physical_cores: int
     has_bf16: bool
+    device: str = "cpu"
     has_head: bool = False
     has_template: bool = True
 
@@ -284,9 +288,11 @@ def _choose_loop(
 
 def _choose_machine(tree: dict[str, Any], facts: Facts, reasons: dict[str, str]) -> None:
     model, train = tree["model"], tree["train"]
+    if model["device"] == "auto":
+        model["device"], reasons["model.device"] = facts.device, "what PyTorch sees here"
     if model["dtype"] == "auto":
         model["dtype"] = "bfloat16" if facts.has_bf16 else "float32"
-        reasons["model.dtype"] = f"native bfloat16 here: {'yes' if facts.has_bf16 else 'no'}"
+        reasons["model.dtype"] = f"native bfloat16 on {facts.device}: {'yes' if facts.has_bf16 else 'no'}"
     if train["threads"] is None:
         train["threads"] = facts.physical_cores
         reasons["train.threads"] = f"{facts.physical_cores} physical cores"

@@ -163,6 +163,9 @@ class ModelConfig(Section):
     dtype: Literal["auto", "bfloat16", "float32", "float64"] = "auto"
     """Numbers the model computes in. bfloat16 keeps float32 master weights in the optimizer."""
 
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    """Where it computes: `cpu`, `cuda` (the first GPU) or `cuda:N`. `auto`: the first GPU, where PyTorch sees one."""
+
     path: Literal["auto", "layout", "padded"] = "auto"
     """`layout`: rows lie flat without padding, if the architecture passes the gate; `padded`: one padded row
     each, stock attention. `auto`: the layout where the gate accepts it, else padded, and says which."""

@@ -6,8 +6,9 @@ Shapes: T tokens, M loss positions, S segments, R rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ class Batch:
     targets[m] with weight weights[m] > 0; it belongs to segment segment_of[m] and row row_of[m].
     Several completions of one prompt share the prompt's last hidden state, so predict_from may repeat.
     token_types (T,): 1 in the second text of a pair, 0 elsewhere; None where no row is a pair. shared: tokens with
-    which every row begins and that stand only once, at the start."""
+    which every row begins and that stand only once, at the start. All on the CPU, but for what `to` gives."""
 
     input_ids: Tensor
     layout: Layout
@@ -39,6 +40,14 @@ class Batch:
     rows: tuple[TokenRow, ...]
     token_types: Tensor | None = None
     shared: int = 0
+
+    def to(self, device: torch.device) -> Batch:
+        """The same with all that a forward pass reads on the device."""
+        if device == self.input_ids.device:
+            return self
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {n: x.to(device) for n, x in parts.items() if isinstance(x, Tensor | Layout)}
+        return replace(self, **moved)
 
     @cached_property
     def completions(self) -> list[int]:
@@ -192,20 +201,21 @@ class PaddedBatch:
         leaves = layout.leaves()
         paths = [layout.path_tokens(leaf) for leaf in leaves]
         width = max(len(p) for p in paths)
-        input_ids = torch.zeros(len(paths), width, dtype=torch.long)
+        index = torch.zeros(len(paths), width, dtype=torch.long)
         attention_mask = torch.zeros(len(paths), width, dtype=torch.long)
         row_of_token = torch.empty(layout.num_tokens, dtype=torch.long)
         for row in range(len(paths) - 1, -1, -1):  # a shared token belongs to its first row
             path = paths[row]
-            input_ids[row, : len(path)] = batch.input_ids[path]
+            index[row, : len(path)] = path
             attention_mask[row, : len(path)] = 1
             row_of_token[path] = row
         # The row of the *target* (its own completion), the column of the state before it.
-        first_leaf = torch.tensor([row_of_token[layout.offsets[s]] for s in range(len(layout.parents))])
+        first_leaf = row_of_token[torch.tensor(layout.offsets[:-1])].to(layout.device)
+        mask = attention_mask.to(layout.device)
         return cls(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
+            input_ids=batch.input_ids[index.to(layout.device)] * mask,
+            attention_mask=mask,
             row=first_leaf[batch.segment_of],
             column=layout.positions[batch.predict_from],
-            row_of_token=row_of_token,
+            row_of_token=row_of_token.to(layout.device),
         )

@@ -108,7 +108,7 @@ class Head:
     def _stock(self, states: Tensor) -> Tensor:
         """(N, L, H) -> the stock head's own result on these states."""
         with _handing(self.backbone, states):
-            ids = torch.zeros(states.shape[:2], dtype=torch.long)
+            ids = torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
             found: Tensor = self.carrier(input_ids=ids).logits
         return found
 
@@ -129,15 +129,15 @@ def _handing(backbone: Any, states: Tensor) -> Iterator[None]:
 
 def pool(states: Tensor, batch: Batch, pooling: Pooling) -> Tensor:
     """(T, H) -> (S, H): each text's first state, last state, or mean (in float32 or better)."""
-    offsets = torch.tensor(batch.layout.offsets)
+    offsets = batch.layout.starts
     if pooling == "cls":
         return states.index_select(0, offsets[:-1])
     if pooling == "last":
         return states.index_select(0, offsets[1:] - 1)
     lengths = offsets.diff()
-    text_of = torch.arange(len(lengths)).repeat_interleave(lengths)
+    text_of = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
     high = torch.promote_types(states.dtype, torch.float32)
-    sums = torch.zeros(len(lengths), states.shape[1], dtype=high).index_add(0, text_of, states.to(high))
+    sums = states.new_zeros(len(lengths), states.shape[1], dtype=high).index_add(0, text_of, states.to(high))
     return (sums / lengths[:, None]).to(states.dtype)
 
 

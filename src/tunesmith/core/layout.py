@@ -8,11 +8,14 @@ Q/K its query/key columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from tunesmith.core.device import CPU
 
 # Segments are padded inside a group to the longest of it; a group closes when its padding passes this share.
 MAX_GROUP_PADDING = 0.15
@@ -24,7 +27,7 @@ class AttentionGroup:
 
     queries: (G, Q) flat token indices; keys: (G, K) flat indices of the ancestors and then of the segment
     itself. Short rows repeat their own last token, so a row never reads another document.
-    before: (G,) tokens of the ancestors; lengths: (G,) keys that are real.
+    before: (G,) tokens of the ancestors; lengths: (G,) keys that are real; both on the CPU.
     """
 
     queries: Tensor
@@ -36,7 +39,8 @@ class AttentionGroup:
     def mask(self, causal: bool, window: int | None) -> Tensor | None:
         """(G, 1, Q, K) bool, True where a query sees a key; None where plain causal attention says the same."""
         if (causal, window) not in self._masks:
-            self._masks[causal, window] = self._make_mask(causal, window)
+            mask = self._make_mask(causal, window)
+            self._masks[causal, window] = None if mask is None else mask.to(self.queries.device)
         return self._masks[causal, window]
 
     def _make_mask(self, causal: bool, window: int | None) -> Tensor | None:
@@ -73,6 +77,18 @@ class Block:
     real_keys: Tensor
 
 
+@dataclass(frozen=True)
+class Spans:
+    """Segments one after another, each with its path from the root. query_starts, key_starts (S + 1,) int32: where the
+    queries and keys of each begin. keys: flat indices of the paths; None where each segment's path is itself."""
+
+    query_starts: Tensor
+    key_starts: Tensor
+    most_queries: int
+    most_keys: int
+    keys: Tensor | None
+
+
 @dataclass
 class Layout:
     """A forest of segments over T flat tokens.
@@ -86,6 +102,8 @@ class Layout:
     positions: Tensor = field(init=False)
     depth: list[int] = field(init=False)
     _blocks: dict[bool, list[Block]] = field(default_factory=dict)
+    device: torch.device = CPU
+    """Where the indices are that a forward pass reads."""
     calls: int = 0
     """Attention calls that received this layout; the gate and the model compare it with the layers."""
 
@@ -102,15 +120,40 @@ class Layout:
     def groups(self) -> list[AttentionGroup]:
         return [self._group(members) for members in self._plan_groups()]
 
+    def to(self, device: torch.device) -> Layout:
+        """The same with its indices on the device, and no calls yet."""
+        moved = copy(self)
+        for name in ("groups", "gather", "starts", "spans"):
+            moved.__dict__.pop(name, None)
+        moved.device, moved.positions, moved.calls = device, self.positions.to(device), 0
+        return moved
+
     @cached_property
     def starts(self) -> Tensor:
         """(S + 1,) the offsets."""
-        return torch.tensor(self.offsets)
+        return torch.tensor(self.offsets, device=self.device)
+
+    @cached_property
+    def spans(self) -> Spans:
+        segments = range(len(self.parents))
+        starts = self.starts.int()
+        most = max(map(self.length, segments))
+        if max(self.parents) < 0:
+            return Spans(starts, starts, most, most, None)
+        paths = [self.path_tokens(s) for s in segments]
+        lengths = torch.tensor([0, *map(len, paths)])
+        return Spans(
+            query_starts=starts,
+            key_starts=lengths.cumsum(0).int().to(self.device),
+            most_queries=most,
+            most_keys=int(lengths.max()),
+            keys=torch.cat(paths).to(self.device),
+        )
 
     @cached_property
     def gather(self) -> Tensor:
         """(T,) where each token's output stands among the groups' outputs, one after another."""
-        return self._inverse()
+        return self._inverse().to(self.device)
 
     @classmethod
     def of(cls, lengths: Sequence[int], parents: Sequence[int]) -> Layout:
@@ -139,7 +182,7 @@ class Layout:
         return [s for s in range(len(self.parents)) if s not in inner]
 
     def path_tokens(self, segment: int) -> Tensor:
-        """(depth + length,) flat indices of the root-to-segment row."""
+        """(depth + length,) flat indices of the root-to-segment row, on the CPU."""
         return torch.cat([torch.arange(self.offsets[s], self.offsets[s + 1]) for s in self.path(segment)])
 
     def _plan_groups(self) -> list[list[int]]:
@@ -174,15 +217,15 @@ class Layout:
         return AttentionGroup(
             queries=torch.stack(
                 [stretch(p[self.depth[s] :], num_queries) for s, p in zip(members, paths, strict=True)]
-            ),
-            keys=torch.stack([stretch(p, num_keys) for p in paths]),
+            ).to(self.device),
+            keys=torch.stack([stretch(p, num_keys) for p in paths]).to(self.device),
             before=torch.tensor([self.depth[s] for s in members]),
             lengths=torch.tensor([len(p) for p in paths]),
         )
 
     def _inverse(self) -> Tensor:
         """The last writer wins where padding repeats a token, so write the first occurrence last."""
-        flat = torch.cat([g.queries.flatten() for g in self.groups])
+        flat = torch.cat([g.queries.flatten() for g in self.groups]).cpu()
         inverse = torch.empty(self.num_tokens, dtype=torch.long)
         order = torch.arange(len(flat) - 1, -1, -1)
         inverse[flat[order]] = order

@@ -12,12 +12,12 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from tunesmith.core.batch import Batch, PaddedBatch
+from tunesmith.core.device import CPU
 from tunesmith.core.frozen import FrozenStates
 from tunesmith.core.heads import Head, pool, tagged
 from tunesmith.core.loss import cross_entropy
 from tunesmith.core.native.cache import Decode, Prefill
-from tunesmith.core.native.call import takes
-from tunesmith.core.native.head import linear_cross_entropy, linear_losses
+from tunesmith.core.native.head import fuses, linear_cross_entropy, linear_losses
 from tunesmith.core.noise import EmbeddingNoise, flat_places, padded_places
 from tunesmith.core.seq2seq import seq2seq_logits
 from tunesmith.errors import ModelError
@@ -34,6 +34,8 @@ class Model:
 
     `layout` needs the module to run under the attention of `tunesmith.core.attention`, for an architecture that
     `tunesmith.core.gate` accepted; `padded` runs on any.
+
+    Batches are on the CPU, and so is what is said of them, but for logits and hidden states.
     """
 
     module: Any
@@ -41,6 +43,8 @@ class Model:
     num_layers: int
     head: Head | None = None
     start_id: int | None = None
+    device: torch.device = field(default=CPU, init=False)
+    """Where the module is; see `to`."""
     noise: EmbeddingNoise | None = field(default=None, init=False)
     """On the token embeddings; only inside `noisy`."""
     frozen: FrozenStates | None = field(default=None, init=False)
@@ -56,8 +60,17 @@ class Model:
     virtual_columns: int = field(default=0, init=False)
     """How many of them are columns of what the module returns: all (prompt tuning), or none (prefix tuning)."""
 
+    def to(self, device: torch.device) -> None:
+        """Move the module with all that belongs to it."""
+        self.module.to(device)
+        self.device = device
+        if self.critic is not None:
+            self.critic.device = device
+
     def logits(self, batch: Batch) -> Tensor:
-        """(M, V): the head runs on loss positions only (layout), or on the columns that hold any (padded)."""
+        """(M, V) on the model's device: the head runs on loss positions only (layout), or on the columns that hold any
+        (padded)."""
+        batch = batch.to(self.device)
         if self.start_id is not None:
             return seq2seq_logits(self.module, batch, self.start_id)
         if self.path == "layout":
@@ -69,18 +82,22 @@ class Model:
         return output.logits.flatten(0, 1).index_select(0, flat)  # type: ignore[no-any-return]
 
     def losses_and_states(self, batch: Batch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-        """`token_losses`, and (M, H) the states that they were read from."""
+        """`token_losses`, and (M, H) the states that they were read from, on the model's device."""
+        batch = batch.to(self.device)
         plain = self._plain_head() if self.fast_head and self.path == "layout" else None
         if plain is not None:
             backbone, weight = plain
             states = self._flat(backbone, batch).last_hidden_state[0].index_select(0, batch.predict_from)
             scaled = states if temperature == 1 else states / temperature
-            return linear_losses(scaled, weight, batch.targets), states
+            return linear_losses(scaled, weight, batch.targets).cpu(), states
         logits, states = self._logits_and_states(batch)
-        return cross_entropy(logits if temperature == 1 else logits / temperature, batch.targets)[0], states
+        losses = cross_entropy(logits if temperature == 1 else logits / temperature, batch.targets)[0]
+        return losses.cpu(), states
 
     def target_states(self, batch: Batch) -> Tensor:
-        """(M, H): the states that the batch's targets are drawn from, computed without logits where layers are fast."""
+        """(M, H) on the model's device: the states that the batch's targets are drawn from, computed without logits
+        where layers are fast."""
+        batch = batch.to(self.device)
         plain = self._plain_head() if self.fast_head and self.path == "layout" else None
         if plain is None:
             return self._logits_and_states(batch)[1]
@@ -97,24 +114,29 @@ class Model:
     def token_losses(self, batch: Batch, temperature: float = 1.0) -> Tensor:
         """(M,) the negative log-probability of each of the batch's targets under softmax(logits / temperature), in
         nats, each with its own gradient."""
+        batch = batch.to(self.device)
         plain = self._plain_head() if self.fast_head and self.path == "layout" else None
         if plain is None:
             logits = self.logits(batch)
-            return cross_entropy(logits if temperature == 1 else logits / temperature, batch.targets)[0]
+            return cross_entropy(logits if temperature == 1 else logits / temperature, batch.targets)[0].cpu()
         backbone, weight = plain
         states = self._flat(backbone, batch).last_hidden_state[0].index_select(0, batch.predict_from)
-        return linear_losses(states if temperature == 1 else states / temperature, weight, batch.targets)
+        return linear_losses(
+            states if temperature == 1 else states / temperature, weight, batch.targets
+        ).cpu()
 
     def nll(self, batch: Batch, smoothing: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
         """The weighted sum () of the losses of the batch's targets; each loss (M,) in nats and the likeliest token
         (M,), without gradient. Label smoothing as in `tunesmith.core.loss`."""
+        batch = batch.to(self.device)
         plain = self._plain_head() if self.fast_head and self.path == "layout" else None
         if plain is None:
             losses, best = cross_entropy(self.logits(batch), batch.targets, smoothing)
-            return (losses * batch.weights).sum(), losses.detach(), best
+            return (losses * batch.weights).sum().cpu(), losses.detach().cpu(), best.cpu()
         backbone, weight = plain
         states = self._flat(backbone, batch).last_hidden_state[0].index_select(0, batch.predict_from)
-        return linear_cross_entropy(states, weight, batch.targets, batch.weights, smoothing)
+        total, losses, best = linear_cross_entropy(states, weight, batch.targets, batch.weights, smoothing)
+        return total.cpu(), losses.cpu(), best.cpu()
 
     @property
     def writes_by_slots(self) -> bool:
@@ -124,7 +146,9 @@ class Model:
     def next_logits(
         self, ids: Tensor, positions: Tensor, state: Prefill | Decode, kept: Tensor | None
     ) -> Tensor:
-        """ids, positions (T,) -> (K, V), what follows each token, or those at the indices `kept` (K,)."""
+        """ids, positions (T,) -> (K, V) on the model's device, what follows each token, or those at the indices `kept`
+        (K,)."""
+        ids, positions = ids.to(self.device), positions.to(self.device)
         plain = self._plain_head()
         assert plain is not None, "a model that writes by slots"
         backbone, weight = plain
@@ -132,7 +156,7 @@ class Model:
         output = backbone(
             input_ids=_filled(ids, step)[None],
             position_ids=_filled(positions, step)[None],
-            attention_mask=_no_mask(),
+            attention_mask=_no_mask(self.device),
             layout=state,
             use_cache=False,
         )
@@ -143,20 +167,23 @@ class Model:
     def outputs(self, batch: Batch) -> Tensor:
         """(R, C), (M, C) or (K, C): what the head says; see `Head.outputs`."""
         assert self.head is not None, "a model with a head"
-        return self.head.outputs(self.states(batch), batch)
+        batch = batch.to(self.device)
+        return self.head.outputs(self.states(batch), batch).cpu()
 
     def features(self, batch: Batch) -> Tensor:
         """(R, H), (M, H) or (K, H): the states that the head reads."""
         assert self.head is not None, "a model with a head"
+        batch = batch.to(self.device)
         states = self.states(batch)
         if self.head.kind == "token":
-            return states[tagged(batch)]
+            return states[tagged(batch)].cpu()
         pooled = pool(states, batch, self.head.pooling)
-        return pooled[batch.completions] if self.head.kind == "completion" else pooled
+        return (pooled[batch.completions] if self.head.kind == "completion" else pooled).cpu()
 
     def states(self, batch: Batch) -> Tensor:
-        """(T, H): the backbone's last hidden states."""
+        """(T, H) on the model's device: the backbone's last hidden states."""
         assert self.head is not None, "a model with a head"
+        batch = batch.to(self.device)
         more: dict[str, Any] = {}
         if self.path == "layout":
             output = self._flat(self.head.backbone, batch, **self._types(batch))
@@ -179,12 +206,15 @@ class Model:
         module = self.module.get_base_model() if isinstance(self.module, PeftModel) else self.module
         head = module.get_output_embeddings()
         plain = type(head) is torch.nn.Linear and "bias" not in dict(head.named_parameters())
-        return (module.model, head.weight) if plain and takes(head.weight) else None
+        return (module.model, head.weight) if plain and fuses(head.weight) else None
 
     def frozen_states(self, frozen: FrozenStates, batch: Batch) -> Tensor:
         """(T, H): what leaves the frozen layers, computed."""
+        batch = batch.to(self.device)
         module = self.module if self.head is None else self.head.backbone
-        return frozen.computed(lambda: self._flat(module, batch, **self._types(batch)), len(batch.input_ids))
+        return frozen.computed(
+            lambda: self._flat(module, batch, **self._types(batch)), len(batch.input_ids)
+        ).cpu()
 
     def _types(self, batch: Batch) -> dict[str, Any]:
         return {} if batch.token_types is None else {"token_type_ids": _filled(batch.token_types)[None]}
@@ -196,12 +226,13 @@ class Model:
             more["use_cache"] = False
         input_ids = _filled(batch.input_ids)[None]
         kept = self.frozen.of(batch, input_ids.shape[1]) if self.frozen is not None else None
-        giving = nullcontext() if self.frozen is None else self.frozen.giving(kept)
+        given = None if kept is None else kept.to(self.device)
+        giving = nullcontext() if self.frozen is None else self.frozen.giving(given)
         with self._noised(batch, flat_places(layout, input_ids.shape[1])), giving:
             output = module(
                 input_ids=input_ids,
                 position_ids=_filled(layout.positions)[None] + (self.head.offset if self.head else 0),
-                attention_mask=_no_mask(),
+                attention_mask=_no_mask(self.device),
                 layout=layout,
                 **more,
             )
@@ -273,9 +304,9 @@ def _filled(x: Tensor, step: int = ROUND_TO) -> Tensor:
     return torch.nn.functional.pad(x, (0, -len(x) % step))
 
 
-def _no_mask() -> Tensor:
+def _no_mask(device: torch.device) -> Tensor:
     """An empty 4-D mask: transformers hands a 4-D mask on as it is, so no T x T mask is built."""
-    return torch.empty(1, 1, 0, 0)
+    return torch.empty(1, 1, 0, 0, device=device)
 
 
 def token_logps(logits: Tensor, targets: Tensor) -> Tensor:

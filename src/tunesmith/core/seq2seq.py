@@ -26,8 +26,9 @@ def seq2seq_logits(module: Any, batch: Batch, start_id: int) -> Tensor:
     sources = [_tokens(batch, root) for root in roots]
     source_ids, source_mask = _padded(sources)
     encoded = module.get_encoder()(input_ids=source_ids, attention_mask=source_mask).last_hidden_state
-    of_leaf = torch.tensor([row_of[layout.parents[leaf]] for leaf in leaves])
-    start = torch.tensor([start_id])
+    device = layout.device
+    of_leaf = torch.tensor([row_of[layout.parents[leaf]] for leaf in leaves], device=device)
+    start = torch.tensor([start_id], device=device)
     target_ids, target_mask = _padded([torch.cat([start, _tokens(batch, leaf)[:-1]]) for leaf in leaves])
     output = module(
         encoder_outputs=BaseModelOutput(last_hidden_state=encoded.index_select(0, of_leaf)),
@@ -38,9 +39,9 @@ def seq2seq_logits(module: Any, batch: Batch, start_id: int) -> Tensor:
     )
     place = torch.empty(len(layout.parents), dtype=torch.long)
     place[torch.tensor(leaves)] = torch.arange(len(leaves))
-    depth = torch.tensor(layout.depth)[batch.segment_of]
+    depth = torch.tensor(layout.depth, device=device)[batch.segment_of]
     column = layout.positions[batch.predict_from] + 1 - depth
-    return output.logits[place[batch.segment_of], column]  # type: ignore[no-any-return]
+    return output.logits[place.to(device)[batch.segment_of], column]  # type: ignore[no-any-return]
 
 
 def _tokens(batch: Batch, segment: int) -> Tensor:
@@ -51,4 +52,4 @@ def _padded(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
     """ids and mask, padded on the right; padding is masked, so any id will do."""
     ids = pad_sequence(rows, batch_first=True)
     lengths = torch.tensor([len(row) for row in rows])
-    return ids, (torch.arange(ids.shape[1])[None] < lengths[:, None]).long()
+    return ids, (torch.arange(ids.shape[1])[None] < lengths[:, None]).long().to(ids.device)

@@ -130,8 +130,8 @@ def _generate_batch(
     begin = {} if model.start_id is None else {"decoder_start_token_id": model.start_id}
     with evaluating(model.module), _plainly_greedy(model.module), _no_word_of_positions():
         output = model.module.generate(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
+            input_ids=input_ids.to(model.device),
+            attention_mask=attention_mask.to(model.device),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             num_beams=1,

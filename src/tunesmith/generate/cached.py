@@ -67,7 +67,7 @@ def _write(
         if len(going) < len(rows):
             rows = [rows[place] for place in going]
             state = state.select(going, last=True)
-        state.step(torch.tensor([row.ids[-1] for row in rows]))
+        state.step(torch.tensor([row.ids[-1] for row in rows], device=state.mask.device))
 
 
 class _Cached:
@@ -79,15 +79,15 @@ class _Cached:
     @classmethod
     def of(cls, model: Model, prompts: Sequence[Sequence[int]], pad_id: int) -> _Cached:
         width = max(map(len, prompts))
-        ids = torch.tensor([[pad_id] * (width - len(p)) + list(p) for p in prompts])
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+        ids = torch.tensor([[pad_id] * (width - len(p)) + list(p) for p in prompts], device=model.device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
         state = cls(model, mask, None, torch.empty(0))
         state._forward(ids)
         return state
 
     def select(self, places: Sequence[int], *, last: bool = False) -> _Cached:
         """The rows at these places, any of them several times. last: this one is not needed any more."""
-        index = torch.tensor(places)
+        index = torch.tensor(places, device=self.mask.device)
         cache = self.cache if last else copy.deepcopy(self.cache)
         assert cache is not None
         cache.reorder_cache(index)

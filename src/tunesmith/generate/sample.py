@@ -115,7 +115,7 @@ class _Draws:
         self.rows: dict[tuple[int, int], _Drawn] = {}
 
     def __call__(self, logits: Tensor, rows: Sequence[Row]) -> list[int]:
-        own = [self._of(row) for row in rows]
+        own, logits = [self._of(row) for row in rows], logits.cpu()
         values = [o.uniforms[len(r.ids)] for o, r in zip(own, rows, strict=True)]
         uniforms = torch.tensor(values, dtype=torch.float64)
         temperature = self.sampling.temperature

@@ -114,7 +114,7 @@ class _Writing:
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))  # the longest are taken first
         self.waiting = [Row(i, s, len(prompts[i])) for i in order for s in reversed(range(count))]
         self.active: dict[int, Row] = {}
-        self.slots = Slots(min(num_slots, len(self.waiting)), length)
+        self.slots = Slots(min(num_slots, len(self.waiting)), length, model.device)
         self.free = list(range(self.slots.num_slots))
         # The prompt taken in last. Its slot holds it as long as rows of it are waiting: they are the next to begin, so
         # only they get the slot, and what they write stands behind the prompt.
@@ -148,7 +148,7 @@ class _Writing:
             TokenRow(RowRef("prompt", i), (Segment(np.array(p, np.int64), np.zeros(len(p), np.float32)),))
             for i, p in enumerate(self.prompts[index] for index in homes)
         ]
-        batch = Batch.from_rows(rows)
+        batch = Batch.from_rows(rows).to(self.model.device)
         layout = batch.layout
         leaves = range(len(layout.parents) - len(rows), len(layout.parents))
         last = torch.tensor([layout.offsets[leaf + 1] - 1 for leaf in leaves])

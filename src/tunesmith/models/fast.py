@@ -1,7 +1,8 @@
 """Layers by our own kernels, where a family's layer is one of those written here and a check finds it equal.
 
 The module stays what it was, with its weights under their names; only `forward` is replaced, and only for calls with a
-layout. What the kernels do not take (another type, another device) goes the stock way.
+layout. On a GPU the same layers are computed by PyTorch's operators, FlashAttention and Liger's kernels. What neither
+takes (float64) goes the stock way.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig
 
-from tunesmith.core import attention, gate, native
+from tunesmith.core import attention, gate, liger, native
+from tunesmith.core.device import CPU
 from tunesmith.core.layout import Layout
 from tunesmith.core.model import Model
 from tunesmith.models import fast_decoder, fast_encoder
@@ -26,12 +28,13 @@ FLOOR = 1e-3
 _checked: dict[str, str] = {}
 
 
-def quicken(model: Model, config: PretrainedConfig) -> str:
-    """Give the model's layers the fast forward where it holds; returns what was done, in words, or nothing."""
+def quicken(model: Model, config: PretrainedConfig, device: torch.device = CPU) -> str:
+    """Give the model's layers the fast forward where it holds on the device that they will be on; returns what was
+    done, in words, or nothing."""
     layers = _layers(model.module)
     if model.path != "layout" or not layers:
         return ""
-    if native.library() is None:
+    if device == CPU and native.library() is None:
         return f"plain PyTorch layers: {native.why_not()}"
     problem = check(config)
     if problem:
@@ -39,7 +42,11 @@ def quicken(model: Model, config: PretrainedConfig) -> str:
     for layer, forward in layers:
         layer.forward = partial(forward, layer)
     model.fast_head = model.head is None
-    return f"layers by our own kernels ({len(layers)} of {type(layers[0][0]).__name__})"
+    if device == CPU:
+        by = "by our own kernels"
+    else:
+        by = f"of our own on {device}" + (", norms and gates by Liger" if liger.installed() else "")
+    return f"layers {by} ({len(layers)} of {type(layers[0][0]).__name__})"
 
 
 def _layers(module: Any) -> list[tuple[Any, Callable[..., Any]]]:

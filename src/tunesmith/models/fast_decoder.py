@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tunesmith.core.layout import Layout
 from tunesmith.core.native.attend import Shape, attend
 from tunesmith.core.native.cache import Decode, Prefill
-from tunesmith.core.native.call import takes
+from tunesmith.core.native.call import ours
 from tunesmith.core.native.ops import rms_norm, swiglu
 from tunesmith.models.fast_linear import linears
 
@@ -48,7 +48,7 @@ def forward(
         layout is None
         or position_embeddings is None
         or rest.get("past_key_values") is not None
-        or not takes(hidden_states, layer.input_layernorm.weight)
+        or not ours(hidden_states, layer.input_layernorm.weight)
     ):
         return type(layer).forward(
             layer, hidden_states, *args, position_embeddings=position_embeddings, layout=layout, **rest

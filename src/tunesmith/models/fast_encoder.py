@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tunesmith.core.layout import Layout
 from tunesmith.core.native.attend import Shape, attend
-from tunesmith.core.native.call import takes
+from tunesmith.core.native.call import ours
 from tunesmith.core.native.ops import add_norm
 from tunesmith.models.fast_linear import linears
 
@@ -51,7 +51,7 @@ def forward(
 ) -> Tensor:
     """(1, T, H) -> (1, T, H)."""
     parts = _distilbert(layer) if type(layer).__name__ == DISTILBERT else _bert(layer)
-    if layout is None or not takes(hidden_states, parts.out_norm.weight):
+    if layout is None or not ours(hidden_states, parts.out_norm.weight):
         stock: Tensor = type(layer).forward(layer, hidden_states, *args, layout=layout, **rest)
         return stock
     layout.calls += 1

@@ -21,6 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_L
 
 from tunesmith.config.run import ModelConfig
 from tunesmith.core import attention, gate
+from tunesmith.core.device import choose
 from tunesmith.core.heads import Head, PooledHead
 from tunesmith.core.model import Model
 from tunesmith.errors import ModelError
@@ -193,7 +194,7 @@ def load_model(
     head: to train on it; None: the one that it was saved with, or none. prompted: learned tokens before rows.
     still: no dropout, unless the recipe sets it (log-probabilities are then those of evaluation).
     """
-    source = find(config.base, config.revision)
+    device, source = choose(config.device), find(config.base, config.revision)
     hf_config = read_config(source)
     saved = HeadSpec.from_dict(source.manifest.head) if source.manifest and source.manifest.head else None
     spec, kept = _head_of(source, head, saved)
@@ -228,7 +229,7 @@ def load_model(
         module = _wear(module, source.adapter, len(tokenizer), train)
     module.train(train)
     model = Model(module, path, hf_config.get_text_config().num_hidden_layers, read, _start_id(hf_config))
-    notes += _as_it_runs(model, source, hf_config)
+    notes += _as_it_runs(model, source, hf_config, device)
     return Loaded(
         model=model,
         tokenizer=tokenizer,
@@ -242,11 +243,12 @@ def load_model(
     )
 
 
-def _as_it_runs(model: Model, source: Source, config: PretrainedConfig) -> list[str]:
-    """Tell the model what it wears, and give it the fast layers that hold for it."""
+def _as_it_runs(model: Model, source: Source, config: PretrainedConfig, device: torch.device) -> list[str]:
+    """Tell the model what it wears, give it the fast layers that hold for it, and move it."""
     if source.adapter is not None:
         count_virtual(model)
-    said = quicken(model, config)
+    said = quicken(model, config, device)
+    model.to(device)
     return [said] if said else []
 
 

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from tunesmith.config.methods import EmbedConfig
 from tunesmith.core.batch import Batch
+from tunesmith.core.device import random_state, set_random_state
 from tunesmith.core.model import Model
 from tunesmith.core.objective import LossOutput
 from tunesmith.objectives import OBJECTIVES
@@ -36,7 +37,7 @@ class _Other:
 
     batch: Batch
     embeddings: Tensor
-    random: Tensor
+    random: list[Tensor]
 
 
 class Embed:
@@ -52,7 +53,7 @@ class Embed:
         if len(batches) == 1 or self.config.candidates == "own":
             return
         for batch in batches:
-            random = torch.get_rng_state()
+            random = random_state(model.device)
             with torch.no_grad():
                 self._step.append(_Other(batch, model.outputs(batch), random))
 
@@ -61,7 +62,7 @@ class Embed:
         if at is None:
             losses, nearest = row_losses(self.config, batch.rows, model.outputs(batch))
             return _output(losses.sum(), nearest)
-        torch.set_rng_state(self._step[at].random)
+        set_random_state(model.device, self._step[at].random)
         pieces = [other.embeddings for other in self._step]
         pieces[at] = model.outputs(batch)
         rows = [row for other in self._step for row in other.batch.rows]

@@ -60,7 +60,7 @@ def values_of(model: Model, batch: Batch) -> Tensor:
 def _worth(model: Model, states: Tensor) -> Tensor:
     assert model.value is not None, "a model with a value head"
     values: Tensor = model.value(states.to(model.value.weight.dtype))[:, 0]
-    return values
+    return values.cpu()
 
 
 def value_errors(values: Tensor, before: Tensor, returns: Tensor, clip: float) -> Tensor:

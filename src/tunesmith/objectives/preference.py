@@ -169,5 +169,5 @@ def own_likelihood(model: Model, batch: Batch, losses: Tensor) -> Tensor:
     """(C,) exp of the mean over tokens of log pi(token) - log sum_v pi(v)^2: how likely the policy itself writes the
     completion, against what it usually writes (arXiv:2406.11827, 3, sampled alignment)."""
     logps = model.logits(batch).float().log_softmax(-1)
-    usual = (2 * logps).logsumexp(-1)
+    usual = (2 * logps).logsumexp(-1).cpu()
     return (completion_logps(losses.detach() + usual, batch) / lengths_of(batch)).exp()

@@ -119,6 +119,7 @@ def build(run: Run, rows: Sequence[TokenRow], data_hashes: dict[str, str]) -> Bu
         notes.append(describe(thaws.values(), source.epoch(source.total_steps - 1), train.unfreeze_every))
     if critic is not None:
         _join(run, loaded, critic, factors, thaws)
+    loaded.model.to(loaded.model.device)  # what was added since it was loaded: adapters, a value layer
     hashes = loaded.base_hash if critic is None else loaded.base_hash + critic.base_hash
     state = TrainState(
         progress,
@@ -211,6 +212,7 @@ def config_hash(run: Run, base_hash: str, data_hashes: dict[str, str]) -> str:
         parts["train"].pop(name)
     for name in ("train", "validation", "test", "on_bad_row"):
         parts["data"].pop(name)
-    parts["model"].pop("base")
+    for name in ("base", "device"):
+        parts["model"].pop(name)
     text = json.dumps([parts, base_hash, sorted(data_hashes.values())], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -9,12 +9,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
-import psutil
 import torch
 from torch.profiler import record_function
 
 from tunesmith.config.run import TrainConfig
 from tunesmith.core.batch import Batch
+from tunesmith.core.device import used_memory
 from tunesmith.core.model import Model
 from tunesmith.core.noise import EmbeddingNoise
 from tunesmith.core.objective import Objective, WholeStep
@@ -207,7 +207,7 @@ class Engine:
             grad_norm=result.grad_norm,
             tokens=result.tokens,
             tokens_per_second=result.tokens / seconds,
-            memory_bytes=psutil.Process().memory_info().rss,
+            memory_bytes=used_memory(self.model.device),
         )
 
     def _non_finite(self, what: str, batches: list[Batch]) -> NonFiniteError:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from tunesmith.core.device import CPU
 from tunesmith.core.native.call import call, takes
 
 PARTS = ("error", "exp_avg", "exp_avg_sq", "step")
@@ -53,7 +54,7 @@ class LeanWeight:
     def restore(self, weight: Tensor, parts: Mapping[str, Tensor]) -> None:
         """parts: of `state`, or none."""
         self.weight.detach().copy_(weight)
-        self.state = {name: part.clone() for name, part in parts.items()}
+        self.state = {n: part.clone() if n == "step" else part.to(self.weight) for n, part in parts.items()}
 
 
 def _plain(
@@ -71,7 +72,7 @@ def _plain(
     square = beta2 * second.float() + (1 - beta2) * g * g
     change = rate / corrections[0] * mean / (square.sqrt() / corrections[1] ** 0.5 + eps)
     value = (weight.float() + error.float()) * (1 - rate * decay) - change
-    random = hashed(value.numel(), seed).view(value.shape)
+    random = hashed(value.numel(), seed, value.device).view(value.shape)
     first.copy_(mean)
     second.copy_(rounded(square, random & 0xFFFF))
     weight.copy_(value)
@@ -85,9 +86,9 @@ def rounded(x: Tensor, random: Tensor) -> Tensor:
     return torch.where(high < 2**15, high, high - 2**16).to(torch.int16).view(torch.bfloat16)
 
 
-def hashed(count: int, seed: int) -> Tensor:
+def hashed(count: int, seed: int, device: torch.device = CPU) -> Tensor:
     """(count,) int64 below 2^32: MurmurHash3's finaliser of place x an odd constant + seed."""
-    x = (torch.arange(count) * 0x9E3779B9 + seed) & MASK
+    x = (torch.arange(count, device=device) * 0x9E3779B9 + seed) & MASK
     x = ((x ^ (x >> 16)) * 0x85EBCA6B) & MASK
     x = ((x ^ (x >> 13)) * 0xC2B2AE35) & MASK
     return x ^ (x >> 16)

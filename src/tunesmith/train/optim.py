@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 
 from tunesmith.config.run import TrainConfig
 from tunesmith.core.native.call import call, takes
@@ -107,7 +108,7 @@ class Optimizer:
 
     def _norm(self, names: Iterable[str]) -> Tensor:
         found = [g for g in map(self.gradient, names) if g is not None]
-        sums = [square_sum(g) if takes(g) else g.double().square().sum() for g in found]
+        sums = [square_sum(g) if takes(g) else vector_norm(g, dtype=torch.float64) ** 2 for g in found]
         return torch.stack(sums).sum().sqrt() if sums else torch.zeros(())
 
     def gradient(self, name: str) -> Tensor | None:
@@ -217,7 +218,8 @@ class Optimizer:
         for name, master in self.masters.items():
             master.detach().copy_(weights[name])
             if moments is not None and f"step.{name}" in moments:
-                self.adamw.state[master] = {kind: moments[f"{kind}.{name}"].clone() for kind in MOMENTS}
+                state = {kind: moments[f"{kind}.{name}"].to(master.device, copy=True) for kind in MOMENTS}
+                self.adamw.state[master] = state
         self._write_back()
 
 

@@ -1,7 +1,7 @@
 """Before step 1: does the largest micro-batch fit, and how long will the run take?
 
 On a CPU running out of memory is a kill, not an exception, so a child process runs the largest micro-batch and
-reports; a child that dies or takes too much halves the micro-batch. The child is
+reports; a child that dies or takes too much halves the micro-batch. On a GPU its memory is what counts. The child is
 `python -m tunesmith.train.probe FOLDER`.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,8 +22,8 @@ import numpy as np
 import yaml
 
 from tunesmith import errors
-from tunesmith.config.machine import available_memory
 from tunesmith.config.run import Run
+from tunesmith.core import device as devices
 from tunesmith.data.flat import FlatRows, flat_rows, sizes
 from tunesmith.errors import ResourceError, TunesmithError
 from tunesmith.types import TokenRow
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 SHARE = 0.9
 """Share of the available memory that a run may take."""
-FIRST_TOKENS = 4096
+FIRST_TOKENS = {"cpu": 4096, "cuda": 32768}
 """Tokens of the first micro-batch tried: more than this makes products no faster."""
 
 
@@ -55,8 +54,8 @@ class Estimate:
 def probe(run: Run, rows: Sequence[TokenRow]) -> Estimate:
     """Measure in a child process, halving the micro-batch until it fits; where the longest row alone does not, once
     more with activation checkpointing, unless the recipe decides on that. ResourceError where that does not fit."""
-    longest = int(sizes(rows)[0].max())
-    size = max(run.train.micro_batch_tokens or FIRST_TOKENS, longest)
+    longest, device = int(sizes(rows)[0].max()), devices.choose(run.model.device)
+    size = max(run.train.micro_batch_tokens or FIRST_TOKENS[device.type], longest)
     saves = bool(run.train.activation_checkpointing)
     may_save = (
         run.train.activation_checkpointing is None and run.method.tuning != "prefix"
@@ -64,7 +63,7 @@ def probe(run: Run, rows: Sequence[TokenRow]) -> Estimate:
     tried: list[int] = []
     while True:
         tried.append(size)
-        available = available_memory()
+        available = devices.free_memory(device)
         measured = _run_child(_saving(run, saves), rows, size)
         if isinstance(measured, dict) and measured["peak_bytes"] <= SHARE * available:
             return Estimate(
@@ -183,9 +182,10 @@ def main(folder: Path) -> None:
     started = time.perf_counter()
     for rows in batches:
         _step(built, rows, noise)
+    devices.finish(built.loaded.model.device)
     seconds = time.perf_counter() - started
     tokens = sum(r.num_tokens for rows in batches for r in rows)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = devices.peak_memory(built.loaded.model.device)
     print(json.dumps({"seconds_per_token": seconds / tokens, "peak_bytes": peak}))
 
 

@@ -2,7 +2,8 @@
 
 An event's own time counts for the part of its outermost ancestor that has one, so that a product inside attention is
 attention; the parts of a rollout count for themselves. The limit is the speed of the step's largest product alone,
-measured right after: the fraction says how much of it the steps' products reached over the steps' whole time.
+measured right after: the fraction says how much of it the steps' products reached over the steps' whole time. On a GPU the time
+is the GPU's own; what it waited for is in none of the parts.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.profiler import ProfilerActivity, record_function
 
+from tunesmith.core.device import finish
 from tunesmith.core.model import Model
 from tunesmith.train.spent import WORDS
 
@@ -29,6 +32,8 @@ PARTS = {
     "tunesmith: optimizer": "optimizer",
     "_Attend": "attention",
     "AttendShort": "attention",
+    "aten::_flash_attention_forward": "attention",
+    "aten::_flash_attention_backward": "attention",
     "aten::scaled_dot_product_attention": "attention",
     "ScaledDotProductFlashAttentionForCpuBackward0": "attention",
     "aten::bmm": "attention",
@@ -65,32 +70,38 @@ class Profile:
     def step(self) -> Iterator[None]:
         if self._taken == FIRST:
             os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its messages are not for whoever trains
-            self._profiler = torch.profiler.profile(activities=[ProfilerActivity.CPU], record_shapes=True)
+            activities = [ProfilerActivity.CPU]
+            if self.model.device.type == "cuda":
+                activities.append(ProfilerActivity.CUDA)
+            self._profiler = torch.profiler.profile(activities=activities, record_shapes=True)
             self._profiler.start()
         started = time.perf_counter()
         with record_function(STEP):
             yield
+            finish(self.model.device)
         self._seconds.append(time.perf_counter() - started)
         self._taken += 1
         if self._taken == FIRST + COUNT:
             self._profiler.stop()
-            dtype = max(self.model.module.parameters(), key=lambda p: p.numel()).dtype
-            self.found = summary(list(self._profiler.events()), sum(self._seconds[FIRST:]), dtype)
+            largest = max(self.model.module.parameters(), key=lambda p: p.numel())
+            self.found = summary(list(self._profiler.events()), sum(self._seconds[FIRST:]), largest)
             self._profiler = None
 
 
-def summary(events: list[Any], seconds: float, dtype: torch.dtype) -> dict[str, Any]:
+def summary(events: list[Any], seconds: float, like: Tensor) -> dict[str, Any]:
     """parts: part -> seconds, the longest first, together the events' own time. flops: of the matrix products, twice
-    the multiplications. limit: their speed alone, per second; fraction of it that the steps reached."""
+    the multiplications. limit: their speed alone, per second, in numbers and on the device of `like`; fraction of it
+    that the steps reached."""
     parts: dict[str, float] = {}
     events = [
         event for event in events if _within_step(event)
     ]  # evaluations between steps are none of theirs
     for event in events:
         name = part_of(event)
-        parts[name] = parts.get(name, 0.0) + event.self_cpu_time_total / 1e6
+        own = event.self_device_time_total if like.is_cuda else event.self_cpu_time_total
+        parts[name] = parts.get(name, 0.0) + own / 1e6
     products = [p for p in map(product, events) if p is not None]
-    limit = _limit(products, dtype)
+    limit = _limit(products, like)
     flops = sum(map(_flops, products))
     return {
         "steps": COUNT,
@@ -132,7 +143,7 @@ def _flops(shape: tuple[int, int, int, int]) -> float:
     return 2.0 * math.prod(shape)
 
 
-def _limit(products: list[tuple[int, int, int, int]], dtype: torch.dtype) -> float:
+def _limit(products: list[tuple[int, int, int, int]], like: Tensor) -> float:
     """Operations a second of the shape on which most operations are spent, run by itself."""
     totals: dict[tuple[int, int, int, int], float] = {}
     for shape in products:
@@ -141,10 +152,11 @@ def _limit(products: list[tuple[int, int, int, int]], dtype: torch.dtype) -> flo
     if not totals:
         return 0.0
     shape = max(totals, key=lambda s: totals[s])
-    a, b = torch.randn(shape[1], shape[2]).to(dtype), torch.randn(shape[3], shape[2]).to(dtype)
+    a, b = (torch.randn(rows, shape[2]).to(like) for rows in (shape[1], shape[3]))
     seconds = []
     for _ in range(7):
         started = time.perf_counter()
         torch.mm(a, b.t())
+        finish(like.device)
         seconds.append(time.perf_counter() - started)
     return _flops(shape) / statistics.median(seconds[2:])

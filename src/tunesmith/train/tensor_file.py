@@ -34,4 +34,4 @@ def parts_of(tensors: dict[str, Tensor]) -> Iterator[bytes | memoryview]:
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little")
     yield text
-    yield from (t.reshape(-1).view(torch.uint8).numpy().data for t in tensors.values() if t.numel())
+    yield from (t.cpu().reshape(-1).view(torch.uint8).numpy().data for t in tensors.values() if t.numel())

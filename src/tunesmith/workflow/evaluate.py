@@ -101,7 +101,7 @@ def _evaluate(
     report: Report | None = None
     for name, model in models:
         show("phase", name=name, text=model)
-        opened = load(model, threads=settings.train.threads)
+        opened = load(model, threads=settings.train.threads, device=settings.model.device)
         if opened.embeds and proof is None and examples[0].label is not None:
             examples = list(class_pairs(examples, settings.seed, account))
         rows = _rows(opened, examples, settings, account)

@@ -40,9 +40,13 @@ def export(source: Path, target: Path, merged: bool = False) -> Exported:
         raise ModelError(
             f"{source} is a full model: there is no adapter to merge", "an adapter", "leave --merged out"
         )
-    stored = load_model(ModelConfig.model_validate({"base": str(source), "dtype": "auto"})).model.module.dtype
+    stored = load_model(
+        ModelConfig.model_validate({"base": str(source), "dtype": "auto", "device": "cpu"})
+    ).model.module.dtype
     # Summed in float32: in bfloat16 a small update would be lost in the rounding of W + BA before it is saved.
-    loaded = load_model(ModelConfig.model_validate({"base": str(source), "dtype": "float32"}))
+    loaded = load_model(
+        ModelConfig.model_validate({"base": str(source), "dtype": "float32", "device": "cpu"})
+    )
     module = merge(loaded.model.module).to(stored)
     manifest = loaded.manifest or Manifest.for_foreign(loaded.base, loaded.base_hash)
     kept = replace(manifest, kind="merged", files={})

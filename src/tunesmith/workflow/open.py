@@ -13,8 +13,9 @@ from typing import Any, cast
 import torch
 
 from tunesmith.config.judged import OfSteps
-from tunesmith.config.machine import cpu_has_bf16, physical_cores
+from tunesmith.config.machine import physical_cores
 from tunesmith.config.run import DataConfig, ModelConfig
+from tunesmith.core.device import has_bf16
 from tunesmith.data.backend import one
 from tunesmith.data.encode import HeadEncoder
 from tunesmith.data.pairs import PairEncoder
@@ -214,19 +215,22 @@ def unanswered(example: Example) -> Example:
     return replace(example, messages=(*example.messages, Message("assistant", "")))
 
 
-def load(model: str | Path, *, dtype: str = "auto", threads: int | None = None) -> Opened:
+def load(
+    model: str | Path, *, dtype: str = "auto", threads: int | None = None, device: str = "auto"
+) -> Opened:
     """Open a run's folder, a model, an adapter or a hub id for `predict`.
 
-    dtype `auto`: the numbers that a run trained the model in, else the weights' own; float32 where the processor
-    would emulate bfloat16.
+    dtype `auto`: the numbers that a run trained the model in, else the weights' own; float32 where the device would
+    emulate bfloat16. device: as `model.device`.
     Raises ModelError where the template is not the one that the model was trained with.
     """
     torch.set_num_threads(threads or physical_cores())
     known = Manifest.read(locate(str(model)), verify=False)  # `load_model` verifies
     own = known.dtype if known and dtype == "auto" else dtype
-    config = ModelConfig.model_validate({"base": str(model), "dtype": own})
+    config = ModelConfig.model_validate({"base": str(model), "dtype": own, "device": device})
     loaded = load_model(config)
-    if dtype == "auto" and loaded.model.module.dtype == torch.bfloat16 and not cpu_has_bf16():
+    emulated = loaded.model.module.dtype == torch.bfloat16 and not has_bf16(loaded.model.device)
+    if dtype == "auto" and emulated:
         loaded.model.module.float()
     context = context_of(loaded.model.module.config, loaded.tokenizer, loaded.model.virtual_tokens)
     renders = writes_after_prompt(loaded)

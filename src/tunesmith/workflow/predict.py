@@ -29,6 +29,7 @@ def predict(
     batch_size: int | None = None,
     max_new_tokens: int | None = None,
     column: str | None = None,
+    device: str = "auto",
     sink: EventSink,
 ) -> None:
     """Write {"line", "answer", "ended"} for each row of `source`, or {"line", "error"} for one that cannot be used.
@@ -37,9 +38,9 @@ def predict(
     "score"}, the last of the answer.
 
     column: the column of the input; else the columns are read as those of the training rows were. The target is
-    written aside and renamed, so that a file with its name is whole.
+    written aside and renamed, so that a file with its name is whole. device: as `model.device`.
     """
-    opened = load(model)
+    opened = load(model, device=device)
     sink("note", text=opened.renderer.describe())
     done = bad = 0
     with _output(target) as out:

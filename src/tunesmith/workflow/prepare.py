@@ -12,13 +12,14 @@ from typing import Any
 
 from tunesmith.config.defaults import Facts, resolve
 from tunesmith.config.judged import UnpairedConfig
-from tunesmith.config.machine import available_memory, cpu_has_bf16, physical_cores
+from tunesmith.config.machine import physical_cores
 from tunesmith.config.methods import EmbedConfig, SftConfig
 from tunesmith.config.policy import PolicyConfig
 from tunesmith.config.rewards import ModelReward
 from tunesmith.config.run import Run
 from tunesmith.config.tuning import Writes
 from tunesmith.config.weights import known_parameters
+from tunesmith.core import device as devices
 from tunesmith.data import folders
 from tunesmith.data.account import Account
 from tunesmith.data.class_pairs import class_pairs
@@ -279,7 +280,7 @@ def _facts(
         isinstance(run.method, SftConfig) and run.method.supervise == "all" and not plain
     ):  # prompts are supervised too: measure the answers themselves
         longest_answer = max(len(tokenizer(e.answer)["input_ids"]) for e in examples[:2000])
-    text = config.get_text_config()
+    text, device = config.get_text_config(), devices.choose(run.model.device)
     return Facts(
         num_parameters=known_parameters(source.base_folder),
         hidden_size=text.hidden_size,
@@ -295,9 +296,10 @@ def _facts(
         is_pretraining=plain,
         has_head=not isinstance(run.method, Writes),
         has_template=judged.renders(run.method, config) and not config.is_encoder_decoder,
-        available_memory_bytes=available_memory(),
+        available_memory_bytes=devices.free_memory(device),
         physical_cores=physical_cores(),
-        has_bf16=cpu_has_bf16(),
+        has_bf16=devices.has_bf16(device),
+        device=str(device),
     )
 
 

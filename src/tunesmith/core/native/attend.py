@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tunesmith.core.layout import Block, Layout
-from tunesmith.core.native.call import call
+from tunesmith.core.native.call import call, takes
 from tunesmith.core.native.ops import dropped, seed
 from tunesmith.core.native.short import AttendShort, are_short
+from tunesmith.core.plain import attend_tree
 
 KEPT = 512
 
@@ -45,8 +46,11 @@ def attend(
 ) -> Tensor:
     """query (T, heads * dim), key and value (T, key_heads * dim), T >= the layout's tokens -> (T, heads * dim).
 
-    rotary: cosines and sines (T, dim) with which query and key are turned first. Rows past the layout's are zero.
+    rotary: cosines and sines (T, dim) with which query and key are turned first. Rows past the layout's mean nothing.
+    What the kernels do not take, PyTorch's operators compute.
     """
+    if not takes(query, key, value):
+        return _attend_plain(query, key, value, layout, shape, rotary)
     if (
         rotary is None
         and not (shape.causal or shape.window)
@@ -59,6 +63,28 @@ def attend(
     cos, sin = (None, None) if rotary is None else (r.float().contiguous() for r in rotary)
     out: Tensor = _Attend.apply(query, key, value, cos, sin, layout, shape)  # type: ignore[no-untyped-call]
     return out
+
+
+def _attend_plain(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    shape: Shape,
+    rotary: tuple[Tensor, Tensor] | None,
+) -> Tensor:
+    q, k, v = (x.view(len(x), -1, shape.dim) for x in (query, key, value))
+    if rotary is not None:
+        q, k = turned(q, *rotary), turned(k, *rotary)
+    window = shape.window or None
+    return attend_tree(q, k, v, layout, shape.causal, shape.scale, window, dropout=shape.dropout).flatten(1)
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x (T, heads, dim), cos and sin (T, dim): each token's heads turned to its position (arXiv:2104.09864, 34, with
+    the halves of a head as real and imaginary parts)."""
+    first, second = x.chunk(2, -1)
+    return (x * cos[:, None] + torch.cat([-second, first], -1) * sin[:, None]).to(x.dtype)
 
 
 class _Attend(torch.autograd.Function):
@@ -151,6 +177,11 @@ def gather(
 
     cos, sin: (T, dim) float32, turn each token's heads to its position.
     """
+    if not takes(x):
+        rows = x.view(len(x), heads, dim)
+        rows = rows if cos is None or sin is None else turned(rows, cos, sin)
+        within = torch.arange(index.shape[1], device=x.device) < real[:, None]
+        return (rows[index] * within[:, :, None, None]).transpose(1, 2)
     rows = x.new_empty(len(index), heads, index.shape[1], dim)
     call(
         "gather_heads",

@@ -12,18 +12,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from tunesmith.core.layout import Layout
 from tunesmith.core.native.attend import Shape, attend, gather
-from tunesmith.core.native.call import call
+from tunesmith.core.native.call import call, takes
 
 
 class Slots:
     """keys, values: of each layer (slots, key_heads, length, dim), made at the first use. adapters: what layers make of
     weights once for all tokens, since none changes as long as rows are being written; theirs to fill."""
 
-    def __init__(self, num_slots: int, length: int) -> None:
-        self.num_slots, self.length = num_slots, length
+    def __init__(self, num_slots: int, length: int, device: torch.device) -> None:
+        self.num_slots, self.length, self.device = num_slots, length, device
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
         self.adapters: dict[int, Any] = {}
@@ -31,12 +32,14 @@ class Slots:
     def of(self, layer: int, shape: Shape, like: Tensor) -> tuple[Tensor, Tensor]:
         if layer not in self.keys:
             size = (self.num_slots, shape.key_heads, self.length, shape.dim)
-            self.keys[layer], self.values[layer] = like.new_empty(size), like.new_empty(size)
+            # What is masked counts nothing, but nothing times what memory happens to hold may be no number.
+            make = like.new_empty if takes(like) else like.new_zeros
+            self.keys[layer], self.values[layer] = make(size), make(size)
         return self.keys[layer], self.values[layer]
 
     def copy(self, sources: Sequence[int], targets: Sequence[int], width: int) -> None:
         """What stands at the first `width` places of each source, into its target."""
-        source, target = torch.tensor(sources), torch.tensor(targets)
+        source, target = (torch.tensor(list(x), device=self.device) for x in (sources, targets))
         for held in (*self.keys.values(), *self.values.values()):
             held[target, :, :width] = held[source, :, :width]
 
@@ -53,10 +56,11 @@ class Prefill:
 
     def __post_init__(self) -> None:
         paths = [self.layout.path_tokens(leaf) for leaf in self.leaves]
-        self.real = torch.tensor([len(p) for p in paths])
-        self.index = torch.zeros(len(paths), int(self.real.max()), dtype=torch.long)
+        index = torch.zeros(len(paths), max(map(len, paths)), dtype=torch.long)
         for row, path in enumerate(paths):
-            self.index[row, : len(path)] = path
+            index[row, : len(path)] = path
+        self.index, self.into = (x.to(self.slots.device) for x in (index, self.into))
+        self.real = torch.tensor([len(p) for p in paths], device=self.slots.device)
 
     def attend(
         self,
@@ -88,8 +92,11 @@ class Decode:
     calls: int = 0
 
     def __post_init__(self) -> None:
-        self._index = torch.arange(len(self.rows))[:, None]
-        self._real = torch.ones(len(self.rows), dtype=torch.long)
+        self._width = int(self.places.max()) + 1
+        device = self.slots.device
+        self._index = torch.arange(len(self.rows), device=device)[:, None]
+        self._real = torch.ones(len(self.rows), dtype=torch.long, device=device)
+        self.rows, self.places = self.rows.to(device), self.places.to(device)
 
     def attend(
         self,
@@ -110,6 +117,9 @@ class Decode:
         values[self.rows, :, self.places] = value[:count].reshape(count, shape.key_heads, shape.dim)
         q = gather(query, self._index, self._real, shape.heads, shape.dim, cos, sin)
         out = query.new_zeros(query.shape)
+        if not takes(q):
+            out[:count] = self._attend_plain(q, keys, values, shape)
+            return out
         call(
             "attend_slots",
             q.dtype,
@@ -128,3 +138,14 @@ class Decode:
             shape.scale,
         )
         return out
+
+    def _attend_plain(self, query: Tensor, keys: Tensor, values: Tensor, shape: Shape) -> Tensor:
+        """query (K, heads, 1, dim) -> (K, heads * dim)."""
+        k, v = (x[:, :, : self._width].index_select(0, self.rows) for x in (keys, values))
+        gap = self.places[:, None] - torch.arange(self._width, device=query.device)
+        seen = (gap >= 0) & (gap < (shape.window or self._width))
+        grouped = shape.heads != shape.key_heads
+        out = functional.scaled_dot_product_attention(
+            query, k, v, seen[:, None, None], scale=shape.scale, enable_gqa=grouped
+        )
+        return out.flatten(1)

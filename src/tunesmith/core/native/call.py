@@ -24,6 +24,13 @@ def takes(*tensors: Tensor) -> bool:
     )
 
 
+def ours(*tensors: Tensor) -> bool:
+    """Whether layers of our own compute with these: by the kernels, or on a GPU by PyTorch's operators."""
+    return takes(*tensors) or all(
+        t.is_cuda and t.dtype in DTYPES and t.dtype == tensors[0].dtype for t in tensors
+    )
+
+
 def call(name: str, dtype: torch.dtype | None, *arguments: Argument) -> None:
     """Tensors go as addresses (of their first element), None as a null pointer, integers as int64, floats as float32;
     the thread count comes last, and is PyTorch's."""

@@ -13,10 +13,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tunesmith.core.native.call import call
+from tunesmith.core.native.call import DTYPES, call, takes
 
 CHUNK = 1024
 """Rows whose logits exist at once."""
+
+
+def fuses(weight: Tensor) -> bool:
+    """Whether a head of this weight is computed here: by the kernels, or on a GPU."""
+    return takes(weight) or (weight.is_cuda and weight.dtype in DTYPES)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -25,24 +30,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, weights: Tensor, smoothing: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         for_states, for_weight = ctx.needs_input_grad[:2]
-        losses, best = torch.empty(len(targets)), torch.empty_like(targets)
+        losses, best = _unfilled(states, targets)
         of_states = torch.empty_like(states) if for_states else None
         of_weight: Tensor | None = None
         for start in range(0, len(targets), CHUNK):
             rows = slice(start, start + CHUNK)
             logits = states[rows] @ weight.t()
             needed = for_states or for_weight
-            call(
-                "cross_entropy",
-                logits.dtype,
-                logits,
-                targets[rows],
-                losses[rows],
-                best[rows],
-                *logits.shape,
-                smoothing,
-                int(needed),
-            )
+            _cross_entropy(logits, targets[rows], losses[rows], best[rows], needed, smoothing)
             factors = weights[rows, None].to(states.dtype)
             if of_states is not None:
                 torch.mm(logits, weight, out=of_states[rows]).mul_(factors)
@@ -84,7 +79,7 @@ class _LinearLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         for_states, for_weight = ctx.needs_input_grad[:2]
-        losses, best = torch.empty(len(targets)), torch.empty_like(targets)
+        losses, best = _unfilled(states, targets)
         of_states = torch.empty_like(states) if for_states else None
         logits: Tensor | None = None
         for rows in _chunks(len(targets)):
@@ -108,8 +103,7 @@ class _LinearLosses(torch.autograd.Function):
             logits = last
             if rows.stop < len(targets):
                 logits = states[rows] @ weight.t()
-                losses, best = torch.empty(len(logits)), torch.empty_like(targets[rows])
-                _cross_entropy(logits, targets[rows], losses, best, True)
+                _cross_entropy(logits, targets[rows], *_unfilled(states, targets[rows]), True)
             part = logits.t() @ (states[rows] * grad[rows, None].to(states.dtype))
             if of_weight is None:
                 of_weight = part if len(targets) <= CHUNK else part.float()
@@ -124,9 +118,27 @@ def _chunks(count: int) -> list[slice]:
     return [slice(max(end - CHUNK, 0), end) for end in reversed(ends)]
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor, losses: Tensor, best: Tensor, gradient: bool) -> None:
+def _unfilled(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses in float32 and likeliest tokens, to be filled."""
+    return states.new_empty(len(targets), dtype=torch.float32), torch.empty_like(targets)
+
+
+def _cross_entropy(
+    logits: Tensor, targets: Tensor, losses: Tensor, best: Tensor, gradient: bool, smoothing: float = 0.0
+) -> None:
     """Fills losses and best; with `gradient` the logits become the losses' gradient by them."""
-    call("cross_entropy", logits.dtype, logits, targets, losses, best, *logits.shape, 0.0, int(gradient))
+    if takes(logits):
+        into = (logits, targets, losses, best)
+        call("cross_entropy", logits.dtype, *into, *logits.shape, smoothing, int(gradient))
+        return
+    wide = logits.float()
+    normalisers, index = wide.logsumexp(-1), targets[:, None]
+    scores = (1 - smoothing) * wide.gather(1, index)[:, 0]
+    losses.copy_(normalisers - (scores + smoothing * wide.mean(-1) if smoothing else scores))
+    best.copy_(wide.max(-1).indices)
+    if gradient:
+        shares = (wide - normalisers[:, None]).exp_().sub_(smoothing / logits.shape[1])
+        logits.copy_(shares.scatter_add_(1, index, shares.new_full(index.shape, smoothing - 1)))
 
 
 def linear_losses(states: Tensor, weight: Tensor, targets: Tensor) -> Tensor:

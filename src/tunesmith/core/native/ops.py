@@ -1,6 +1,7 @@
 """What a transformer layer computes beside its products, as autograd functions over the kernels.
 
-Each takes what `takes` accepts; the formulas stand in kernels.cpp and encoder.cpp. Shapes: T tokens, H width.
+The formulas stand in kernels.cpp and encoder.cpp; what the kernels do not take, PyTorch's operators or Liger's kernels
+compute (`tunesmith.core.liger`). Shapes: T tokens, H width.
 Dropout's masks come from a seed that each call draws from PyTorch's generator, and are drawn again on the way back.
 """
 
@@ -11,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
-from tunesmith.core.native.call import call
+from tunesmith.core import liger
+from tunesmith.core.native.call import call, takes
 
 CHUNK = 4096
 """As in common.h."""
@@ -44,6 +47,8 @@ class _RmsNorm(torch.autograd.Function):
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """x (T, H) -> its norm, and x itself for what goes past the norm: their gradients are added in one pass."""
+    if not takes(x, weight):
+        return liger.rms_norm(x, weight, eps), x
     out, past = _RmsNorm.apply(x.contiguous(), weight, eps)  # type: ignore[no-untyped-call]
     return out, past
 
@@ -67,6 +72,8 @@ class _SwiGlu(torch.autograd.Function):
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up, element by element."""
+    if not takes(gate, up):
+        return liger.swiglu(gate, up)
     out: Tensor = _SwiGlu.apply(gate.contiguous(), up.contiguous())  # type: ignore[no-untyped-call]
     return out
 
@@ -129,6 +136,8 @@ class _AddNorm(torch.autograd.Function):
 
 def add_norm(x: Tensor, past: Tensor, norm: nn.LayerNorm, p: float) -> Tensor:
     """x, past (T, H) -> the layer norm (arXiv:1607.06450) of past + dropout(x), probability p."""
+    if not takes(x, past):
+        return norm(past + functional.dropout(x, p))  # type: ignore[no-any-return]
     inputs = (x.contiguous(), past.contiguous(), norm.weight, norm.bias)
     return _AddNorm.apply(*inputs, norm.eps, p)  # type: ignore[no-untyped-call,no-any-return]
 
