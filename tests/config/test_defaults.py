@@ -77,6 +77,7 @@ def test_the_embedded_model_on_1500_rows() -> None:
     }
     assert chosen == {
         "data.max_length": 216,  # 210 up to a multiple of 8
+        "model.device": "cpu",
         "model.dtype": "float32",
         "method.tuning": "full",  # 16 x 8.4 M = 128 MiB
         "train.learning_rate": 1e-3,

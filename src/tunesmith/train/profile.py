@@ -2,8 +2,8 @@
 
 An event's own time counts for the part of its outermost ancestor that has one, so that a product inside attention is
 attention; the parts of a rollout count for themselves. The limit is the speed of the step's largest product alone,
-measured right after: the fraction says how much of it the steps' products reached over the steps' whole time. On a GPU the time
-is the GPU's own; what it waited for is in none of the parts.
+measured right after: the fraction says how much of it the steps' products reached over the steps' whole time. On a GPU
+the time is the GPU's own; what it waited for is in none of the parts.
 """
 
 from __future__ import annotations
