@@ -39,6 +39,7 @@ def flash_attention(query, key, value, query_starts, key_starts, most_queries, m
     """What PyTorch's documentation says of it: (left, right) are how far before and after its own place a query sees,
     -1 all; its place is counted from the end of the keys."""
     (left, right), out = how["window_size"], torch.zeros_like(query)
+    assert how.get("enable_gqa", False) == (query.shape[1] != key.shape[1])
     assert query_starts.dtype == key_starts.dtype == torch.int32
     for first, last, begin, end in zip(
         query_starts, query_starts[1:], key_starts, key_starts[1:], strict=False
@@ -58,8 +59,10 @@ def flash_attention(query, key, value, query_starts, key_starts, most_queries, m
 @pytest.mark.parametrize("window", [None, 4])
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("forest", [FOREST, Layout.of([6, 1, 9], [-1, -1, -1])], ids=["trees", "roots"])
-def test_spans_for_flash_attention_say_what_groups_say(window, causal, forest, monkeypatch):
+@pytest.mark.parametrize("known", [{"window_size"}, {"window_size", "enable_gqa"}])
+def test_spans_for_flash_attention_say_what_groups_say(window, causal, forest, known, monkeypatch):
     """The kernel itself is for a GPU (tests/gpu); here stands its documented formula."""
+    monkeypatch.setattr("tunesmith.core.varlen.KNOWN", known)
     monkeypatch.setattr("tunesmith.core.varlen.varlen_attn", flash_attention)
     torch.manual_seed(0)
     tokens = forest.num_tokens + 3  # filler at the end

@@ -7,15 +7,22 @@ they lie; below them, the keys of each path are gathered one after another.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.attention.varlen import varlen_attn
 
 from tunesmith.core.layout import Layout
 
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # before PyTorch 2.10
+    KNOWN: frozenset[str] = frozenset()
+else:
+    KNOWN = frozenset(inspect.signature(varlen_attn).parameters)
+"""The arguments that this PyTorch's function has: windows since 2.11, grouped heads since 2.12."""
 LARGEST_HEAD = 256
 AMPERE = (8, 0)
 """The first GPUs that FlashAttention runs on."""
@@ -24,7 +31,8 @@ AMPERE = (8, 0)
 def flashes(query: Tensor, dropout: float) -> bool:
     """Whether FlashAttention computes this: numbers of 16 bits on a GPU that it knows, without dropout."""
     return (
-        query.is_cuda
+        "window_size" in KNOWN
+        and query.is_cuda
         and query.dtype in (torch.bfloat16, torch.float16)
         and query.shape[-1] <= LARGEST_HEAD
         and not dropout
@@ -41,6 +49,10 @@ def attend_spans(
         key, value = key.index_select(0, spans.keys), value.index_select(0, spans.keys)
     else:
         key, value = key[:count], value[:count]
+    shared = query.shape[1] // key.shape[1]
+    if shared > 1 and "enable_gqa" not in KNOWN:
+        key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
+    grouped = {"enable_gqa": True} if query.shape[1] != key.shape[1] else {}
     side = -1 if window is None else window - 1  # without the query's own place
     out: Any = varlen_attn(
         query[:count],
@@ -52,6 +64,6 @@ def attend_spans(
         spans.most_keys,
         scale=scale,
         window_size=(side, 0 if causal else side),
-        enable_gqa=query.shape[1] != key.shape[1],
+        **grouped,
     )
     return functional.pad(out, (0, 0, 0, 0, 0, len(query) - count))
