@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import gzip
 import json
 import os
@@ -133,7 +132,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    gc.freeze()  # a run collects garbage between models; what is imported by now need not be looked at again
     return tiny_base(tmp_path_factory.mktemp("base"))
 
 
