@@ -8,7 +8,10 @@ import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TQDM_DISABLE"] = "1"
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="tunesmith-tests-")
+# Workers have that of the process that started them: the kernels are compiled once.
+if "TUNESMITH_TESTS_CACHE" not in os.environ:
+    os.environ["TUNESMITH_TESTS_CACHE"] = tempfile.mkdtemp(prefix="tunesmith-tests-")
+os.environ["XDG_CACHE_HOME"] = os.environ["TUNESMITH_TESTS_CACHE"]
 
 import pytest
 import torch
