@@ -1,10 +1,11 @@
 """Test the tests: break the code on purpose, one place at a time, and see that a test notices.
 
-python tools/mutants.py [--only WORD ...] [--record docs/mutants.md]
+python tools/mutants.py [--only WORD ...] [--missing] [--record docs/mutants.md]
 
 Each mutant of tools/mutants.yaml replaces a text that occurs exactly once in one file of a copy of the tree; then
 the tests run that should notice. Exits 1 where a mutant survives or no longer applies, and where the tests fail
-without any.
+without any. A page that is recorded keeps the lines of mutants that did not run; `--missing` runs those alone that
+have no line in it.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs/mutants.md"
+LINE = re.compile(r"^\| (.+) \| `(.+)` \| `(.+)` \|$", re.MULTILINE)
 FAILED = re.compile(r"^FAILED (\S+)", re.MULTILINE)
 LIMIT_SECONDS = 300
 
@@ -36,6 +40,10 @@ class Mutant:
     old: str
     new: str
     tests: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.name, self.file
 
 
 @dataclass(frozen=True)
@@ -55,12 +63,18 @@ def main() -> int:
     parser.add_argument(
         "--only", nargs="+", default=[""], help="mutants whose name or file holds one of these"
     )
+    parser.add_argument("--missing", action="store_true", help="mutants that the page has no line of")
     parser.add_argument("--record", type=Path, help="write the table to this Markdown file")
     given = parser.parse_args()
     mutants = [Mutant(**fields) for fields in yaml.safe_load((ROOT / "tools/mutants.yaml").read_text())]
+    page = given.record or PAGE
+    recorded = read(page.read_text()) if page.exists() else {}
     chosen = [m for m in mutants if any(word in m.name or word in m.file for word in given.only)]
     if not chosen:
         parser.error(f"no mutant's name or file holds {' or '.join(given.only)}")
+    if given.missing:
+        chosen = [m for m in chosen if m.key not in recorded]
+        print(f"{len(chosen)} of {len(mutants)} have no line in {page}", flush=True)
     with tempfile.TemporaryDirectory(prefix="tunesmith-mutants-") as name:
         tree = copy_tree(Path(name))
         selections = sorted({test for m in chosen for test in m.tests.split()})
@@ -79,7 +93,7 @@ def main() -> int:
     killed = sum(o.killed for o in outcomes)
     print(f"{killed} of {len(outcomes)} killed")
     if given.record and killed == len(outcomes):
-        given.record.write_text(table(outcomes))
+        given.record.write_text(table(mutants, recorded | {o.mutant.key: _short(o.by) for o in outcomes}))
     return 0 if killed == len(outcomes) else 1
 
 
@@ -132,7 +146,13 @@ def run_tests(tree: Path, selection: list[str]) -> tuple[int, str, float]:
     return done.returncode, by, time.monotonic() - started
 
 
-def table(outcomes: list[Outcome]) -> str:
+def read(page: str) -> dict[tuple[str, str], str]:
+    """A mutant's name and file -> the test that noticed, as `table` writes them."""
+    return {(name, file): by for name, file, by in LINE.findall(page)}
+
+
+def table(mutants: Sequence[Mutant], noticed: Mapping[tuple[str, str], str]) -> str:
+    """In the order of `mutants`; one that is not in `noticed` has no line."""
     lines = [
         "# Mutants",
         "",
@@ -142,7 +162,7 @@ def table(outcomes: list[Outcome]) -> str:
         "| mutant | file | noticed by |",
         "|---|---|---|",
     ]
-    lines += [f"| {o.mutant.name} | `{o.mutant.file}` | `{_short(o.by)}` |" for o in outcomes]
+    lines += [f"| {m.name} | `{m.file}` | `{noticed[m.key]}` |" for m in mutants if m.key in noticed]
     return "\n".join([*lines, ""])
 
 

@@ -164,11 +164,11 @@ def test_a_sample_ends_at_its_first_end_token_or_its_limit(way: Callable[..., Mo
 @pytest.mark.parametrize("build", FAMILIES)
 def test_what_is_drawn_depends_neither_on_the_slots_nor_on_the_order(build: Callable[[], Model]) -> None:
     model, given = build(), prompts()
-    wanted = samples(model, given, 4)
-    for slots in (1, 3, 7):
-        assert ids(samples(model, given, 4, num_slots=slots)) == ids(wanted)
+    wanted = samples(model, given)
+    for slots in (1, 5):
+        assert ids(samples(model, given, num_slots=slots)) == ids(wanted)
     order = np.random.default_rng(0).permutation(len(given)).tolist()
-    shuffled = samples(model, [given[i] for i in order], 4, num_slots=5, streams=order)
+    shuffled = samples(model, [given[i] for i in order], num_slots=5, streams=order)
     assert ids(shuffled) == [ids(wanted)[i] for i in order]
     fewer = samples(model, given[:3], 2)
     assert ids(fewer) == [of_prompt[:2] for of_prompt in ids(wanted)[:3]]

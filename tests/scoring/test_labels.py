@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, precision_recall_fscore_support
 
 from tunesmith.errors import DataError
 from tunesmith.scoring import labels
@@ -53,6 +53,23 @@ def test_averages_by_hand() -> None:
     assert found["macro_f1"] == pytest.approx((f1_a + f1_b) / 2)
     assert found["micro_precision"] == pytest.approx(4 / 5)
     assert found["micro_recall"] == pytest.approx(4 / 6)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_averages_and_classes_are_scikit_learns(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows, classes = int(rng.integers(1, 12)), int(rng.integers(1, 6))  # some classes occur nowhere
+    reference, predicted = rng.integers(0, classes, rows), rng.integers(0, classes + 1, rows)
+    codes = labels.Codes(reference, predicted, tuple("abcdef"[:classes]), np.arange(rows))
+    found, every = labels.averages(codes), list(range(classes))
+    for average in ("macro", "micro", "weighted", None):
+        asked = sorted(set(reference.tolist())) if average in ("macro", "weighted") else every
+        values = precision_recall_fscore_support(
+            reference, predicted, labels=asked, average=average, zero_division=0
+        )
+        for name, value in zip(("precision", "recall", "f1"), values, strict=False):
+            of = [c[name] for c in labels.per_class(codes).values()]
+            assert (found[f"{average}_{name}"] if average else of) == pytest.approx(value, abs=1e-12)
 
 
 def test_macro_f1_of_reweighted_rows_is_scikit_learns_on_repeated_rows() -> None:

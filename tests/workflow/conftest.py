@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import gzip
 import json
 import os
@@ -124,16 +123,19 @@ def _one_core(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"tunesmith.workflow.{module}.physical_cores", lambda: 1)
 
 
+def make_quick(patch: pytest.MonkeyPatch) -> None:
+    """Without what costs seconds a run: the probe's process, and the plots. `trained` has the plots."""
+    patch.setattr("tunesmith.workflow.train.probe", no_probe)
+    patch.setattr("tunesmith.evaluate.plots.figures", lambda report: [])
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without what costs a second a run: the probe's process, and the plots. `trained` has the plots."""
-    monkeypatch.setattr("tunesmith.workflow.train.probe", no_probe)
-    monkeypatch.setattr("tunesmith.evaluate.plots.figures", lambda report: [])
+    make_quick(monkeypatch)
 
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    gc.freeze()  # a run collects garbage between models; what is imported by now need not be looked at again
     return tiny_base(tmp_path_factory.mktemp("base"))
 
 

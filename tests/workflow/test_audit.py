@@ -33,7 +33,7 @@ def letters() -> list[dict[str, Any]]:
 
 def found(folder: Path, **more: Any) -> dict[str, Any]:
     file = write_jsonl(folder / "rows.jsonl", letters())
-    document = {"data": {"train": [str(file)]}, "output": str(folder / "audit"), **more}
+    document = {"data": {"train": [str(file)]}, "output": str(folder / "audit"), "bootstrap": 50, **more}
     report = audit(Audit.model_validate(document), silent)
     assert report.as_text()
     return json.loads((folder / "audit" / "audit.json").read_text())
@@ -70,7 +70,7 @@ def test_a_models_answers_are_compared_by_group_and_by_swapped_words(
 def test_subgroup_metrics_are_those_of_a_count_by_hand() -> None:
     labels, answers = ["x", "x", "y", "y"] * 5, ["x", "y", "y", "y"] * 5
     groups = ["a", "a", "b", "b"] * 5
-    report = subgroup_metrics(labels, answers, groups, Audit())
+    report = subgroup_metrics(labels, answers, groups, Audit(bootstrap=100))
     assert report["groups"]["a"]["accuracy"] == 0.5
     assert report["groups"]["b"]["said"] == {"x": 0.0, "y": 1.0}
     assert report["accuracy_difference"] == 0.5

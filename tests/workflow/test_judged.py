@@ -104,11 +104,11 @@ def metric(result: Any, system: str, name: str = "pair_accuracy") -> float:
     return float(found.metrics[name].value)
 
 
-@pytest.mark.parametrize("tuning", ["full", "lora"])
 @pytest.mark.parametrize(
-    "method, rows",
-    [("preference", "preference"), ("preference", "ranking"), ("unpaired", "unpaired"), ("unpaired", "preference"),
-     ("ranking", "ranking")],
+    "method, rows, tuning",
+    [("preference", "preference", "full"), ("preference", "ranking", "full"), ("unpaired", "unpaired", "full"),
+     ("unpaired", "preference", "full"), ("ranking", "ranking", "full"), ("preference", "preference", "lora"),
+     ("unpaired", "unpaired", "lora"), ("ranking", "ranking", "lora")],
 )  # fmt: skip
 def test_a_policy_learns_what_people_prefer(
     method: str, rows: str, tuning: str, base: Path, tmp_path: Path
@@ -133,8 +133,11 @@ def test_a_policy_learns_what_people_prefer(
     assert found == pytest.approx(metric(result, "tuned"))
 
 
-@pytest.mark.parametrize("rows", ["preference", "ranking", "unpaired", "rating"])
-@pytest.mark.parametrize("kind", ["decoder", "encoder"])
+@pytest.mark.parametrize(
+    "kind, rows",
+    [("decoder", "preference"), ("decoder", "ranking"), ("decoder", "unpaired"), ("decoder", "rating"),
+     ("encoder", "preference"), ("encoder", "rating")],
+)  # fmt: skip
 def test_a_reward_model_scores_as_people_do(
     kind: str,
     rows: str,

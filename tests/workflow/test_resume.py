@@ -17,7 +17,7 @@ import torch
 import yaml
 
 import tunesmith
-from tests.workflow.conftest import label_rows, no_probe, read_jsonl, settings, tiny_base, write_jsonl
+from tests.workflow.conftest import label_rows, make_quick, read_jsonl, settings, tiny_base, write_jsonl
 from tunesmith.cli.main import main
 from tunesmith.config.run import Run
 from tunesmith.errors import ConfigError, Interrupted, RunError
@@ -114,8 +114,7 @@ def uninterrupted(base, labels, tmp_path_factory):
     output = tmp_path_factory.mktemp("uninterrupted")
     found = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tunesmith.workflow.train.probe", no_probe)
-        patch.setattr("tunesmith.evaluate.plots.figures", lambda report: [])
+        make_quick(patch)
         for tuning in ("full", "lora"):
             tree = recipe(base, labels, output, name=tuning, method={"tuning": tuning})
             found[tuning] = ending(run(tree).folder)
@@ -378,6 +377,5 @@ def test_sigterm_ends_the_command_with_143_and_resume_ends_as_if_it_had_not(
     assert 10**8 < plan["peak_memory_bytes"] < 2 * 10**9 < plan["available_memory_bytes"]
     assert 10 < plan["tokens_per_second"] < 10**7
 
-    monkeypatch.setattr("tunesmith.workflow.train.probe", no_probe)
-    monkeypatch.setattr("tunesmith.evaluate.plots.figures", lambda report: [])
+    make_quick(monkeypatch)
     assert_same(ending(folder), ending(run({**tree, "name": "whole"}).folder))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import tunesmith
+from tests.workflow.conftest import make_quick
 from tests.workflow.test_classifier_rewards import asked
 from tests.workflow.test_judged import recipe as judged_recipe
 from tests.workflow.test_own_answers import recipe as policy_recipe
@@ -33,6 +34,7 @@ def of_steps(base: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     tree["method"]["answer"] = "product"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tunesmith.workflow.prepare.physical_cores", lambda: 1)
+        make_quick(patch)
         return str(tunesmith.train(Run.model_validate(tree)).folder)
 
 

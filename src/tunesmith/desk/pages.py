@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -200,13 +201,13 @@ def _said(values: Mapping[str, Any]) -> str:
     return excerpt(texts, 240)
 
 
+@cache
 def page_environment() -> Environment:
     """The report's, with this folder's templates before its own."""
-    found = environment(True)
-    assert found.loader is not None
-    found.loader = ChoiceLoader([PackageLoader("tunesmith.desk", "templates"), found.loader])
-    found.finalize = visible
-    return found
+    of_reports = environment(True)
+    assert of_reports.loader is not None
+    own = ChoiceLoader([PackageLoader("tunesmith.desk", "templates"), of_reports.loader])
+    return of_reports.overlay(loader=own, finalize=visible)
 
 
 ALLOWED = "\n\t\u200c\u200d\u202f"

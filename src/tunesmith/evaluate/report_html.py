@@ -10,6 +10,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -250,8 +251,9 @@ def view(report: Report) -> dict[str, Any]:
     }
 
 
+@cache
 def environment(html: bool) -> Environment:
-    """Jinja2 over the templates of this folder. html: whether texts are escaped as HTML."""
+    """Jinja2 over the templates of this folder, which it compiles once. html: whether texts are escaped as HTML."""
     environment = Environment(
         loader=PackageLoader("tunesmith.evaluate", "templates"),
         autoescape=html,

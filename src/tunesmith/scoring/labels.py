@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.errors import DataError, near_miss
+from tunesmith.scoring.counts import AVERAGES, MEASURES, Counts, averaged
 from tunesmith.scoring.pooled import Array, Floats
 from tunesmith.scoring.text import normalise
 
@@ -84,43 +84,21 @@ def averages(codes: Codes) -> dict[str, float]:
     macro and weighted: over the classes that occur in the references. micro: over all classes, so an answer
     that is no valid class lowers recall only.
     """
-    from sklearn.metrics import precision_recall_fscore_support
-
-    present = sorted(set(codes.reference.tolist()))
-    every = list(range(len(codes.classes)))
-    out: dict[str, float] = {}
-    for average in ("macro", "micro", "weighted"):
-        values = precision_recall_fscore_support(
-            codes.reference,
-            codes.predicted,
-            labels=every if average == "micro" else present,
-            average=average,
-            zero_division=0,
-        )
-        for name, value in zip(("precision", "recall", "f1"), values[:3], strict=True):
-            out[f"{average}_{name}"] = float(value)
-    return out
+    counts = _counts(codes)
+    counts.named[:, -1] = 0
+    sums = (counts.support, counts.hits, counts.named)
+    return {f"{a}_{m}": float(averaged(a, m, *sums)[0]) for a in AVERAGES for m in MEASURES}
 
 
 def per_class(codes: Codes) -> dict[str, dict[str, float]]:
     """class -> precision, recall, f1, support (rows of that class) and predicted (answers naming it)."""
-    from sklearn.metrics import precision_recall_fscore_support
+    return _counts(codes).per_class()
 
-    numbers = list(range(len(codes.classes)))
-    precision, recall, f1, support = precision_recall_fscore_support(
-        codes.reference, codes.predicted, labels=numbers, average=None, zero_division=0
-    )
-    named = Counter(codes.predicted.tolist())
-    return {
-        name: {
-            "precision": float(precision[i]),
-            "recall": float(recall[i]),
-            "f1": float(f1[i]),
-            "support": float(support[i]),
-            "predicted": float(named[i]),
-        }
-        for i, name in enumerate(codes.classes)
-    }
+
+def _counts(codes: Codes) -> Counts:
+    """Of all rows together."""
+    table = confusion(codes).astype(np.float64)
+    return Counts(table.sum(axis=1)[None], table.diagonal()[None], table.sum(axis=0)[None], codes.classes)
 
 
 def weighted_macro_f1(

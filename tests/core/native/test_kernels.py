@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -333,3 +335,19 @@ def test_without_a_compiler_it_is_said(environment: dict[str, str], said: str) -
     library, _, reason = done.stdout.partition("|")
     assert library.strip() == "None"
     assert said in reason
+
+
+def test_processes_that_start_together_compile_once(tmp_path: Path) -> None:
+    """A lock of the file, which threads hold as processes do."""
+    compiler = tmp_path / "slow"
+    compiler.write_text(
+        '#!/bin/sh\necho called >> "$0.log"\nsleep 0.3\n'
+        'while [ "$1" != -o ]; do shift; done\necho built > "$2"\n'
+    )
+    compiler.chmod(0o755)
+    library = tmp_path / "cache" / "kernels.so"
+    library.parent.mkdir()
+    with ThreadPoolExecutor(3) as together:
+        list(together.map(lambda _: native._compile_once(str(compiler), library), range(3)))
+    assert library.read_text() == "built\n"
+    assert Path(f"{compiler}.log").read_text() == "called\n"

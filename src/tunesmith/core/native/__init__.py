@@ -8,12 +8,14 @@ TUNESMITH_NATIVE=0 turns it off.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -47,8 +49,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         return None, "no C++ compiler (g++ or clang++) was found"
     try:
         path = _folder() / f"kernels-{_fingerprint(compiler)}.so"
-        if not path.exists():
-            _compile(compiler, path)
+        _compile_once(compiler, path)
         return ctypes.CDLL(str(path)), ""
     except subprocess.CalledProcessError as error:
         return None, f"{compiler} failed: {(error.stderr.strip().splitlines() or ['no message'])[0][:200]}"
@@ -84,6 +85,18 @@ def _fingerprint(compiler: str) -> str:
 def _openmp() -> list[Path]:
     """PyTorch's own OpenMP runtime, where it brings one: a second one in the process would fight for the cores."""
     return sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))[:1]
+
+
+def _compile_once(compiler: str, path: Path) -> None:
+    """A process that starts beside another waits for what that one builds; where the file system has no locks, both
+    build."""
+    if path.exists():
+        return
+    with path.with_suffix(".lock").open("w") as lock:
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            _compile(compiler, path)
 
 
 def _compile(compiler: str, path: Path) -> None:
