@@ -2,11 +2,13 @@
 
 python benchmarks/speed.py --gsm8k train.jsonl [--layers 30] [--rows 96] [--repeats 5] [--workloads sft-lora,...]
   [--systems ours,trainer-tuned,...] [--out benchmarks/results/speed.json] [--threads 2]
+  [--device cuda --shape 1b --layers 16 --batch 64]
 Systems: ours, ours-lean (train.optimizer_state=bfloat16), ours-plain (TUNESMITH_NATIVE=0), trainer-tuned,
-trainer-default, trl-tuned, trl-default. Runs are interleaved A B B A; a run that the file already has is not repeated,
-so a campaign can be stopped and gone on with. The first three steps are warm-up and not counted. One row a run:
-workload, system, variant, numerics, useful_tokens_per_s, peak_rss_gb, fraction_of_limit, losses, at (seconds since the
-process began, when each step was done). The limit: the products that a step cannot do without, at these shapes,
+trainer-default, trl-tuned, trl-default, trl-packed (a GPU with flash-attn). On a GPU, memory is that of the GPU, and
+peers use Liger's kernels where they are installed. Runs are interleaved A B B A; a run that the file already has is not
+repeated, so a campaign can be stopped and gone on with. The first three steps are warm-up and not counted. One row a
+run: workload, system, variant, numerics, useful_tokens_per_s, peak_rss_gb, fraction_of_limit, losses, at (seconds since
+the process began, when each step was done). The limit: the products that a step cannot do without, at these shapes,
 measured on the same machine before the first run (necessary operations alone: no padding, no recomputation). Before any
 run the gradient of the first step is held to that of stock layers in float32 (speed_gate.py).
 """
@@ -22,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -29,10 +32,11 @@ from typing import Any
 
 import torch
 import yaml
-from speed_data import SHAPE, WORKLOADS, Workload, freeze, model_folder, prepared, rows_file, settings
+from speed_data import SHAPES, WORKLOADS, Workload, freeze, model_folder, prepared, rows_file, settings
 from speed_gate import gate
 
 from tunesmith.config.machine import describe_machine
+from tunesmith.core.device import finish
 from tunesmith.types import TokenRow
 
 WARM_UP = 3
@@ -64,15 +68,20 @@ def main() -> None:
     parser.add_argument("--systems", default="ours,trainer-tuned,trl-tuned,trainer-default,trl-default")
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--shape", choices=SHAPES, default="135m")
+    parser.add_argument("--batch", type=int, help="rows a step, in place of the workload's own")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed.json"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     found = json.loads(args.out.read_text()) if args.out.exists() else {"rows": []}
     with tempfile.TemporaryDirectory(prefix="speed-") as scratch:
         for name in args.workloads.split(","):
-            ready = made(WORKLOADS[name], Path(scratch), args)
+            workload = WORKLOADS[name]
+            workload = replace(workload, batch=args.batch or workload.batch)
+            ready = made(workload, Path(scratch), args)
             found |= {
-                "machine": describe_machine(),
+                "machine": machine(args.device),
                 "date": date.today().isoformat(),
                 "threads": args.threads,
             }
@@ -84,9 +93,16 @@ def main() -> None:
                     "rows": args.rows,
                     "system": system,
                     "repeat": repeat,
+                    **({} if args.device == "cpu" else {"device": args.device, "shape": args.shape}),
+                    **({} if args.batch is None else {"batch": args.batch}),
                 }
                 record(found, args.out, key, partial(run, system, ready, args))
     print(table(found["rows"]))
+
+
+def machine(device: str) -> str:
+    here = describe_machine()
+    return here if device == "cpu" else f"{torch.cuda.get_device_name(device)}; {here}"
 
 
 def record(found: dict[str, Any], out: Path, key: dict[str, Any], run: Callable[[], dict[str, Any]]) -> None:
@@ -110,11 +126,12 @@ def made(workload: Workload, folder: Path, args: argparse.Namespace) -> dict[str
         raise SystemExit(
             f"--rows {args.rows} are no more than {WARM_UP} steps of {workload.batch}, which do not count"
         )
-    model = model_folder(folder, args.layers)
+    model = model_folder(folder, args.layers, args.shape)
     recipe = settings(
         workload, model, rows_file(folder, args.gsm8k, workload.lengths, args.rows), args.layers
     )
     recipe["train"]["threads"] = args.threads
+    recipe["model"]["device"] = args.device
     recipe["output"] = str(folder)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     resolved, rows = prepared(recipe, folder)
@@ -122,10 +139,11 @@ def made(workload: Workload, folder: Path, args: argparse.Namespace) -> dict[str
         "folder": folder,
         "gate": gate(resolved, rows[: workload.batch]),
         "workload": workload,
+        "device": args.device,
         "model": model,
         "recipe": folder / "recipe.yaml",
         "ids": freeze(rows, folder / f"{workload.name}.npz"),
-        "limit": limit(workload, rows, args.layers),
+        "limit": limit(workload, rows, args),
         "tokens": workload.epochs * sum(r.num_tokens for r in rows),
     }
 
@@ -154,6 +172,7 @@ def run(system: str, ready: dict[str, Any], args: argparse.Namespace) -> dict[st
             "epochs": ready["workload"].epochs,
             "layers": list(ready["workload"].adapted(args.layers)),
             "threads": args.threads,
+            "device": args.device,
         }
         (folder / "spec.json").write_text(json.dumps(spec))
         command = [sys.executable, str(Path(__file__).with_name("speed_peers.py")), str(folder / "spec.json")]
@@ -173,17 +192,21 @@ def measured(
     said = json.loads(done.stdout.splitlines()[-1])
     if said["status"]:
         raise SystemExit(f"{system} failed: {said['said'][-2000:]}")
+    peak = said["peak"]
     if name == "ours":
-        steps, before = ours(ready["folder"])
+        steps, before, held = ours(ready["folder"])
     else:
-        steps, before = json.loads(said["said"].splitlines()[-1])["steps"], 0.0
+        told = json.loads(said["said"].splitlines()[-1])
+        steps, before, held = told["steps"], 0.0, told["held"]
+    if ready["device"] != "cpu":
+        peak = held
     assert sum(s["tokens"] for s in steps) == ready["tokens"], "every system trains on every token"
     counted = steps[WARM_UP:]
     speed = sum(s["tokens"] for s in counted) / (before + sum(s["seconds"] for s in counted))
     return {
         "variant": variant or "as installed",
         "useful_tokens_per_s": round(speed, 1),
-        "peak_rss_gb": round(said["peak"] / 1e9, 2),
+        "peak_rss_gb": round(peak / 1e9, 2),
         "fraction_of_limit": round(speed / ready["limit"], 3),
         "limit_tokens_per_s": round(ready["limit"], 1),
         "process_seconds": round(wall, 1),
@@ -193,8 +216,9 @@ def measured(
     }
 
 
-def ours(folder: Path) -> tuple[list[dict[str, float]], float]:
-    """Each step, and the seconds that frozen layers took before the first, which count."""
+def ours(folder: Path) -> tuple[list[dict[str, float]], float, int]:
+    """Each step, the seconds that frozen layers took before the first, which count, and the most bytes that were held
+    after a step."""
     with (folder / "speed" / "events.jsonl").open() as file:
         events = [json.loads(line) for line in file]
     steps = [
@@ -207,13 +231,15 @@ def ours(folder: Path) -> tuple[list[dict[str, float]], float]:
         for e in events
         if e["kind"] == "step"
     ]
-    return steps, sum(e["seconds"] for e in events if e["kind"] == "frozen")
+    held = max(e["memory_bytes"] for e in events if e["kind"] == "step")
+    return steps, sum(e["seconds"] for e in events if e["kind"] == "frozen"), held
 
 
-def limit(workload: Workload, rows: list[TokenRow], layers: int) -> float:
+def limit(workload: Workload, rows: list[TokenRow], args: argparse.Namespace) -> float:
     """Useful tokens a second if nothing but the necessary products were computed, each at the speed measured here."""
-    hidden, inner, vocabulary = SHAPE["hidden_size"], SHAPE["intermediate_size"], SHAPE["vocab_size"]
-    keys = hidden // SHAPE["num_attention_heads"] * SHAPE["num_key_value_heads"]
+    shape, layers, products = SHAPES[args.shape], args.layers, partial(products_on, args.device)
+    hidden, inner, vocabulary = shape["hidden_size"], shape["intermediate_size"], shape["vocab_size"]
+    keys = hidden // shape["num_attention_heads"] * shape["num_key_value_heads"]
     tokens = round(sum(r.num_tokens for r in rows) / len(rows) * workload.batch)
     share = sum(r.num_supervised for r in rows) / sum(r.num_tokens for r in rows)
     seconds = 0.0
@@ -226,33 +252,38 @@ def limit(workload: Workload, rows: list[TokenRow], layers: int) -> float:
     ):
         seconds += trained * count * products(tokens, width_in, width_out, workload.tuning == "full")
         # What is below runs once for all epochs.
-        seconds += (layers - trained) * count * timed(tokens, width_in, width_out) / workload.epochs
+        seconds += (
+            (layers - trained) * count * timed(args.device, tokens, width_in, width_out) / workload.epochs
+        )
     seconds += products(round(tokens * share), hidden, vocabulary, workload.tuning == "full")
     # Attention (7 products of a row's own square, the lower half of it) at the speed of the layers' products.
     squares = sum(r.num_tokens**2 for r in rows) / sum(r.num_tokens for r in rows)
-    speed = 2 * tokens * hidden * inner / timed(tokens, hidden, inner)
+    speed = 2 * tokens * hidden * inner / timed(args.device, tokens, hidden, inner)
     products_of_attention = 7 * trained + 2 * (layers - trained) / workload.epochs
     seconds += products_of_attention * hidden * squares * tokens / speed
     return tokens / seconds
 
 
-def products(tokens: int, width_in: int, width_out: int, trained: bool) -> float:
+def products_on(device: str, tokens: int, width_in: int, width_out: int, trained: bool) -> float:
     """Forward, gradient of the states and, where the weight is trained, of the weight."""
     return (
-        timed(tokens, width_in, width_out)
-        + timed(tokens, width_out, width_in)
-        + (timed(width_out, tokens, width_in) if trained else 0.0)
+        timed(device, tokens, width_in, width_out)
+        + timed(device, tokens, width_out, width_in)
+        + (timed(device, width_out, tokens, width_in) if trained else 0.0)
     )
 
 
-def timed(rows: int, inner: int, columns: int) -> float:
+def timed(device: str, rows: int, inner: int, columns: int) -> float:
     """Seconds of one bfloat16 product, the median of some."""
-    a, b = torch.randn(rows, inner).bfloat16(), torch.randn(columns, inner).bfloat16()
-    out = torch.empty(rows, columns, dtype=torch.bfloat16)
+    numbers: dict[str, Any] = {"dtype": torch.bfloat16, "device": device}
+    a, b = torch.randn(rows, inner).to(**numbers), torch.randn(columns, inner).to(**numbers)
+    out = torch.empty(rows, columns, **numbers)
     seconds = []
     for _ in range(9):
+        finish(a.device)
         started = time.perf_counter()
         torch.mm(a, b.t(), out=out)
+        finish(a.device)
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds[2:])
 

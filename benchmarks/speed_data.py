@@ -17,14 +17,24 @@ from tunesmith.models.files import locate
 from tunesmith.types import TokenRow, silent
 from tunesmith.workflow.prepare import absolute, prepare
 
-SHAPE = {
-    "vocab_size": 49152,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
+SHAPES = {
+    "135m": {
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+    },
+    "1b": {
+        "vocab_size": 128256,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
 }
-"""SmolLM2-135M, with 30 layers (huggingface.co/HuggingFaceTB/SmolLM2-135M, config.json)."""
+"""SmolLM2-135M, with 30 layers (huggingface.co/HuggingFaceTB/SmolLM2-135M, config.json); Llama 3.2 1B, with 16
+(huggingface.co/meta-llama/Llama-3.2-1B, config.json)."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +64,19 @@ WORKLOADS = {
 }
 
 
-def model_folder(folder: Path, layers: int) -> Path:
+def model_folder(folder: Path, layers: int, shape: str = "135m") -> Path:
     """Random float32 weights of the shape, with the embedded model's tokenizer."""
-    target = folder / f"model-{layers}"
+    target = folder / f"model-{shape}-{layers}"
     if not (target / "config.json").exists():
         tokenizer = AutoTokenizer.from_pretrained(locate("tunesmith/base-8m"))
         torch.manual_seed(0)
         ids = {k: getattr(tokenizer, k) for k in ("bos_token_id", "eos_token_id", "pad_token_id")}
         config = LlamaConfig(
-            **SHAPE, **ids, num_hidden_layers=layers, tie_word_embeddings=True, max_position_embeddings=2048
+            **SHAPES[shape],
+            **ids,
+            num_hidden_layers=layers,
+            tie_word_embeddings=True,
+            max_position_embeddings=2048,
         )
         LlamaForCausalLM(config).save_pretrained(target)
         tokenizer.save_pretrained(target)

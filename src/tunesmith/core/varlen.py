@@ -52,7 +52,7 @@ def attend_spans(
     shared = query.shape[1] // key.shape[1]
     if shared > 1 and "enable_gqa" not in KNOWN:
         key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
-    grouped = {"enable_gqa": True} if query.shape[1] != key.shape[1] else {}
+    grouped: dict[str, Any] = {"enable_gqa": True} if query.shape[1] != key.shape[1] else {}
     side = -1 if window is None else window - 1  # without the query's own place
     out: Any = varlen_attn(
         query[:count],
