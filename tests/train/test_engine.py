@@ -17,7 +17,7 @@ from tunesmith.objectives.sft import Sft
 from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.engine import Engine, Watch
 from tunesmith.train.optim import Optimizer
-from tunesmith.train.source import StaticSource, rows_taken
+from tunesmith.train.source import Ahead, StaticSource, rows_taken
 from tunesmith.train.state import Progress, TrainState
 
 
@@ -153,6 +153,19 @@ def test_every_epoch_sees_each_row_once_in_an_order_of_its_own():
 def test_a_curriculum_keeps_the_given_order_in_every_epoch():
     source = StaticSource(fakes.rows(6), 4, 12, seed=0, padded=False, shuffled=False)
     assert [source.indices(s) for s in range(3)] == [[0, 1, 2, 3], [4, 5, 0, 1], [2, 3, 4, 5]]
+
+
+def test_batches_that_are_made_ahead_are_the_same():
+    source = StaticSource(fakes.rows(10), 4, 26, seed=0, padded=False)
+    wanted = [[b.refs for b in source.micro_batches(s, 40)] for s in range(source.total_steps)]
+    ahead = Ahead(StaticSource(fakes.rows(10), 4, 26, seed=0, padded=False))
+    assert ahead.total_steps == len(wanted)
+    assert [[b.refs for b in ahead.micro_batches(s, 40)] for s in range(len(wanted))] == wanted
+    assert [b.refs for b in ahead.micro_batches(2, 40)] == wanted[2]  # not the one it expected
+    assert [b.refs for b in ahead.micro_batches(3, 10_000)] == [
+        b.refs for b in source.micro_batches(3, 10_000)
+    ]
+    assert ahead.epoch(3) == source.epoch(3)
 
 
 class Poisoned(Sft):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,3 +68,30 @@ class StaticSource:
             self._orders = {e: o for e, o in self._orders.items() if e >= epoch - 1}
             self._orders[epoch] = np.random.default_rng((self.seed, epoch)).permutation(len(self.rows))
         return int(self._orders[epoch][offset])
+
+
+class Ahead:
+    """A source whose next batches are made while a GPU computes on these, which leaves this processor free."""
+
+    def __init__(self, source: StaticSource) -> None:
+        self.source = source
+        self._pool = ThreadPoolExecutor(1, "tunesmith-batches")
+        self._next: tuple[int, int, Future[list[Batch]]] | None = None
+
+    @property
+    def total_steps(self) -> int:
+        return self.source.total_steps
+
+    def epoch(self, step: int) -> float:
+        return self.source.epoch(step)
+
+    def micro_batches(self, step: int, budget: int) -> list[Batch]:
+        expected, self._next = self._next, None
+        if expected is not None and expected[:2] == (step, budget):
+            found = expected[2].result()
+        else:
+            found = self.source.micro_batches(step, budget)
+        if step + 1 < self.total_steps:
+            following = self._pool.submit(self.source.micro_batches, step + 1, budget)
+            self._next = (step + 1, budget, following)
+        return found

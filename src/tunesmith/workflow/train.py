@@ -19,6 +19,7 @@ from tunesmith.config.load import load_run
 from tunesmith.config.machine import describe_machine
 from tunesmith.config.policy import PolicyConfig
 from tunesmith.config.run import Run
+from tunesmith.core.device import CPU
 from tunesmith.data.flat import sizes
 from tunesmith.data.readers import sha256
 from tunesmith.errors import Interrupted, RunError
@@ -35,7 +36,7 @@ from tunesmith.train.profile import Profile
 from tunesmith.train.reference import FILE as REFERENCE_FILE
 from tunesmith.train.reference import with_reference
 from tunesmith.train.rollout import Memory, RolloutSource
-from tunesmith.train.source import rows_taken
+from tunesmith.train.source import Ahead, StaticSource, rows_taken
 from tunesmith.train.stop import Stop
 from tunesmith.types import EventSink, TokenRow, silent
 from tunesmith.workflow.finish import Result, finish, versions
@@ -296,6 +297,8 @@ def _run_engine(
     )
     sink("phase", name="train", text="")
     memory = source.memory if isinstance(source, RolloutSource) else Memory()
+    if built.loaded.model.device != CPU and isinstance(source, StaticSource):
+        source = Ahead(source)
     if memory.stopping:
         built.state.progress.stopped = memory.stopping  # it had ended for this before it died
     with Stop(max_minutes) as stop:
