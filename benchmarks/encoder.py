@@ -17,20 +17,16 @@ import json
 import os
 import random
 import sys
-import tempfile
-from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
-from speed import measured, order, products, record, table, timed
+from campaign import compared
+from speed import measured, products, table, timed
 from speed_data import freeze, prepared
 from transformers import AutoConfig
 
-from tunesmith.config.machine import describe_machine
 from tunesmith.types import TokenRow
 
 BATCH = 32
@@ -50,15 +46,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/encoder.json"))
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    found = json.loads(args.out.read_text()) if args.out.exists() else {"rows": []}
-    found |= {"machine": describe_machine(), "date": date.today().isoformat(), "threads": args.threads}
-    with tempfile.TemporaryDirectory(prefix="encoder-") as scratch:
-        for name in args.workloads.split(","):
-            ready = prepare(WORKLOADS[name], Path(scratch), args)
-            for repeat, system in order(args.systems.split(","), args.repeats):
-                key = {"workload": name, "rows": args.rows, "system": system, "repeat": repeat}
-                record(found, args.out, key, partial(run, system, ready, args))
+    size = {"rows": args.rows}
+    found = compared(args, lambda name, folder: prepare(WORKLOADS[name], folder, args), run, size)
     print(table(found["rows"]))
 
 

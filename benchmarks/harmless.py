@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from speed import record
+from campaign import record
 
 import tunesmith
 from tunesmith.config.machine import describe_machine

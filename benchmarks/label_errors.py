@@ -38,7 +38,8 @@ from tunesmith.desk.make import make, rows_of_split
 from tunesmith.desk.probe import judged
 from tunesmith.evaluate.linear import softmax_of, standards
 from tunesmith.types import Example, Message, RowRef, silent
-from tunesmith.workflow.features import states, words
+from tunesmith.workflow.features import words
+from tunesmith.workflow.states import states_of
 from tunesmith.workflow.train import train
 
 Rows = list[dict[str, str]]
@@ -84,7 +85,7 @@ def features(examples: list[Example], args: argparse.Namespace) -> Any:
     if args.keep is not None and args.keep.is_file():
         x = np.load(args.keep)
     else:
-        x = states(str(args.encoder), examples)
+        x = states_of(str(args.encoder))(examples)
         if args.keep is not None:
             np.save(args.keep, x)
     center, scale = standards(x)

@@ -18,23 +18,20 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from speed import CHILD, NUMERICS, WARM_UP, order, record
+from campaign import compared
+from speed import CHILD, NUMERICS, WARM_UP
 from speed_data import model_folder, prepared
 
 from tunesmith.config.judged import Judged
-from tunesmith.config.machine import describe_machine
 from tunesmith.config.run import Run
 from tunesmith.core.batch import Batch
 from tunesmith.generate.batched import completion_sums
@@ -75,18 +72,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/preference.json"))
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    found = json.loads(args.out.read_text()) if args.out.exists() else {"rows": []}
-    for name in args.workloads.split(","):
-        with tempfile.TemporaryDirectory(prefix="preference-") as scratch:
-            ready = made(WORKLOADS[name], Path(scratch), args)
-            facts = {"machine": describe_machine(), "date": date.today().isoformat(), "threads": args.threads}
-            found |= facts
-            found.setdefault("gate", {})[f"{name}, {args.layers} layers"] = ready["gate"]
-            for repeat, system in order(args.systems.split(","), args.repeats):
-                key = {"workload": name, "layers": args.layers, "pairs": args.pairs}
-                key |= {"system": system, "repeat": repeat}
-                record(found, args.out, key, partial(run, system, ready, args))
+    size = {"layers": args.layers, "pairs": args.pairs}
+    found = compared(args, lambda name, folder: made(WORKLOADS[name], folder, args), run, size)
     print(table(found["rows"]))
 
 

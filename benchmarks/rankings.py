@@ -38,9 +38,9 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from campaign import record
 from numpy.typing import NDArray
 from scipy.stats import sem, t
-from speed import record
 from suboptimal import ASKED, BASE, BETA, ROOT, UNREPORTED, drawn, fits, nearness
 
 import tunesmith

@@ -20,23 +20,20 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
+from campaign import compared
 from preference import alone
-from speed import NUMERICS, order, record
+from speed import NUMERICS
 from speed_data import model_folder, prepared
 from transformers import AutoTokenizer
 
-from tunesmith.config.machine import describe_machine
 from tunesmith.config.run import Run
 from tunesmith.core.batch import Batch
 from tunesmith.objectives import policy
@@ -72,26 +69,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.rollouts <= WARM_UP:
         raise SystemExit(f"--rollouts {args.rollouts}: more than {WARM_UP}, which does not count")
-    torch.set_num_threads(args.threads)
-    found = json.loads(args.out.read_text()) if args.out.exists() else {"rows": []}
-    for name in args.workloads.split(","):
-        with tempfile.TemporaryDirectory(prefix="rollouts-") as scratch:
-            ready = made(WORKLOADS[name], Path(scratch), args)
-            found |= {
-                "machine": describe_machine(),
-                "date": date.today().isoformat(),
-                "threads": args.threads,
-            }
-            found.setdefault("gate", {})[f"{name}, {args.layers} layers"] = ready["gate"]
-            for repeat, system in order(args.systems.split(","), args.repeats):
-                key = {
-                    "workload": name,
-                    "layers": args.layers,
-                    "prompts": args.prompts,
-                    "longest": args.tokens,
-                }
-                key |= {"rollouts": args.rollouts, "system": system, "repeat": repeat}
-                record(found, args.out, key, partial(run, system, ready, args))
+    size = {"layers": args.layers, "prompts": args.prompts, "longest": args.tokens, "rollouts": args.rollouts}
+    found = compared(args, lambda name, folder: made(WORKLOADS[name], folder, args), run, size)
     print(table(found["rows"]))
 
 

@@ -43,10 +43,10 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from campaign import record
 from numpy.typing import NDArray
 from sentiment_page import draw, table, tilted
 from sentiment_rows import read, write, write_rows
-from speed import record
 from suboptimal import fits
 
 import tunesmith

@@ -21,21 +21,18 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from campaign import compared
 from speed_data import SHAPES, WORKLOADS, Workload, freeze, model_folder, prepared, rows_file, settings
 from speed_gate import gate
 
-from tunesmith.config.machine import describe_machine
 from tunesmith.core.device import finish
 from tunesmith.types import TokenRow
 
@@ -73,52 +70,19 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="rows a step, in place of the workload's own")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed.json"))
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    found = json.loads(args.out.read_text()) if args.out.exists() else {"rows": []}
-    with tempfile.TemporaryDirectory(prefix="speed-") as scratch:
-        for name in args.workloads.split(","):
-            workload = WORKLOADS[name]
-            workload = replace(workload, batch=args.batch or workload.batch)
-            ready = made(workload, Path(scratch), args)
-            found |= {
-                "machine": machine(args.device),
-                "date": date.today().isoformat(),
-                "threads": args.threads,
-            }
-            found.setdefault("gate", {})[f"{name}, {args.layers} layers"] = ready["gate"]
-            for repeat, system in order(args.systems.split(","), args.repeats):
-                key = {
-                    "workload": name,
-                    "layers": args.layers,
-                    "rows": args.rows,
-                    "system": system,
-                    "repeat": repeat,
-                    **({} if args.device == "cpu" else {"device": args.device, "shape": args.shape}),
-                    **({} if args.batch is None else {"batch": args.batch}),
-                }
-                record(found, args.out, key, partial(run, system, ready, args))
+    size = {
+        "layers": args.layers,
+        "rows": args.rows,
+        **({} if args.device == "cpu" else {"device": args.device, "shape": args.shape}),
+        **({} if args.batch is None else {"batch": args.batch}),
+    }
+
+    def ready(name: str, folder: Path) -> dict[str, Any]:
+        workload = WORKLOADS[name]
+        return made(replace(workload, batch=args.batch or workload.batch), folder, args)
+
+    found = compared(args, ready, run, size, args.device)
     print(table(found["rows"]))
-
-
-def machine(device: str) -> str:
-    here = describe_machine()
-    return here if device == "cpu" else f"{torch.cuda.get_device_name(device)}; {here}"
-
-
-def record(found: dict[str, Any], out: Path, key: dict[str, Any], run: Callable[[], dict[str, Any]]) -> None:
-    """Run what the file has not yet, and write it down at once."""
-    if any(key.items() <= row.items() for row in found["rows"]):
-        return
-    row = key | run()
-    found["rows"].append(row)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(found, indent=1) + "\n")
-    print({k: v for k, v in row.items() if k not in ("losses", "at")}, flush=True)
-
-
-def order(systems: list[str], repeats: int) -> list[tuple[int, str]]:
-    """A B ... B A ...: what slows the machine down for a while hits all alike."""
-    return [(r, s) for r in range(repeats) for s in (systems if r % 2 == 0 else systems[::-1])]
 
 
 def made(workload: Workload, folder: Path, args: argparse.Namespace) -> dict[str, Any]:

@@ -38,8 +38,8 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from campaign import record
 from numpy.typing import NDArray
-from speed import record
 
 import tunesmith
 from tunesmith.config.machine import describe_machine

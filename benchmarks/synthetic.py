@@ -27,6 +27,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from tunesmith.config.makers import Synth
 from tunesmith.desk.make import Made, rows_of_split
 from tunesmith.evaluate.stats import mean_difference
 from tunesmith.types import Example, Message, RowRef, silent
-from tunesmith.workflow.features import states
+from tunesmith.workflow.states import states_of
 from tunesmith.workflow.synth import augment, synth
 
 ROOT = Path(__file__).parents[1]
@@ -68,8 +69,16 @@ class Encoder:
             for n, text in enumerate(new)
         ]
         if new:
-            self.known.update(zip(new, states(self.path, examples), strict=True))
+            self.known.update(zip(new, self.states(examples), strict=True))
         return np.stack([self.known[text] for text in texts])
+
+    @cached_property
+    def states(self) -> Callable[[Sequence[Example]], Floats]:
+        return states_of(self.path)
+
+    def features(self, texts: Sequence[str]) -> tuple[Floats, Encoder]:
+        """As checks ask for them."""
+        return self(texts), self
 
 
 def main() -> None:
@@ -114,12 +123,12 @@ def document(folder: Path, seeds: Rows, test: Rows, encoder: Encoder, seed: int)
 def augmented(common: dict[str, Any], seeds: Rows, encoder: Encoder) -> Made:
     times = -(-ROWS * 21 // (40 * len(seeds)))  # a twentieth more than is wanted
     changes = [{"kind": kind, "times": times} for kind in ("noise", "eda")]
-    return augment(Augment.model_validate(common | {"changes": changes}), silent, features=encoder)
+    return augment(Augment.model_validate(common | {"changes": changes}), silent, features=encoder.features)
 
 
 def templated(common: dict[str, Any], seeds: Rows, encoder: Encoder) -> Made:
     recipe = Synth.model_validate(common | {"makers": [templates_of() | {"count": TEMPLATES}]})
-    return synth(recipe, silent, features=encoder)
+    return synth(recipe, silent, features=encoder.features)
 
 
 def drawn(rows: Rows, count: int, seed: int) -> Rows:
@@ -248,7 +257,7 @@ def dropped_of(
 ) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="synthetic-") as name:
         common = document(Path(name), seeds, test, encoder, 0) | {"makers": makers, "checks": wanted}
-        own = encoder if wanted["encoder"] else None
+        own = encoder.features if wanted["encoder"] else None
         done = synth(Synth.model_validate(common), silent, features=own)
         assert done.version is not None
         changes = (done.version.folder / "changes.jsonl").read_text().splitlines()

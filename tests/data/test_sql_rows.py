@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tunesmith.config.desk import Desk
+from tunesmith.config.load import load_desk, load_run, parse_run
 from tunesmith.config.run import DataConfig
 from tunesmith.data import sql_rows
 from tunesmith.data.account import Account
@@ -21,7 +22,7 @@ from tunesmith.data.folders import absolute, missing, sources_of
 from tunesmith.data.load import read_examples
 from tunesmith.data.readers import read_rows, sha256
 from tunesmith.desk.make import make
-from tunesmith.errors import DataError, RowError
+from tunesmith.errors import ConfigError, DataError, RowError
 
 ROWS = [(1, "The reader is dead", "hardware", 0.5), (2, "I was charged twice", "billing", None)]
 
@@ -77,6 +78,55 @@ def test_through_the_desk_with_a_hash_in_the_manifest(base: Path, tmp_path: Path
     assert made.version is not None
     [source] = made.version.manifest["sources"]
     assert (source["file"], source["sha256"], source["used"]) == (address, sha256(address), 2)
+
+
+RECIPE = """
+output: {folder}/out
+data:
+  train:
+    sql: |
+      SELECT text, label -- of tickets # that are not closed
+      FROM tickets
+      ORDER BY id
+    url: sqlite:///{base}
+  test: [{{sql: "SELECT 'No screen' AS text, 'hardware' AS label;", url: $TICKETS_DB}}, {rows}]
+clean: {{}}
+"""
+
+
+def test_a_query_in_two_parts_is_the_same_source(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "No light", "label": "hardware"}')
+    monkeypatch.setenv("TICKETS_DB", f"sqlite:///{base}")
+    recipe = tmp_path / "desk.yaml"
+    recipe.write_text(RECIPE.format(folder=tmp_path, base=base, rows=rows))
+    desk = load_desk(recipe)
+    query = "SELECT text, label -- of tickets # that are not closed\nFROM tickets\nORDER BY id"
+    assert desk.data.train == [entry(base, query)]
+    assert desk.data.test == ["sql:$TICKETS_DB#SELECT 'No screen' AS text, 'hardware' AS label;", str(rows)]
+    made = make(desk, lambda kind, /, **fields: None)
+    assert made.rows == {"train": 2, "test": 2}
+    run = load_run(None, [f"data.train=[{{sql: SELECT 1, url: 'sqlite:///{base}'}}]"])
+    assert run.data.train == [entry(base, "SELECT 1")]
+
+
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [
+        ("{sql: SELECT 1, url: 'sqlite:///a.db', usr: me}", "a query has no key 'usr'"),
+        ("[rows.jsonl, {query: SELECT 1, url: 'sqlite:///a.db'}]", "a query has no key 'query'"),
+        ("{sql: SELECT 1}", "a query without url"),
+        ("{sql: 7, url: 'sqlite:///a.db'}", "a query without sql"),
+        ("{sql: ' ', url: 'sqlite:///a.db'}", "a query without sql"),
+        ("{sql: SELECT 1, url: 'sqlite:///a#b.db'}", "a # in the url"),
+    ],
+)
+def test_a_query_in_other_parts_is_an_error(train: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as error:
+        parse_run(f"data:\n  train: {train}\n")
+    assert "recipe:2: data.train" in str(error.value)
 
 
 def test_odd_values(base: Path) -> None:
@@ -203,7 +253,9 @@ def test_postgresql(postgres: str) -> None:
             'INSERT INTO t VALUES (\'50 % off\', \'[{"role": "user", "content": "a"}]\', \'2026-03-01 09:00+00\', '
             "1.50, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11')"
         )
-    [row] = read(f"sql:{postgres}#SELECT text, messages, price, id FROM t WHERE text LIKE '%'")
+    query = {"sql": "SELECT text, messages, price, id FROM t WHERE text LIKE '%'", "url": postgres}
+    [address] = DataConfig.model_validate({"train": query}).train
+    [row] = read(address)
     assert row == {
         "text": "50 % off",
         "messages": [{"role": "user", "content": "a"}],

@@ -97,6 +97,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_it_makes_the_same_bytes(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "CHUNK_ROWS", 8)
+    monkeypatch.setattr(cluster, "WINDOW", 1)
+    from_items, held = ray.data.from_items, []
+
+    def noted(chunks: list[Any], **more: Any) -> Any:
+        held.append(len(chunks))
+        return from_items(chunks, **more)
+
+    monkeypatch.setattr(ray.data, "from_items", noted)
     rows = [
         *TICKETS,
         *TICKETS[:9],
@@ -112,6 +120,8 @@ def test_it_makes_the_same_bytes(address: str, tmp_path: Path, monkeypatch: pyte
     assert here["there"] == here["here"]
     assert counts["there"] == counts["here"]
     assert b"contaminated" in here["there"]["changes.jsonl"]
+    assert len(held) > 2
+    assert max(held) == 2  # chunks on their way at a time: one for each core
     # An error of a row is the one that it is without a cluster, and nothing is left behind.
     with pytest.raises(DataError, match="no column 'ticket'"):
         make(recipe(tmp_path, rows, ray=address, dedup={"id": "ticket"}), quiet)

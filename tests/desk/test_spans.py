@@ -106,3 +106,97 @@ def test_a_span_holds_what_its_piece_became(pieces: list[str], data: st.DataObje
     except SpanLost:
         return
     assert found == [(now.index("QQstart"), now.index("QQend") + len("QQend"))]
+
+
+# Answers that stand in a text, and spans beside messages -------------------------------------------------
+
+CONTEXT = "<p>Ada&nbsp;lived  in Rome,</p>\n\n\n\nwrite to ada@lovelace.com"
+QA = {"prompt": "question", "input": "context", "completion": "title"}
+
+
+def asked(answers: Any, context: str = CONTEXT, **more: Any) -> dict[str, Any]:
+    return {"title": "Lives", "context": context, "question": "Where?", **(answers or {}), **more}
+
+
+def squad(how: str, *answers: tuple[str, int]) -> dict[str, Any]:
+    """answers: text and start."""
+    lists = {"text": [text for text, _ in answers], "answer_start": [start for _, start in answers]}
+    items = [{"text": text, "answer_start": start, "by": "me"} for text, start in answers]
+    return {
+        "lists": {"answers": lists},
+        "items": {"answers": items},
+        "json": {"answers": json.dumps(lists)},
+        "one": {"answers": items[0]},
+        "flat": {"answer": answers[0][0], "answer_start": answers[0][1]},
+    }[how]
+
+
+def made_of(folder: Path, rows: list[dict[str, Any]], columns: dict[str, str], **steps: Any) -> Any:
+    desk = desk_of(folder, rows, **steps)
+    data = desk.data.model_copy(update={"columns": columns})
+    return make(desk.model_copy(update={"data": data}), quiet, sharing=Sharing(1))
+
+
+@pytest.mark.parametrize("how", ["lists", "items", "json", "one", "flat"])
+def test_answers_are_found_where_they_stand_after_cleaning(tmp_path: Path, how: str) -> None:
+    row = asked(squad(how, ("Rome", CONTEXT.index("Rome")), ("Ada&nbsp;lived", 3)))
+    made = made_of(tmp_path, [row], QA, clean={})
+    clean = "Ada lived in Rome,\n\nwrite to ada@lovelace.com"
+    assert left(made) == [asked(squad(how, ("Rome", 13), ("Ada lived", 0)), clean)]
+    assert [one for _, one in restored(made.version)] == [row]
+
+
+def test_answers_follow_scrubbing_and_what_cannot_is_dropped(tmp_path: Path) -> None:
+    mail, at = "ada@lovelace.com", CONTEXT.index("ada@")
+    rows = [
+        asked(squad("lists", (mail, at), ("Rome", CONTEXT.index("Rome")))),
+        asked(squad("lists", ("lovelace", at + 4))),  # half of what is put in another's place
+        asked(squad("lists", ("Rome", 1))),  # stands there in no text
+        asked(squad("lists", ("", -1))),  # no answer
+        asked({}),
+    ]
+    made = made_of(tmp_path, rows, QA, scrub={})
+    now = CONTEXT.replace(mail, "<EMAIL>")
+    assert left(made) == [
+        asked(squad("lists", ("<EMAIL>", at), ("Rome", CONTEXT.index("Rome"))), now),
+        asked(squad("lists", ("", -1)), now),
+        asked({}, now),
+    ]
+    [step] = made.steps
+    assert (step.rows_in, step.rows_out, step.dropped.total()) == (5, 3, 2)
+
+
+def test_an_answer_that_is_scrubbed_alone_drops_its_row(tmp_path: Path) -> None:
+    """Its text would not be what stands at its place any more."""
+    number = "536-90-4399"
+    rows = [asked(squad("lists", (number, 1)), f"1{number}3")]
+    made = made_of(tmp_path, rows, QA, scrub={})
+    assert left(made) == []
+    assert made.steps[0].dropped.total() == 1
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_spans_beside_a_message_follow_its_content(tmp_path: Path, packed: bool) -> None:
+    def talk(content: str, start: int, spans: list[list[Any]]) -> dict[str, Any]:
+        named = [{"start": start, "end": start + 4, "label": "city"}]
+        turns = [
+            {"role": "user", "content": content, "entities": named},
+            {"role": "assistant", "content": "Write to ada@lovelace.com in Rome", "entities": spans},
+        ]
+        return {"messages": json.dumps(turns) if packed else turns}
+
+    row = talk("<b>I go</b>  to Rome", 16, [[9, 25, "mail"], [29, 33, "city"]])
+    made = make(desk_of(tmp_path, [row], clean={}, scrub={}), quiet, sharing=Sharing(1))
+    wanted = talk("I go to Rome", 8, [[9, 16, "mail"], [20, 24, "city"]])
+    text = json.dumps(wanted).replace("ada@lovelace.com", "<EMAIL>")
+    assert json.loads(json.dumps(left(made)[0])) == json.loads(text)
+
+
+def test_labels_of_spans_are_scrubbed_too(tmp_path: Path) -> None:
+    row = {"text": "Write to ada@lovelace.com in Rome", "spans": [[29, 33, "of ada@lovelace.com"]]}
+    for spans in (row["spans"], json.dumps(row["spans"])):
+        made = make(desk_of(tmp_path, [row | {"spans": spans}], scrub={}), quiet, sharing=Sharing(1))
+        [found] = left(made)
+        assert "ada" not in json.dumps(found)
+        kept = found["spans"] if isinstance(spans, list) else json.loads(found["spans"])
+        assert [found["text"][start:end] for start, end, _ in kept] == ["Rome"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,48 @@ def test_what_is_not_new_or_not_of_the_matter_goes(tmp_path: Path) -> None:
     assert dropped(made) == {"near_seed": 1, "same": 1, "near_synthetic": 1, "far_from_seeds": 1}
     made = synth(recipe(tmp_path, literally(*texts), checks=OPEN), silent)
     assert dropped(made) == {"same": 1}
+
+
+def test_of_very_many_rows_some_are_compared_and_all_are_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunesmith.desk.synthetic.checks.MOST_FITTED", 8)
+    monkeypatch.setattr("tunesmith.desk.synthetic.checks.COSINES", 5)
+    texts = [f"The printer and the screen will not switch on ({n})" for n in range(12)]
+    odd = ["zebra quartz violin", "purple elephants dance"]
+    makers = literally(odd[0], *texts, odd[1])
+    made = synth(recipe(tmp_path, makers, checks={**OPEN, "relevance": 0.05, "label": 0.9}), silent)
+    accounted(made)
+    assert dropped(made) == {"far_from_seeds": 2}
+    assert sorted(row["text"] for row in new(made)) == sorted(texts)
+    assert made.as_dict()["synthetic"]["seeds_compared"] == 8 < len(SEEDS)
+    assert "relevance is told by 8 of the seeds" in made.as_text()
+
+
+def test_rows_that_are_carried_along_are_not_held_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunesmith.desk.reading.CHUNK_ROWS", 200)
+
+    def wanted(count: int) -> Synth:
+        seeds = [
+            {**row, "text": f"{n} {row['text']}" + " word" * 200} for n in range(count // 12) for row in SEEDS
+        ]
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        return recipe(folder, literally("The fan hums"), seeds, checks={**OPEN, "novelty": 0.8})
+
+    few, many = 600, 1_800
+    recipes = [wanted(many), wanted(few)]
+    synth(recipes[0], silent)  # what is imported counts as well
+    peaks = []
+    tracemalloc.start()
+    for one in recipes:
+        tracemalloc.reset_peak()
+        accounted(synth(one, silent))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+    tracemalloc.stop()
+    assert peaks[0] - peaks[1] < (many - few) * 800  # bytes, of rows of 1,050 characters
 
 
 def test_rows_that_training_refuses_go(tmp_path: Path) -> None:

@@ -112,6 +112,8 @@ def allowed(node: dict[str, Any]) -> str:
         return " or ".join(allowed(option) for option in node["anyOf"])
     if "const" in node:
         return f"'{node['const']}'"
+    if node.get("$ref") == "#/$defs/Query":
+        return "{sql, url}"
     if "enum" in node:
         return "one of " + ", ".join(f"'{value}'" for value in node["enum"])
     match node.get("type"):

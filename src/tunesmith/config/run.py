@@ -16,11 +16,39 @@ from tunesmith.config.rewards import AnyRewardParts
 from tunesmith.config.section import Fraction, Positive, Section
 
 
+class Query(Section):
+    """Rows of a query: the entry `sql:URL#SELECT …` in two parts."""
+
+    sql: str
+    """The query: SELECT, WITH, VALUES or TABLE."""
+
+    url: str
+    """The database, as SQLAlchemy writes it; or `$NAME`, an environment variable that holds it."""
+
+
+def _entry(value: object) -> object:
+    """A query as the one text that names it; anything else as it is."""
+    if not isinstance(value, dict) or not value.keys() & Query.model_fields.keys():
+        return value
+    form = "write {sql: SELECT …, url: sqlite:///file.db}"
+    for name in value:
+        if name not in Query.model_fields:
+            raise ValueError(f"a query has no key '{name}'; {form}")
+    for name in Query.model_fields:
+        if not isinstance(value.get(name), str) or not value[name].strip():
+            raise ValueError(f"a query without {name}; {form}")
+    if "#" in value["url"]:
+        raise ValueError(
+            "a # in the url of a query; put the URL into an environment variable, and write url: $NAME"
+        )
+    return f"sql:{value['url'].strip()}#{value['sql'].strip()}"
+
+
 def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+    return [_entry(one) for one in value] if isinstance(value, list) else [_entry(value)]
 
 
-Files = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
+Files = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | Query | list[str | Query])]
 
 
 class Reading(Section):
@@ -31,8 +59,9 @@ class Reading(Section):
     file (JSON Lines, a JSON array in .json, CSV, TSV, Parquet, Arrow; plain, .gz or .zst), a folder of such files or
     saved by Hugging Face `datasets`, `dataset_info.json#name` (or its folder) of LLaMA-Factory, or
     `hub:owner/name`, a data set of the hub (`hub:owner/name@revision/folder`); or `logs/*.jsonl`, an archive (.zip,
-    .tar, .tar.gz) of such files, `sql:URL#SELECT …`, or `s3://bucket/folder`. `#split` names a split of a folder,
-    archive or hub data set; without it `train`, `validation` and `test` take the split of their name.
+    .tar, .tar.gz) of such files, `sql:URL#SELECT …` (or `{sql: SELECT …, url: URL}`), or `s3://bucket/folder`.
+    `#split` names a split of a folder, archive or hub data set; without it `train`, `validation` and `test` take the
+    split of their name.
     `rows.jsonl*0.5` trains on a seeded half of the rows, `*2` on each row twice, `*1.5` on each row once and a
     half of them twice; rows are weighted after the splits are made."""
 

@@ -1,5 +1,5 @@
 """Passes over a Ray cluster: chunks go through Ray Data to whichever machine has a core, and what is made of them comes
-back, so that no folder need be shared between machines.
+back, so that no folder need be shared between machines. A window of chunks at a time is held in memory.
 
 Each chunk is worked on by itself, as in processes here, and what comes back is put in the order of the chunks: the
 result is the same bytes. A chunk whose work met an error is worked on here again, where it meets it as if it were
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 TIMEOUT = 10.0
 """Seconds in which the head of the cluster must answer."""
+WINDOW = 4
+"""Chunks for each core of the cluster that are on their way at a time."""
 RETRIES = 1
 """Times that a chunk is given to another worker where one died: one that takes all memory would kill every worker."""
 
@@ -45,12 +47,15 @@ class Cluster:
         import ray
 
         shared = ray.put(work)
-        chunks = [{"index": index, "rows": path.read_bytes()} for index, path in enumerate(paths)]
-        rows = ray.data.from_items(chunks, override_num_blocks=len(chunks))
-        made: list[Made | None] = [None] * len(chunks)
+        window = max(1, int(WINDOW * ray.cluster_resources().get("CPU", 1)))
+        made: list[Made | None] = [None] * len(paths)
         try:
-            for one in rows.map(_there, fn_args=(shared,), max_retries=RETRIES).iter_rows():
-                made[one["index"]] = _unpacked(one["made"], work.target)
+            for first in range(0, len(paths), window):
+                some = enumerate(paths[first : first + window], first)
+                chunks = [{"index": index, "rows": path.read_bytes()} for index, path in some]
+                rows = ray.data.from_items(chunks, override_num_blocks=len(chunks))
+                for one in rows.map(_there, fn_args=(shared,), max_retries=RETRIES).iter_rows():
+                    made[one["index"]] = _unpacked(one["made"], work.target)
         except ray.exceptions.RayError as error:
             raise ResourceError(
                 f"the Ray cluster at {self.address} did not end its work ({type(error).__name__}: "

@@ -173,11 +173,11 @@ LEAST_WORDS = 5
 """An evaluation text with fewer words is no sign of anything."""
 
 
-def contamination(files: Mapping[str, Iterable[Sequence[str]]], ngram: int) -> Contamination:
-    """files: name -> of each of its rows the texts."""
+def contamination(files: Iterable[tuple[str, Iterable[Sequence[str]]]], ngram: int) -> Contamination:
+    """files: name, and of each of its rows the texts."""
     known: dict[int, str] = {}
     lengths = {ngram}
-    for file, rows in files.items():
+    for file, rows in files:
         for text in (text for texts in rows for text in texts):
             words = words_of(text)
             length = min(ngram, len(words))

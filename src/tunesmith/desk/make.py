@@ -183,7 +183,7 @@ def steps_of(
             least = desk.dedup.meaning.similarity
             steps.append(Meanings(embed, least, desk.dedup.by, work / "meanings"))
         if desk.dedup.against:
-            steps.append(contamination(_benchmarks(desk), desk.dedup.ngram))
+            steps.append(contamination(_benchmarks(desk).items(), desk.dedup.ngram))
     if desk.split is not None:
         steps.append(Splitting(desk.split, desk.seed))
     if desk.balance is not None:

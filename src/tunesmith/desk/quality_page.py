@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,11 +42,12 @@ def quality_page(report: QualityReport) -> str:
             facts=facts,
             title=", ".join(Path(one["file"]).name for one in report.files),
             version=version("tunesmith"),
-            headline=f"{doubtful:,} of {len(records):,} rows are doubtful",
+            doubtful=doubtful,
+            judged=len(records),
             percent=percent,
             many=many,
             scores=histograms(records),
-            labels=label_errors(records),
+            reasons=by_reason(facts["reasons"]) + label_errors(records),
             mixed=mixed_up(records),
             worst=[_shown(report, record) for record in records[:WORST]],
         )
@@ -62,6 +63,10 @@ def histograms(records: Sequence[Record]) -> list[tuple[str, Markup]]:
             counts, edges = np.histogram(values, BINS)
             out.append((caption, linear(f"score-{name}", edges.tolist(), counts.tolist(), name, caption)))
     return out
+
+
+def by_reason(reasons: Mapping[str, int]) -> list[Bars]:
+    return [Bars("doubtful rows, by reason", at_most(dict(reasons)))] if reasons else []
 
 
 def label_errors(records: Sequence[Record]) -> list[Bars]:

@@ -77,7 +77,7 @@ class Shape:
         for column, value in values.items():
             part = self.parts.get(column, "other")
             if type(value) is str:
-                inner = _unpacked(value) if part in ("prompt", "answer") else None
+                inner = unpacked(value) if part in ("prompt", "answer") else None
                 if inner is None:
                     found.append(Text((column,), part, value))
                 else:
@@ -118,7 +118,7 @@ class Shape:
         return _ROLE.get(name, "other")
 
 
-def _unpacked(text: str) -> Any:
+def unpacked(text: str) -> Any:
     """Turns that a column holds as JSON, as CSV has them; None where it is plain text."""
     if not text.lstrip().startswith(("[{", "[ {")):
         return None
@@ -141,7 +141,7 @@ def _put(value: Any, changed: Mapping[Path, str]) -> Any:
     if () in changed:
         return changed[()]
     if JSON in {path[0] for path in changed}:
-        inner = _put(_unpacked(value), {path[1:]: text for path, text in changed.items()})
+        inner = _put(unpacked(value), {path[1:]: text for path, text in changed.items()})
         return json.dumps(inner, ensure_ascii=False)
     for path, text in changed.items():
         here = value

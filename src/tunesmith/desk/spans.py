@@ -11,10 +11,11 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
+from tunesmith.data import peer_formats
 from tunesmith.data.strict_json import parse_object
-from tunesmith.desk.rows import Path, Row, Values, with_texts
+from tunesmith.desk.rows import JSON, Path, Row, Values, unpacked, with_texts
 from tunesmith.errors import RowError
 
 Mend = Callable[[str], str]
@@ -26,51 +27,86 @@ class SpanLost(Exception):
     """A change went over the border of a span. message: which."""
 
 
-@dataclass(frozen=True)
-class _Spans:
-    """A column of spans as it was read. packed: it holds them as JSON, as CSV does."""
+class Places(Protocol):
+    """Places in a text of the row, `counted`, as they were read."""
 
-    column: str
-    items: list[Any]
-    packed: bool
+    @property
+    def counted(self) -> Path: ...
 
-    def borders(self) -> list[tuple[int, int]]:
-        return [_ends(item) for item in self.items]
+    def borders(self) -> list[tuple[int, int]]: ...
 
-    def at(self, borders: Sequence[tuple[int, int]]) -> Any:
-        """The column with its spans between other borders."""
-        moved = [
-            {**item, "start": start, "end": end} if isinstance(item, dict) else [start, end, *item[2:]]
-            for item, (start, end) in zip(self.items, borders, strict=True)
-        ]
-        return json.dumps(moved, ensure_ascii=False) if self.packed else moved
+    def at(self, borders: Sequence[tuple[int, int]], now: str) -> dict[Path, Any]:
+        """What stands where in the row, of places between these borders in the text as it is now."""
+        ...
 
 
 def replaced(row: Row, changed: Mapping[Path, str], mends: Callable[[Path], Iterable[Mend]]) -> Values:
-    """The row with these texts in place of those that were there, and its spans where they are now. mends: of a text,
-    the functions by which it became what it is.
+    """The row with these texts in place of those that were there, and places in them where they are now. mends: of a
+    text, the functions by which it became what it is.
 
-    Spans are those of a column of {start, end, label} or [start, end, label], and count characters of the row's text
-    (or prompt). Blanks at their edges are left out. Raises SpanLost for one whose border was changed over.
+    Spans are lists of {start, end, label} or [start, end, label]: those of a column count characters of the row's text
+    (or prompt), those beside the content of a message characters of that. Answers with an `answer_start` count those of
+    the column in which they stand there. Blanks at their edges are left out. Raises SpanLost for one whose border was
+    changed over, and for an answer that would be another than what stands at its place.
     """
-    out = with_texts(row.values, changed)
-    path = _counted(row)
-    if path in changed:
-        text = row.values[path[0]]
-        for spans in _spans_of(out, len(text)):
-            out[spans.column] = spans.at(moved(text, changed[path], spans.borders(), mends(path)))
-    return out
+    out: dict[Path, Any] = dict(changed)
+    for places in _places(row, changed):
+        path, before = places.counted, _text_at(row.values, places.counted)
+        now, borders = changed.get(path, before), places.borders()
+        if path in changed:
+            borders = moved(before, now, borders, mends(path))
+        put = places.at(borders, now)
+        if path in changed:
+            out |= put
+    return with_texts(row.values, out)
 
 
 def holds_spans(row: Row) -> bool:
-    text = row.values.get(_counted(row)[0])
-    return isinstance(text, str) and bool(_spans_of(row.values, len(text)))
+    try:
+        return bool(_places(row, {text.path: text.text for text in row.texts}))
+    except SpanLost:
+        return True
+
+
+def _places(row: Row, changed: Mapping[Path, str]) -> list[Places]:
+    """Those that these texts may have to do with."""
+    found: list[Places] = []
+    for path in changed:
+        key = path[-1]
+        if path == _counted(row):
+            found += _spans_of(row.values, (), path[0], len(row.values[path[0]]), changed)
+        elif len(path) > 1 and key in _contents(row):
+            message = _found(row.values, path[:-1])
+            found += _spans_of(message, path[:-1], key, len(message[key]), changed)
+    return [*found, *answers_of(row.values, changed)]
 
 
 def _counted(row: Row) -> tuple[str]:
     """The text that spans count characters of."""
     columns = row.shape.meaning.columns
     return (columns.get("text") or columns.get("prompt") or "",)
+
+
+def _contents(row: Row) -> set[str]:
+    """What the content of a message, or of a part of it, may be called."""
+    return {
+        *peer_formats.MESSAGE_KEYS["content"],
+        "text",
+        row.shape.meaning.turns.keys.get("content", "content"),
+    }
+
+
+def _found(values: Values, path: Path) -> Any:
+    here: Any = values
+    for step in path:
+        here = unpacked(here) if step == JSON else here[step]
+    return here
+
+
+def _text_at(values: Values, path: Path) -> str:
+    text = _found(values, path)
+    assert isinstance(text, str)
+    return text
 
 
 def moved(
@@ -134,22 +170,54 @@ def _tight(text: str, start: int, end: int) -> tuple[int, int]:
     return start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip())
 
 
-# Which columns they are in -------------------------------------------------------------------------------
+# Where they are ------------------------------------------------------------------------------------------
 
 
-def _spans_of(values: Values, length: int) -> list[_Spans]:
-    """Columns that hold nothing but spans of a text of this length: what two numbers are, only a label beside them
-    tells."""
+@dataclass(frozen=True)
+class Spans:
+    """A list of spans as it was read, at a place of the row. packed: it is held as JSON, as CSV does."""
+
+    counted: Path
+    path: Path
+    items: list[Any]
+    packed: bool
+
+    def borders(self) -> list[tuple[int, int]]:
+        return [_ends(item) for item in self.items]
+
+    def at(self, borders: Sequence[tuple[int, int]], now: str) -> dict[Path, Any]:
+        inside: Path = (_PACKED,) if self.packed else self.path
+        put: dict[Path, Any] = {}
+        for at, (item, (start, end)) in enumerate(zip(self.items, borders, strict=True)):
+            first, last = ("start", "end") if isinstance(item, dict) else (0, 1)
+            put |= {(*inside, at, first): start, (*inside, at, last): end}
+        return _repacked(self.items, put, self.path) if self.packed else put
+
+
+_PACKED = "packed"
+
+
+def _repacked(value: Any, put: Mapping[Path, Any], path: Path) -> dict[Path, Any]:
+    """Of a value that is held as JSON at this path. put: what stands where in it, under _PACKED."""
+    return {path: json.dumps(with_texts({_PACKED: value}, put)[_PACKED], ensure_ascii=False)}
+
+
+def _spans_of(
+    holder: Values, at: Path, key: str | int, length: int, changed: Mapping[Path, str]
+) -> list[Spans]:
+    """Lists beside a text of this length that hold nothing but spans of it: what two numbers are, only a label beside
+    them tells. at: the path of what holds both; key: of the text in it."""
     found = []
-    for column, value in values.items():
-        items = _unpacked(value) if isinstance(value, str) else value
+    for name, value in holder.items():
+        packed = isinstance(value, str)
+        items = _unpacked(changed.get((*at, name), value)) if packed else value
         if isinstance(items, list) and items and all(_is_span(item, length) for item in items):
-            found.append(_Spans(column, items, isinstance(value, str)))
+            found.append(Spans((*at, key), (*at, name), items, packed))
     return found
 
 
 def _unpacked(value: str) -> Any:
-    if not value.lstrip().startswith("["):
+    if not value.lstrip().startswith(("[", "{")):
         return None
     try:
         return parse_object('{"value": ' + value + "}")["value"]
@@ -168,3 +236,93 @@ def _is_span(item: Any, length: int) -> bool:
 
 def _ends(item: Any) -> tuple[Any, Any]:
     return (item.get("start"), item.get("end")) if isinstance(item, dict) else (item[0], item[1])
+
+
+# Answers that stand in a text ----------------------------------------------------------------------------
+
+
+ANSWER_START = "answer_start"
+FLAT = ("answer", "answer_text", "answers")
+"""Columns whose text stands at the row's own `answer_start`."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """An answer: its first character's place, its text, and where both are."""
+
+    start: int
+    text: str
+    start_path: Path
+    text_path: Path
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers as SQuAD has them: each is a piece of a text, of which its first character is counted. value: all that a
+    column holds, where it is held as JSON. changed: texts of the row as they are now."""
+
+    counted: Path
+    column: str
+    slots: Sequence[Slot]
+    value: Any
+    changed: Mapping[Path, str]
+
+    def borders(self) -> list[tuple[int, int]]:
+        return [(slot.start, slot.start + len(slot.text)) for slot in self.slots]
+
+    def at(self, borders: Sequence[tuple[int, int]], now: str) -> dict[Path, Any]:
+        put: dict[Path, Any] = {}
+        for slot, (start, end) in zip(self.slots, borders, strict=True):
+            put |= {slot.start_path: start, slot.text_path: now[start:end]}
+        if self.value is not None:
+            put = _repacked(self.value, put, (self.column,))
+        for where, value in put.items():
+            if self.changed.get(where, value) != value:
+                raise SpanLost(
+                    f"an answer would be another than what stands at its place: {str(value)[:80]!r}"
+                )
+        return put
+
+
+def answers_of(values: Values, changed: Mapping[Path, str]) -> list[Answers]:
+    """Of every column. Raises SpanLost for answers that stand in no column where they say."""
+    found = []
+    for column, value in values.items():
+        inner = _unpacked(value) if isinstance(value, str) else None
+        slots = _slots(value, (column,)) if inner is None else _slots(inner, (_PACKED,))
+        if column == ANSWER_START and type(value) is int:
+            name = next((name for name in FLAT if isinstance(values.get(name), str)), None)
+            slots = [] if name is None else [Slot(value, values[name], (column,), (name,))]
+        slots = [slot for slot in slots if slot.text]
+        if slots:
+            found.append(Answers((_standing(slots, values),), column, slots, inner, changed))
+    return found
+
+
+def _slots(value: Any, path: Path) -> list[Slot]:
+    """{text: [...], answer_start: [...]}, or {text, answer_start}, or a list of such."""
+    if isinstance(value, list):
+        return [slot for at, item in enumerate(value) for slot in _slots(item, (*path, at))]
+    if not isinstance(value, dict) or not {"text", ANSWER_START} <= value.keys():
+        return []
+    starts, texts = value[ANSWER_START], value["text"]
+    if not isinstance(starts, list) and not isinstance(texts, list):
+        pairs = [(starts, texts, (*path, ANSWER_START), (*path, "text"))]
+    elif isinstance(starts, list) and isinstance(texts, list) and len(starts) == len(texts):
+        pairs = [
+            (starts[at], texts[at], (*path, ANSWER_START, at), (*path, "text", at))
+            for at in range(len(starts))
+        ]
+    else:
+        return []
+    return [Slot(*pair) for pair in pairs if type(pair[0]) is int and type(pair[1]) is str]
+
+
+def _standing(slots: Sequence[Slot], values: Values) -> str:
+    """The column that all of them stand in."""
+    for column, value in values.items():
+        if isinstance(value, str) and all(
+            slot.start >= 0 and value.startswith(slot.text, slot.start) for slot in slots
+        ):
+            return column
+    raise SpanLost(f"no text has {slots[0].text[:80]!r} at {slots[0].start}")

@@ -30,8 +30,9 @@ from tunesmith.evaluate.answers import Answerer
 from tunesmith.evaluate.report import Losses
 from tunesmith.storage import write_whole
 from tunesmith.types import EventSink, Example, TokenRow
-from tunesmith.workflow.features import states, words
+from tunesmith.workflow.features import words
 from tunesmith.workflow.open import load
+from tunesmith.workflow.states import states_of
 
 FAR = 3.0
 """Interquartile ranges above the third quartile from which on a loss is a high one (Tukey's outer fence)."""
@@ -107,7 +108,7 @@ def _by_probe(
         )
     examples = [usable.examples[at] for at in chosen]
     sink("phase", name="features", text=config.encoder or "TF-IDF")
-    x = words(examples, config.seed) if config.encoder is None else states(config.encoder, examples)
+    x = words(examples, config.seed) if config.encoder is None else states_of(config.encoder)(examples)
     sink("phase", name="probe", text=f"{config.folds} folds x {config.repeats}")
     y = np.array([labels.index(given[at]) for at in chosen], np.int64)
     options = {"folds": config.folds, "repeats": config.repeats, "strength": config.strength}

@@ -11,17 +11,20 @@ import numpy as np
 from tunesmith.config.augment import Augment, BackTranslation
 from tunesmith.config.makers import Evolve, Grid, Rewrite, SelfInstruct, Synth, Templates
 from tunesmith.desk.make import Made
+from tunesmith.desk.probe import MOST_FITTED
 from tunesmith.desk.synthetic import questions
 from tunesmith.desk.synthetic.adding import Maker, added, named
 from tunesmith.desk.synthetic.changes import back_translated, changed
-from tunesmith.desk.synthetic.checks import Features, Floats
+from tunesmith.desk.synthetic.checks import Features, Floats, Vectors
 from tunesmith.desk.synthetic.questions import Ask, Told
 from tunesmith.desk.synthetic.seeds import Seeds
 from tunesmith.desk.synthetic.slots import from_templates
 from tunesmith.types import EventSink, Example, Message, RowRef
-from tunesmith.workflow.features import states, words
+from tunesmith.workflow.features import words_of
 from tunesmith.workflow.writers import writer_of
 
+MOST_KNOWN = 2 * MOST_FITTED
+"""Texts whose vectors are kept, for another check that asks for them."""
 MAKERS: dict[type[Any], Callable[..., questions.Made]] = {
     Grid: questions.grid,
     SelfInstruct: questions.self_instruct,
@@ -50,7 +53,7 @@ def _in_turn(specs: Sequence[Any], seed: int) -> Iterator[tuple[str, Any, int]]:
 
 def _made(spec: Any, seed: int, seeds: Seeds, told: Told, ask: Ask | None) -> questions.Made:
     if isinstance(spec, Templates):
-        return list(from_templates(spec, seeds, seed))
+        return from_templates(spec, seeds, seed)
     return MAKERS[type(spec)](spec, seeds, told, ask, seed)
 
 
@@ -78,19 +81,35 @@ def _changed(spec: Any, seed: int, seeds: Seeds, told: Told, ask: Ask | None) ->
 
 
 def features_of(recipe: Synth | Augment) -> Features:
-    """Of texts: states of the encoder that the checks name, each text read once; or their words."""
+    """Of texts: states of the encoder that the checks name, or their words."""
     encoder = recipe.checks.encoder
+    if encoder is None:
+        return partial(_words, recipe.seed)
+    from tunesmith.workflow.states import states_of  # torch takes seconds to import, and words need none
+
+    states = states_of(encoder)
+    vectors = remembered(lambda texts: states(_examples(texts)))
+    return lambda texts: (vectors(texts), vectors)
+
+
+def _words(seed: int, texts: Sequence[str]) -> tuple[Floats, Vectors]:
+    found, more = words_of(_examples(texts), seed)
+    return found, lambda others: more(_examples(others))
+
+
+def remembered(vectors: Vectors) -> Vectors:
+    """The same, with what it said of the first MOST_KNOWN texts kept."""
     known: dict[str, Floats] = {}
 
-    def features(texts: Sequence[str]) -> Floats:
-        if encoder is None:
-            return words(_examples(texts), recipe.seed)
+    def of(texts: Sequence[str]) -> Floats:
         new = [text for text in dict.fromkeys(texts) if text not in known]
-        if new:
-            known.update(zip(new, states(encoder, _examples(new)), strict=True))
-        return np.stack([known[text] for text in texts])
+        found = dict(zip(new, vectors(new), strict=True)) if new else {}
+        out = np.stack([found[text] if text in found else known[text] for text in texts])
+        for text in new[: max(0, MOST_KNOWN - len(known))]:
+            known[text] = found[text]
+        return out
 
-    return features
+    return of
 
 
 def _examples(texts: Sequence[str]) -> list[Example]:

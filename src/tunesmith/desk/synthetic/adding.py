@@ -10,22 +10,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from tunesmith.config.desk import DeskData
 from tunesmith.config.synth import Synthetic
 from tunesmith.data.shares import Sharing
-from tunesmith.desk.held import held, version_of, whole
+from tunesmith.desk.held import version_of, whole
 from tunesmith.desk.make import REFUSED, WORK, Made, Work, made_by
 from tunesmith.desk.reading import CHUNK_ROWS, FileRead, Read, packed, read
 from tunesmith.desk.rows import Row
 from tunesmith.desk.synthetic import questions
 from tunesmith.desk.synthetic.answers import ANSWERS, Asked, Writer
 from tunesmith.desk.synthetic.checks import Checking, Features, room_for
+from tunesmith.desk.synthetic.made import MadeRows
 from tunesmith.desk.synthetic.questions import Ask, Told
 from tunesmith.desk.synthetic.seeds import Candidate, Refused, Seeds, is_synthetic, seeds_of
+from tunesmith.desk.synthetic.spool import blocks
 from tunesmith.errors import DataError
 from tunesmith.types import EventSink, RowRef
 
@@ -69,111 +72,102 @@ class _Adding:
     sink: EventSink
 
     def work(self, folder: Path) -> Work:
-        data = self.recipe.data
-        version = version_of(data)
-        if version is not None:
-            data = data.model_copy(update=whole(version, data.train[0]))
-        found = read(data, folder / WORK / "read", folder / REFUSED, self.sink)
-        rows = [row for chunk in found.chunks for row in found.rows(chunk)]
-        train = [row for row in rows if row.split == "train"]
-        seeds = seeds_of(train, self.recipe.origin)
-        real = [row for row in train if not is_synthetic(row, self.recipe.origin)]
+        found = self._read(self.recipe.data, folder / WORK / "read", folder / REFUSED)
+        base = _Base(found, list(found.chunks), self._against(folder / WORK), self.recipe.origin)
+        num_held = base.num_held()
+        if not num_held:
+            self.sink("warning", text=UNCHECKED)
+        seeds = seeds_of(base.train(), self.recipe.origin, folder / WORK / "seeds")
         told = Told(f": {self.recipe.about}" if self.recipe.about else "", self.recipe.meanings)
+        rows = MadeRows(folder / WORK / "made", sum(one.used for one in found.files))
         with (folder / REFUSED).open("a", encoding="utf-8", errors="replace") as refused:
-            made = [self._made(maker, seeds, told, refused) for maker in self.makers]
-        candidates = [one for of_maker in made for one in of_maker.candidates]
-        new = self._rows(found, made)
-        held_rows = self._held(rows)
+            made = [self._made(maker, seeds, told, refused, found, rows) for maker in self.makers]
         checking = Checking(
             config=self.recipe.checks,
-            candidates=candidates,
-            rows=new,
+            rows=rows,
             seeds=seeds,
-            real=real,
-            held=held_rows,
-            room=room_for(self.recipe.checks.max_share, len(real), seeds.synthetic),
+            real=base.real,
+            held=base.held,
+            any_held=num_held > 0,
+            room=room_for(self.recipe.checks.max_share, seeds.real, seeds.synthetic),
             features=self.features,
             told=told,
             ask=None if self.asked is None else self._ask("critique"),
             seed=self.recipe.seed,
         )
-        self.sink("phase", name="checks", text=f"{len(new):,} rows")
+        self.sink("phase", name="checks", text=f"{len(rows):,} rows")
         steps = checking.steps()
-        kept = len(new) - sum(len(step.rows) for step in steps)
+        kept = len(rows) - sum(len(step.rows) for step in steps)
+        before = seeds.real + seeds.synthetic
         facts = {
             "seeds": len(seeds.rows),
             "no_seeds": dict(seeds.others.most_common()),
             "made": {one.file.file: self._counts(one) for one in made},
             "kept": kept,
             "before": seeds.synthetic,
-            "share": round((kept + seeds.synthetic) / max(len(train) + kept, 1), 4),
-            "evaluation_rows": len(held_rows),
+            "share": round((kept + seeds.synthetic) / max(kept + before, 1), 4),
+            "evaluation_rows": num_held,
             **({} if self.asked is None else self._counts_of(self.asked)),
             **checking.notes,
         }
         return Work(found, steps, more={"synthetic": facts, "notes": said_of(facts, self.recipe)})
 
-    def _made(self, maker: Maker, seeds: Seeds, told: Told, refused: TextIO) -> _OfMaker:
+    def _read(self, data: DeskData, folder: Path, refused: Path) -> Read:
+        version = version_of(data)
+        if version is not None:
+            data = data.model_copy(update=whole(version, data.train[0]))
+        return read(data, folder, refused, self.sink)
+
+    def _against(self, folder: Path) -> Read | None:
+        """Evaluation rows that are no part of the data set."""
+        if not self.recipe.against:
+            return None
+        files = {"train": self.recipe.against, "validation": [], "test": []}
+        return self._read(
+            self.recipe.data.model_copy(update=files), folder / "against", folder / "against-refused"
+        )
+
+    def _made(
+        self, maker: Maker, seeds: Seeds, told: Told, refused: TextIO, found: Read, rows: MadeRows
+    ) -> _OfMaker:
+        """What a maker makes, as a file of the data set: its rows are added to what was read, and to `rows`."""
         self.sink("phase", name=maker.name, text=f"{len(seeds.rows):,} seeds")
         file = FileRead(maker.name, "train", "")
-        candidates, lines = [], []
+        digest = hashlib.sha256()
         ask = None if self.asked is None else self._ask(maker.name)
-        for line, one in enumerate(maker.make(seeds, told, ask), 1):
-            file.rows += 1
-            if isinstance(one, Candidate):
-                candidates.append(one)
-                lines.append(line)
-            else:
-                file.refused[one.reason] += 1
-                refused.write(_listed(maker.name, line, one))
-        return _OfMaker(maker, file, candidates, lines)
+        model = self.asked.writer.name if self.asked is not None and maker.asks else None
+        shape = None
+
+        def candidates() -> Iterator[tuple[Candidate, int]]:
+            for one in maker.make(seeds, told, ask):
+                file.rows += 1
+                if isinstance(one, Candidate):
+                    yield one, file.rows
+                else:
+                    file.refused[one.reason] += 1
+                    refused.write(_listed(maker.name, file.rows, one))
+
+        for block in blocks(candidates(), CHUNK_ROWS):
+            new: list[tuple[Candidate, Row]] = []
+            for one, line in block:
+                values = one.values(self.recipe.origin, maker.name, model)
+                digest.update(json.dumps(values, sort_keys=True).encode())
+                number = rows.number(len(rows) + len(new))
+                new.append((one, Row(number, "train", RowRef(maker.name, line), values, one.like.row.shape)))
+            shape = shape or block[0][0].like.row.shape
+            rows.extend(new)
+            path = found.chunks[0].with_name(f"{len(found.chunks):06d}.jsonl")
+            path.write_text("".join(packed(row, len(found.files)) for _, row in new), encoding="utf-8")
+            found.chunks.append(path)
+        file.sha256 = digest.hexdigest()
+        found.files.append(file)
+        found.shapes.append(shape or found.shapes[0])
+        return _OfMaker(maker, file)
 
     def _ask(self, what: str) -> Ask:
         assert self.asked is not None
         asked = self.asked
         return lambda texts: asked.ask(what, texts)
-
-    def _rows(self, found: Read, made: Sequence[_OfMaker]) -> list[Row]:
-        """The candidates as rows of the data set, which are added to what was read."""
-        out: list[Row] = []
-        first = sum(one.used for one in found.files)
-        writer = None if self.asked is None else self.asked.writer.name
-        for of_maker in made:
-            model = writer if of_maker.maker.asks else None
-            digest = hashlib.sha256()
-            lines: list[str] = []
-            for one, line in zip(of_maker.candidates, of_maker.lines, strict=True):
-                values = one.values(self.recipe.origin, of_maker.maker.name, model)
-                ref = RowRef(of_maker.file.file, line)
-                row = Row(first + len(out), "train", ref, values, one.like.row.shape)
-                digest.update(json.dumps(values, sort_keys=True).encode())
-                lines.append(packed(row, len(found.files)))
-                out.append(row)
-            of_maker.file.sha256 = digest.hexdigest()
-            found.files.append(of_maker.file)
-            found.shapes.append(of_maker.candidates[0].like.row.shape if lines else found.shapes[0])
-            for at in range(0, len(lines), CHUNK_ROWS):
-                path = found.chunks[0].with_name(f"{len(found.chunks):06d}.jsonl")
-                path.write_text("".join(lines[at : at + CHUNK_ROWS]), encoding="utf-8")
-                found.chunks.append(path)
-        return out
-
-    def _held(self, rows: Sequence[Row]) -> list[Row]:
-        """Evaluation rows. Raises DataError for one that is synthetic."""
-        out = [row for row in rows if row.split != "train"]
-        if self.recipe.against:
-            files = {"train": self.recipe.against, "validation": [], "test": []}
-            out += held(self.recipe.data.model_copy(update=files), self.sink).rows
-        for row in out:
-            if is_synthetic(row, self.recipe.origin):
-                raise DataError(
-                    f"{row.ref}: a synthetic row is among the evaluation rows ({row.split})",
-                    "evaluation rows that somebody wrote",
-                    "take it out: split rows before more are made",
-                )
-        if not out:
-            self.sink("warning", text=UNCHECKED)
-        return out
 
     def _counts(self, one: _OfMaker) -> dict[str, Any]:
         return {
@@ -194,12 +188,48 @@ UNCHECKED = "no evaluation rows are named (data.validation, data.test, against):
 
 @dataclass(frozen=True)
 class _OfMaker:
-    """lines: of each candidate its place among all that the maker gave."""
-
     maker: Maker
     file: FileRead
-    candidates: list[Candidate]
-    lines: list[int]
+
+
+@dataclass(frozen=True)
+class _Base:
+    """Rows as they were read, before others are added to them: read from disk again as often as they are asked for.
+    others: evaluation rows that are no part of the data set."""
+
+    read: Read
+    chunks: Sequence[Path]
+    others: Read | None
+    origin: str
+
+    def train(self) -> Iterator[Row]:
+        return (row for row in self._rows() if row.split == "train")
+
+    def real(self) -> Iterator[Row]:
+        """Training rows that nobody made up."""
+        return (row for row in self.train() if not is_synthetic(row, self.origin))
+
+    def held(self) -> Iterator[Row]:
+        """Evaluation rows."""
+        yield from (row for row in self._rows() if row.split != "train")
+        if self.others is not None:
+            yield from (row for chunk in self.others.chunks for row in self.others.rows(chunk))
+
+    def num_held(self) -> int:
+        """Raises DataError for an evaluation row that is synthetic."""
+        count = 0
+        for row in self.held():
+            count += 1
+            if is_synthetic(row, self.origin):
+                raise DataError(
+                    f"{row.ref}: a synthetic row is among the evaluation rows ({row.split})",
+                    "evaluation rows that somebody wrote",
+                    "take it out: split rows before more are made",
+                )
+        return count
+
+    def _rows(self) -> Iterator[Row]:
+        return (row for chunk in self.chunks for row in self.read.rows(chunk))
 
 
 def named(names: Sequence[str]) -> list[str]:
@@ -228,6 +258,10 @@ def said_of(facts: dict[str, Any], recipe: Synthetic) -> list[str]:
         out.append(
             f"the probe of labels knows {facts['probe_accuracy']:.0%} of the seeds that it was not fitted on"
             + (": too few to judge labels by, so none was" if few else "")
+        )
+    if "seeds_compared" in facts:
+        out.append(
+            f"relevance is told by {facts['seeds_compared']:,} of the seeds, drawn by the seed of the recipe"
         )
     if not facts["evaluation_rows"]:
         out.append(UNCHECKED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,33 +19,38 @@ from tunesmith.desk.dedup import contamination, said
 from tunesmith.desk.probe import MOST_FITTED, folds_of, out_of_fold
 from tunesmith.desk.rows import Row
 from tunesmith.desk.steps import Dropping, excerpt
+from tunesmith.desk.synthetic.made import MadeRow, MadeRows, keys_of, known, nearest, sketched
 from tunesmith.desk.synthetic.questions import Ask, Told, put_in
-from tunesmith.desk.synthetic.seeds import Candidate, Seeds
+from tunesmith.desk.synthetic.seeds import SeedRows, Seeds
+from tunesmith.desk.synthetic.spool import blocks
 from tunesmith.errors import DataError, RowError
 from tunesmith.evaluate.linear import softmax_of, standards
 from tunesmith.scoring.rewards.judge import read_mark
 
 Floats = NDArray[np.float64]
-Features = Callable[[Sequence[str]], Floats]
-"""(N,) texts -> (N, D) vectors that stand beside one another."""
+Vectors = Callable[[Sequence[str]], Floats]
+Features = Callable[[Sequence[str]], tuple[Floats, Vectors]]
+"""(N,) texts -> (N, D) vectors that stand beside one another, and what makes vectors of further texts beside them."""
 Gone = dict[int, tuple[str, str]]
-"""Place of a candidate -> (rule, message)."""
+"""Place of a row -> (rule, message)."""
 STRENGTH = 0.03
 """Of the probe: scikit-learn's C, as of `data quality`."""
+COSINES = 1_000
+"""Rows that are held against all seeds at a time."""
 
 
 @dataclass
 class Checking:
-    """candidates: all of them; rows: the same as rows of the data set. real: training rows that nobody made up.
-    held: evaluation rows. room: synthetic rows that there may be, beside those of before; None: as many as come.
-    ask: of the model that marks rows."""
+    """rows: all that were made. real: training rows that nobody made up, held: evaluation rows, both as often as they
+    are asked for. room: synthetic rows that there may be, beside those of before; None: as many as come. ask: of the
+    model that marks rows."""
 
     config: Checks
-    candidates: Sequence[Candidate]
-    rows: Sequence[Row]
+    rows: MadeRows
     seeds: Seeds
-    real: Sequence[Row]
-    held: Sequence[Row]
+    real: Callable[[], Iterable[Row]]
+    held: Callable[[], Iterable[Row]]
+    any_held: bool
     room: int | None
     features: Features
     told: Told
@@ -58,20 +63,20 @@ class Checking:
         """Each with the rows that it drops, by their numbers."""
         checks: list[tuple[str, bool, Callable[[list[int]], Gone]]] = [
             ("usable", self.config.usable, self.usable),
-            ("leakage", bool(self.held), self.leakage),
+            ("leakage", self.any_held, self.leakage),
             ("novelty", True, self.novelty),
             ("relevance", self.config.relevance is not None, self.relevance),
             ("label", self._has_probe, self.label),
             ("critique", self.config.critique is not None, self.critique),
             ("share", True, self.share),
         ]
-        left = list(range(len(self.candidates)))
+        left = list(range(len(self.rows)))
         steps = []
         for name, wanted, check in checks:
             if wanted:
                 gone = check(left) if left else {}
                 steps.append(
-                    Dropping(f"check: {name}", {self.rows[at].number: why for at, why in gone.items()})
+                    Dropping(f"check: {name}", {self.rows.number(at): why for at, why in gone.items()})
                 )
                 left = [at for at in left if at not in gone]
         return steps
@@ -83,8 +88,9 @@ class Checking:
     def usable(self, left: list[int]) -> Gone:
         gone: Gone = {}
         for at in left:
+            row = self.rows[at].row
             try:
-                to_example(self.rows[at].shape.meaning, self.rows[at].values, self.rows[at].ref)
+                to_example(row.shape.meaning, row.values, row.ref)
             except RowError as error:
                 gone[at] = error.reason, error.got
         return gone
@@ -93,22 +99,23 @@ class Checking:
         """Raises DataError where `leaks` says so."""
         gone: Gone = {}
         if self.config.leak_near is not None:
-            texts = ["\n".join(said(row, "row")) for row in self.held]
-            own = ["\n".join(said(self.rows[at], "row")) for at in left]
-            for at, (other, share) in nearest(own, texts, self.config.leak_near).items():
-                gone[left[at]] = "leak_near", f"is {share:.0%} like {self.held[other].ref}"
+            sketches = Sketches(self.config.leak_near, PERMUTATIONS)
+            held = known(self.held(), _whole, sketches)
+            own = sketched(sketches, (_whole(self.rows[at].row) for at in left))
+            for at, (other, share) in nearest(sketches, own, held.sketches).items():
+                gone[left[at]] = "leak_near", f"is {share:.0%} like {held.places[other]}"
         if self.config.leak_ngram is not None:
-            known = {str(row.ref): [said(row, "row")] for row in self.held}
-            contaminated = contamination(known, self.config.leak_ngram)
+            texts = ((str(row.ref), [said(row, "row")]) for row in self.held())
+            contaminated = contamination(texts, self.config.leak_ngram)
             for at in left:
-                found = contaminated.apply(self.rows[at]) if at not in gone else None
+                found = contaminated.apply(self.rows[at].row) if at not in gone else None
                 if found is not None:
                     gone[at] = "leak_ngram", found.message
         if gone and self.config.leaks == "refuse":
             at, (_, message) = min(gone.items())
             raise DataError(
                 f"{len(gone):,} synthetic rows leak from evaluation rows; the first, "
-                f"'{excerpt([self.candidates[at].text])}', {message}",
+                f"'{excerpt([self.rows[at].text])}', {message}",
                 "rows that evaluation does not ask for (checks.leaks: refuse)",
                 "change what makes them, or write checks.leaks=drop to count them and leave them out",
             )
@@ -118,79 +125,117 @@ class Checking:
         """A prompt is held against prompts, a row that only answers anew against answers."""
         gone: Gone = {}
         for part in (0, 1):
-            own = [at for at in left if (self.candidates[at].prompt is None) == bool(part)]
-            known = [_parts(row)[part] for row in self.real]
-            gone |= self._repeats(own, known)
+            own = [at for at in left if self.rows.anew[at] == part]
+            if own:
+                gone |= self._repeats(own, part)
         return gone
 
-    def _repeats(self, own: list[int], known: list[str]) -> Gone:
-        gone: Gone = {}
-        first = {text: str(row.ref) for text, row in zip(reversed(known), reversed(self.real), strict=True)}
-        for at in own:
-            before = first.setdefault(self.candidates[at].text, str(self.rows[at].ref))
-            if before != str(self.rows[at].ref):
-                gone[at] = "same", f"is {before}"
+    def _repeats(self, own: list[int], part: int) -> Gone:
         near = self.config.novelty
-        if near is None:
+        sketches = None if near is None else Sketches(near, PERMUTATIONS)
+        real = known(self.real(), lambda row: _parts(row)[part], sketches)
+        gone: Gone = {}
+        keys = np.concatenate([real.keys, keys_of(self.rows.texts(own))])
+        _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+        for place, before in enumerate(first[group[len(real.keys) :]].tolist(), len(real.keys)):
+            if before != place:
+                where = (
+                    real.places[before]
+                    if before < len(real.keys)
+                    else self._place(own[before - len(real.keys)])
+                )
+                gone[own[place - len(real.keys)]] = "same", f"is {where}"
+        if sketches is None:
             return gone
         rest = [at for at in own if at not in gone]
-        for place, (other, share) in nearest(self._texts(rest), known, near).items():
-            gone[rest[place]] = "near_seed", f"is {share:.0%} like {self.real[other].ref}"
-        rest = [at for at in rest if at not in gone]
-        sketches = Sketches(near, PERMUTATIONS)
+        looks = sketched(sketches, self.rows.texts(rest))
+        for place, (other, share) in nearest(sketches, looks, real.sketches).items():
+            gone[rest[place]] = "near_seed", f"is {share:.0%} like {real.places[other]}"
+        new = [place for place, at in enumerate(rest) if at not in gone]
+        rest = [rest[place] for place in new]
         earlier: dict[int, dict[int, float]] = defaultdict(dict)
-        for pairs, shares in sketches.pairs(sketches.of(self._texts(rest))) if rest else ():
+        for pairs, shares in sketches.pairs(looks[new]) if new else ():
             for (a, b), share in zip(pairs.tolist(), shares.tolist(), strict=True):
                 earlier[rest[max(a, b)]][rest[min(a, b)]] = share
         for at in sorted(earlier):
             stay = {other: share for other, share in earlier[at].items() if other not in gone}
             if stay:
                 other = max(stay, key=lambda one: (stay[one], -one))
-                gone[at] = "near_synthetic", f"is {stay[other]:.0%} like {self.rows[other].ref}"
+                gone[at] = "near_synthetic", f"is {stay[other]:.0%} like {self._place(other)}"
         return gone
 
-    def _texts(self, places: Sequence[int]) -> list[str]:
-        return [self.candidates[at].text for at in places]
+    def _place(self, at: int) -> str:
+        return str(self.rows.places[at])
 
     def relevance(self, left: list[int]) -> Gone:
         assert self.config.relevance is not None
         gone: Gone = {}
+        seeds = self._some_seeds()
         for part in (0, 1):
-            own = [at for at in left if (self.candidates[at].prompt is None) == bool(part)]
+            own = [at for at in left if self.rows.anew[at] == part]
             if not own:
                 continue
-            seeds = [(one.prompt, one.answer or "")[part] for one in self.seeds.rows]
-            x = self.features([*seeds, *(self.candidates[at].text for at in own)])
-            x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-            cosines = x[len(seeds) :] @ x[: len(seeds)].T
-            for at, row in zip(own, cosines, strict=True):
-                nearest = int(row.argmax())
-                if row[nearest] < self.config.relevance:
-                    place = self.seeds.rows[nearest].place
-                    gone[at] = "far_from_seeds", f"the nearest, {place}, has a cosine of {row[nearest]:.2f}"
+            texts = [(one.prompt, one.answer or "")[part] for one in seeds]
+            x, vectors = self._beside(texts, own, lambda one: one.text)
+            x = _unit(x)
+            for places, found in vectors:
+                cosines = _unit(found) @ x.T
+                for at, row in zip(places, cosines, strict=True):
+                    near = int(row.argmax())
+                    if row[near] < self.config.relevance:
+                        message = f"the nearest, {seeds[near].place}, has a cosine of {row[near]:.2f}"
+                        gone[at] = "far_from_seeds", message
         return gone
+
+    def _some_seeds(self) -> SeedRows:
+        """At most MOST_FITTED, drawn by the seed, in their order; whether they are all goes into the notes."""
+        rows = self.seeds.rows
+        if len(rows) <= MOST_FITTED:
+            return rows
+        self.notes["seeds_compared"] = MOST_FITTED
+        return rows.some(sorted(random.Random(self.seed).sample(range(len(rows)), MOST_FITTED)))
+
+    def _beside(
+        self, texts: list[str], own: list[int], text_of: Callable[[MadeRow], str]
+    ) -> tuple[Floats, Iterator[tuple[list[int], Floats]]]:
+        """Vectors of texts, and of rows, some at a time: (places, vectors). Of more than MOST_FITTED rows so many
+        decide how texts become vectors, drawn by the seed."""
+        few = len(own) <= MOST_FITTED
+        fitted = own if few else random.Random(self.seed).sample(own, MOST_FITTED)
+        x, vectors = self.features([*texts, *(text_of(self.rows[at]) for at in fitted)])
+
+        def each() -> Iterator[tuple[list[int], Floats]]:
+            for number, places in enumerate(blocks(own, COSINES)):
+                start = len(texts) + number * COSINES
+                if few:
+                    yield places, x[start : start + len(places)]
+                else:
+                    yield places, vectors([text_of(self.rows[at]) for at in places])
+
+        return x[: len(texts)], each()
 
     def label(self, left: list[int]) -> Gone:
         """By a probe of the seeds alone, if it knows enough of those that it was not fitted on; how many goes into the
         notes."""
         assert self.config.label is not None
-        labels = self.seeds.labels
-        some = random.Random(self.seed).sample(self.seeds.rows, min(MOST_FITTED, len(self.seeds.rows)))
-        y = np.array([labels.index(one.answer or "") for one in some], np.int64)
-        x = self.features([*(one.prompt for one in some), *(self.candidates[at].said[0] for at in left)])
-        own, others = x[: len(some)], x[len(some) :]
-        accuracy = self._known(own, y)
+        labels, rows = self.seeds.labels, self.seeds.rows
+        chosen = random.Random(self.seed).sample(range(len(rows)), min(MOST_FITTED, len(rows)))
+        some = rows.some(chosen)
+        y = self.seeds.codes[chosen].astype(np.int64)
+        x, vectors = self._beside([one.prompt for one in some], left, lambda one: one.said[0])
+        accuracy = self._known(x, y)
         self.notes["probe_accuracy"] = round(accuracy, 4)
         if accuracy < self.config.probe_least:
             return {}
-        center, scale = standards(own)
-        probe = softmax_of((own - center) / scale, y, len(labels), STRENGTH).before(center, scale)
+        center, scale = standards(x)
+        probe = softmax_of((x - center) / scale, y, len(labels), STRENGTH).before(center, scale)
         gone: Gone = {}
-        for at, row in zip(left, softmax(probe(others), axis=-1), strict=True):
-            mine, best = labels.index(self.candidates[at].label or ""), int(row.argmax())
-            if row[best] - row[mine] > self.config.label:
-                message = f"'{labels[mine]}' at {row[mine]:.2f}, '{labels[best]}' at {row[best]:.2f}"
-                gone[at] = "other_label", message
+        for places, found in vectors:
+            for at, row in zip(places, softmax(probe(found), axis=-1), strict=True):
+                mine, best = labels.index(self.rows.labels[at] or ""), int(row.argmax())
+                if row[best] - row[mine] > self.config.label:
+                    message = f"'{labels[mine]}' at {row[mine]:.2f}, '{labels[best]}' at {row[best]:.2f}"
+                    gone[at] = "other_label", message
         return gone
 
     def _known(self, x: Floats, y: NDArray[np.int64]) -> float:
@@ -205,7 +250,8 @@ class Checking:
         spec = self.config.critique
         assert spec is not None
         assert self.ask is not None
-        replies = self.ask([_question(spec, self.candidates[at], self.told) for at in left])
+        labelled = self.seeds.answered == "label"
+        replies = self.ask([_question(spec, self.rows[at], labelled, self.told) for at in left])
         gone: Gone = {}
         for at, reply in zip(left, replies, strict=True):
             if reply is None:
@@ -225,7 +271,7 @@ class Checking:
         turn: Counter[str] = Counter()
         ranked: list[tuple[int, int, int]] = []
         for at in order:
-            group = self.candidates[at].label or self.rows[at].ref.file
+            group = self.rows.labels[at] or self.rows.places[at].file
             ranked.append((turn[group], len(ranked), at))
             turn[group] += 1
         gone = [at for *_, at in sorted(ranked)[self.room :]]
@@ -240,16 +286,12 @@ def room_for(max_share: float, real: int, before: int) -> int | None:
     return max(0, int(max_share * real / (1 - max_share) + 1e-9) - before)
 
 
-def nearest(own: Sequence[str], others: Sequence[str], near: float) -> dict[int, tuple[int, float]]:
-    """place of one's own -> (place of the most alike of the others, how much), where one is at least that alike."""
-    if not own or not others:
-        return {}
-    sketches = Sketches(near, PERMUTATIONS)
-    best: dict[int, tuple[float, int]] = {}
-    for pairs, shares in sketches.between(sketches.of(own), sketches.of(others)):
-        for (mine, other), share in zip(pairs.tolist(), shares.tolist(), strict=True):
-            best[mine] = max(best.get(mine, (0.0, 0)), (share, -other))
-    return {at: (-other, share) for at, (share, other) in best.items()}
+def _unit(x: Floats) -> Floats:
+    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12))
+
+
+def _whole(row: Row) -> str:
+    return "\n".join(said(row, "row"))
 
 
 def _parts(row: Row) -> tuple[str, str]:
@@ -260,11 +302,9 @@ def _parts(row: Row) -> tuple[str, str]:
     )
 
 
-def _question(spec: Critique, candidate: Candidate, told: Told) -> str:
-    prompt, answer = candidate.said
-    name, said_of = (
-        ("Label", told.label(answer)) if candidate.like.answered == "label" else ("Answer", answer)
-    )
+def _question(spec: Critique, one: MadeRow, labelled: bool, told: Told) -> str:
+    prompt, answer = one.said
+    name, said_of = ("Label", told.label(answer)) if labelled else ("Answer", answer)
     return put_in(
         spec.prompt,
         about=told.about,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TypeVar
 
 from tunesmith.config.makers import SLOT, Evolve, Grid, Rewrite, SelfInstruct
 from tunesmith.desk.synthetic.seeds import Candidate, Refused, Seed, Seeds
@@ -16,8 +15,7 @@ from tunesmith.scoring.endpoint import without_thoughts
 from tunesmith.scoring.json_answers import parse_json
 
 Ask = Callable[[Sequence[str]], list[str | None]]
-Made = list[Candidate | Refused]
-T = TypeVar("T")
+Made = Iterable[Candidate | Refused]
 WAYS = {
     "deeper": "add one requirement or circumstance that matters, so that it asks for more thought.",
     "wider": "keep the kind of matter, but make it about a rarer case of it.",
@@ -140,11 +138,10 @@ def self_instruct(spec: SelfInstruct, seeds: Seeds, told: Told, ask: Ask, seed: 
 def evolve(spec: Evolve, seeds: Seeds, told: Told, ask: Ask, seed: int) -> Made:
     answered = _writes(seeds, "evolve")
     fields = ("prompt", "answer") if answered == "answer" else ("text",)
-    pairs = [(one, at) for one in seeds.rows for at in range(len(spec.ways))]
-    jobs: list[tuple[Seed, tuple[str, ...], int]] = [
-        (one, (one.place,), at) for one, at in _drawn(pairs, spec.count, seed)
-    ]
-    out: Made = []
+    ways = len(spec.ways)
+    pairs = ((seeds.rows[at // ways], at % ways) for at in _drawn(len(seeds.rows) * ways, spec.count, seed))
+    jobs: list[tuple[Seed, tuple[str, ...], int]] = [(one, (one.place,), at) for one, at in pairs]
+    out: list[Candidate | Refused] = []
     for number in range(spec.rounds):
         questions = []
         for one, places, at in jobs:
@@ -181,7 +178,8 @@ def rewrite(spec: Rewrite, seeds: Seeds, told: Told, ask: Ask, seed: int) -> Mad
         )
     assert name is not None
     questions = []
-    for one in _drawn(seeds.rows, spec.count, seed):
+    for at in _drawn(len(seeds.rows), spec.count, seed):
+        one = seeds.rows[at]
         context = [field for field in field_names(one) if field is not None and one.answer is not None]
         text = put_in(
             spec.prompt,
@@ -204,14 +202,14 @@ def _writes(seeds: Seeds, maker: str) -> str:
     return seeds.answered
 
 
-def _drawn(things: Sequence[T], count: int | None, seed: int) -> list[T]:
-    """So many of them: each once before any comes twice. None: each once, in their order."""
+def _drawn(things: int, count: int | None, seed: int) -> Sequence[int]:
+    """Places of so many of them: each once before any comes twice. None: each once, in their order."""
     if count is None:
-        return list(things)
+        return range(things)
     draws = random.Random(seed)
-    out: list[T] = []
+    out: list[int] = []
     while len(out) < count:
-        out += draws.sample(list(things), len(things))
+        out += draws.sample(range(things), things)
     return out[:count]
 
 
@@ -222,7 +220,7 @@ def written(questions: Sequence[Question], seeds: Seeds, ask: Ask) -> Made:
     return [row for rows in replies_of(questions, seeds, ask) for row in rows]
 
 
-def replies_of(questions: Sequence[Question], seeds: Seeds, ask: Ask) -> list[Made]:
+def replies_of(questions: Sequence[Question], seeds: Seeds, ask: Ask) -> list[list[Candidate | Refused]]:
     """Of each question the rows of its reply; none where it is not yet answered."""
     replies = ask([one.text for one in questions])
     return [
@@ -231,7 +229,7 @@ def replies_of(questions: Sequence[Question], seeds: Seeds, ask: Ask) -> list[Ma
     ]
 
 
-def rows_of(question: Question, reply: str, seeds: Seeds) -> Made:
+def rows_of(question: Question, reply: str, seeds: Seeds) -> list[Candidate | Refused]:
     """Strictly: JSON alone (a code fence, and thoughts before it, are taken off), objects with the fields that were
     asked for and no others, all of them text."""
     found = parse_json(without_thoughts(reply))

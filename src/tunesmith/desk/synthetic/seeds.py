@@ -7,15 +7,22 @@ training reads, in the form of its seed, and a column that says how it was made.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path as File
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tunesmith.data.formats import to_example
 from tunesmith.desk.rows import Path, Row, Shape, Values, with_texts
 from tunesmith.desk.spans import holds_spans
+from tunesmith.desk.synthetic.spool import Spool
 from tunesmith.errors import DataError, RowError
+from tunesmith.types import RowRef
 
 Answered = Literal["label", "answer", "nothing", "other"]
 """What a seed's prompt is answered with."""
@@ -96,25 +103,55 @@ class Refused:
     raw: str
 
 
+class SeedRows(Sequence[Seed]):
+    """Seeds on disk, or some of them; each is read when it is asked for."""
+
+    def __init__(
+        self, spool: Spool, shapes: Sequence[Shape], answered: Answered, places: Sequence[int]
+    ) -> None:
+        self._spool, self._shapes, self._answered, self._places = spool, shapes, answered, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, at: int) -> Seed: ...
+    @overload
+    def __getitem__(self, at: slice) -> SeedRows: ...
+    def __getitem__(self, at: int | slice) -> Seed | SeedRows:
+        if isinstance(at, slice):
+            return self.some(self._places[at])
+        number, shape, file, line, values, prompt, path, answer, answer_path = self._spool[self._places[at]]
+        row = Row(number, "train", RowRef(file, line), values, self._shapes[shape])
+        where = None if answer_path is None else tuple(answer_path)
+        return Seed(row, prompt, tuple(path), answer, self._answered, where)
+
+    def some(self, places: Sequence[int]) -> SeedRows:
+        return SeedRows(self._spool, self._shapes, self._answered, places)
+
+
 @dataclass(frozen=True)
 class Seeds:
-    """rows: the seeds. others: training rows that are none, by reason. synthetic: rows that were made before."""
+    """rows: the seeds. others: training rows that are none, by reason. synthetic: rows that were made before. real:
+    training rows that were not. codes: of each seed the place of its label in `labels`; of other answers nothing."""
 
-    rows: list[Seed]
+    rows: SeedRows
+    answered: Answered
     others: Counter[str]
     synthetic: int
+    labels: Sequence[str]
+    codes: NDArray[np.int32]
 
     @property
-    def answered(self) -> Answered:
-        return self.rows[0].answered
+    def real(self) -> int:
+        return len(self.rows) + self.others.total()
 
-    @property
-    def labels(self) -> list[str]:
-        return sorted({seed.answer for seed in self.rows if seed.answered == "label" and seed.answer})
-
-    def of(self, label: str | None) -> list[Seed]:
+    def of(self, label: str | None) -> SeedRows:
         """Those with this label; without one, all."""
-        return [seed for seed in self.rows if label is None or seed.answer == label]
+        if label is None:
+            return self.rows
+        code = self.labels.index(label) if label in self.labels else -1
+        return self.rows.some(np.flatnonzero(self.codes == code).tolist())
 
 
 def is_synthetic(row: Row, origin: str) -> bool:
@@ -131,33 +168,58 @@ def is_synthetic(row: Row, origin: str) -> bool:
     )
 
 
-def seeds_of(rows: Sequence[Row], origin: str) -> Seeds:
-    """rows: of training. Raises DataError where not one is a seed."""
-    found: list[Seed] = []
+def seeds_of(rows: Iterable[Row], origin: str, path: File) -> Seeds:
+    """rows: of training. path: of the file that holds seeds meanwhile. Raises DataError where not one is a seed."""
+    spool = Spool(path)
+    shapes: list[Shape] = []
     others: Counter[str] = Counter()
+    kinds: Counter[Answered] = Counter()
+    labels: dict[str, int] = {}
+    codes = array("i")
     synthetic = 0
-    for row in rows:
-        if is_synthetic(row, origin):
-            synthetic += 1
-            continue
-        one = _seed(row)
-        if isinstance(one, Seed):
-            found.append(one)
-        else:
-            others[one] += 1
-    if not found:
+
+    def packed() -> Iterator[Any]:
+        nonlocal synthetic
+        for row in rows:
+            if is_synthetic(row, origin):
+                synthetic += 1
+                continue
+            one = _seed(row)
+            if not isinstance(one, Seed):
+                others[one] += 1
+                continue
+            kinds[one.answered] += 1
+            if one.answered == "label":
+                codes.append(labels.setdefault(one.answer or "", len(labels)))
+            ref, where = row.ref, [one.prompt, one.prompt_path, one.answer, one.answer_path]
+            yield [row.number, shape_place(row.shape, shapes), ref.file, ref.line, row.values, *where]
+
+    spool.extend(packed())
+    if not len(spool):
         reasons = ", ".join(f"{count:,} x {reason}" for reason, count in others.most_common()) or "no rows"
         raise DataError(
             f"not one training row can be a seed: {reasons}",
             "rows with one text to ask with, in which nothing counts characters (spans, tags)",
             "name other files, or the columns that hold text and answer (data.columns.text=...)",
         )
-    kinds = Counter(seed.answered for seed in found)
     if len(kinds) > 1:
         raise DataError(
             f"seeds of several kinds: {dict(kinds)}", "rows of one kind", "make rows of one kind at a time"
         )
-    return Seeds(found, others, synthetic)
+    (answered,) = kinds
+    names = sorted(labels)
+    order = np.zeros(len(names), np.int32)
+    order[[labels[name] for name in names]] = np.arange(len(names))
+    found = SeedRows(spool, shapes, answered, range(len(spool)))
+    return Seeds(found, answered, others, synthetic, names, order[np.array(codes, np.int32)])
+
+
+def shape_place(shape: Shape, shapes: list[Shape]) -> int:
+    """Where it is among those that are known; it is put to their end where it is not."""
+    at = next((at for at, one in enumerate(shapes) if one is shape), len(shapes))
+    if at == len(shapes):
+        shapes.append(shape)
+    return at
 
 
 def _seed(row: Row) -> Seed | str:

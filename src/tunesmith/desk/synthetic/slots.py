@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 
 from tunesmith.config.makers import SLOT, Templates
@@ -14,7 +14,7 @@ PATIENCE = 200
 """Fillings in a row that bring nothing new, after which an answer's templates are taken to be used up."""
 
 
-def from_templates(spec: Templates, seeds: Seeds, seed: int) -> list[Candidate]:
+def from_templates(spec: Templates, seeds: Seeds, seed: int) -> Iterator[Candidate]:
     """As many of each answer, in turn, until there are `spec.count` or the templates are used up. Raises DataError for
     an answer that rows like the seeds cannot have."""
     groups: dict[str | None, list[str]] = {}
@@ -23,11 +23,11 @@ def from_templates(spec: Templates, seeds: Seeds, seed: int) -> list[Candidate]:
     likes = {answer: _like(seeds, answer) for answer in groups}
     draws = random.Random(seed)
     seen: set[tuple[str, str | None]] = set()
-    found: list[Candidate] = []
+    found = 0
     open_ones = list(groups)
     for answer in cycle(groups):
-        if len(found) == spec.count or not open_ones:
-            return found
+        if found == spec.count or not open_ones:
+            return
         if answer not in open_ones:
             continue
         drawn = _new(groups[answer], answer, spec.slots, draws, seen)
@@ -36,8 +36,8 @@ def from_templates(spec: Templates, seeds: Seeds, seed: int) -> list[Candidate]:
             continue
         template, prompt, said = drawn
         own = said if seeds.answered == "answer" else None
-        found.append(Candidate(likes[answer], prompt, own, (), template))
-    raise AssertionError("templates without answers")
+        found += 1
+        yield Candidate(likes[answer], prompt, own, (), template)
 
 
 def _like(seeds: Seeds, answer: str | None) -> Seed:

@@ -119,7 +119,7 @@ def _slipped(word: str, spec: Noise, beside: dict[str, str], lower: bool, draws:
 def _slip(spec: Noise, drawn: float) -> str | None:
     """drawn: in [0, 1), of which each kind of slip has its share."""
     for name in SLIPS:
-        share: float = dict(spec)[name]
+        share: float = getattr(spec, name)
         if drawn < share:
             return name
         drawn -= share
