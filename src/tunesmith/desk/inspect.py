@@ -97,7 +97,8 @@ def inspect(
     veil = None if scrubbing is None else Veil(scrubbing.finder, keeps=False)
     with few_collections(), tempfile.TemporaryDirectory(prefix="tunesmith-desk-") as name:
         folder = Path(name)
-        rows = read(desk.data, folder / "read", folder / REFUSED, sink, str if veil is None else veil.over)
+        told = str if veil is None else veil.over
+        rows = read(desk.data, folder / "read", folder / REFUSED, sink, told, sharing)
         sink("phase", name="looking", text=f"{len(rows.chunks):,} chunks")
         looks = look(rows, measure, LANGUAGES, counted or sys.maxsize, sharing)
         facts = _facts(rows, looks, measure, folder / REFUSED)
@@ -184,9 +185,7 @@ def fetch(rows: Read, numbers: set[int]) -> dict[int, Row]:
     """Rows by their numbers. Lines of other rows are passed over without being parsed."""
     out: dict[int, Row] = {}
     for chunk in rows.chunks:
-        with chunk.open("rb") as lines:
-            has = any(int(line[1 : line.index(b",")]) in numbers for line in lines)
-        if has:
+        if not numbers.isdisjoint(chunk.numbers()):
             out |= {row.number: row for row in rows.rows(chunk) if row.number in numbers}
     return out
 
@@ -361,6 +360,7 @@ def _linked(rows: Read, folder: Path) -> Read:
     """The same rows in files of their own, which passes take away as they go."""
     target = folder / "read"
     target.mkdir(parents=True)
-    for chunk in rows.chunks:
-        os.link(chunk, target / chunk.name)
-    return replace(rows, chunks=[target / chunk.name for chunk in rows.chunks])
+    chunks = [replace(chunk, path=target / chunk.path.name) for chunk in rows.chunks]
+    for chunk, linked in zip(rows.chunks, chunks, strict=True):
+        os.link(chunk.path, linked.path)
+    return replace(rows, chunks=chunks)

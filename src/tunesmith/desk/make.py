@@ -98,7 +98,7 @@ def make(
         if desk.scrub is not None and scrubbing is not None:
             veil = Veil(scrubbing.finder, desk.scrub.keep_originals)
         told = str if veil is None or veil.keeps else veil.over
-        found = read(desk.data, folder / WORK / "read", folder / REFUSED, sink, told)
+        found = read(desk.data, folder / WORK / "read", folder / REFUSED, sink, told, sharing)
         return Work(found, steps_of(desk, found, folder / WORK, scrubbing, embed), veil, ray=desk.ray)
 
     return made_by(desk, work, sink, sharing, dry_run=dry_run)

@@ -19,7 +19,7 @@ import numpy as np
 from tunesmith.data.shares import Made, Sharing, shared_out
 from tunesmith.desk.cluster import Cluster
 from tunesmith.desk.left import Left
-from tunesmith.desk.reading import Read, packed
+from tunesmith.desk.reading import Chunk, Read, packed
 from tunesmith.desk.rows import SPLITS, Row, Values
 from tunesmith.desk.scrub import Veil
 from tunesmith.desk.steps import Outcome, RowStep, RunsModel, Seen, Step, Survey, is_survey
@@ -126,8 +126,8 @@ class Passes:
         return self._folder
 
     def _passed(
-        self, chunks: list[Path], steps: Sequence[RowStep], survey: Survey | None
-    ) -> tuple[list[Path], Seen | None]:
+        self, chunks: list[Chunk], steps: Sequence[RowStep], survey: Survey | None
+    ) -> tuple[list[Chunk], Seen | None]:
         self._folder = self.folder / f"pass-{len(list(self.folder.glob('pass-*')))}"
         self._folder.mkdir()
         work = Pass(self.read, chunks, steps, survey, self._folder, self.veil, self.kept)
@@ -151,9 +151,13 @@ class Passes:
                 self.left.setdefault(split, Left()).join(arrays[split].tolist(), *found)
         self.counts += counts
         for chunk in chunks:
-            chunk.unlink()
+            chunk.path.unlink()
         self.ledgers += sorted(self._folder.glob("*.ledger"))
-        out = sorted(self._folder.glob("*.jsonl"))
+        out = [
+            Chunk(self._folder / f"{at:06d}.jsonl", 0 if steps else chunk.first)
+            for at, chunk in enumerate(chunks)
+            if survey
+        ]
         return out, self._seen([arrays for arrays, _ in made]) if survey else None
 
     def _seen(self, made: Sequence[Any]) -> Seen:
@@ -167,7 +171,7 @@ class Pass:
     """The work on a range of chunks, which are known by their numbers."""
 
     read: Read
-    chunks: Sequence[Path] | Mapping[int, Path]
+    chunks: Sequence[Chunk] | Mapping[int, Chunk]
     steps: Sequence[RowStep]
     survey: Survey | None
     target: Path
@@ -204,7 +208,7 @@ class Pass:
             with self._piece(index, "jsonl") as out:
                 out.writelines(packed(row, files[row.ref.file]) for row in rows)
         else:
-            os.link(source, self.target / f"{index:06d}.jsonl")  # no step could have changed a row
+            os.link(source.path, self.target / f"{index:06d}.jsonl")  # no step could have changed a row
         seen["numbers"] += [row.number for row in rows]
         seen["splits"] += [SPLITS.index(row.split) for row in rows]
         seen["files"] += [files[row.ref.file] for row in rows]

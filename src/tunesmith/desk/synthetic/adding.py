@@ -19,7 +19,7 @@ from tunesmith.config.synth import Synthetic
 from tunesmith.data.shares import Sharing
 from tunesmith.desk.held import held, version_of, whole
 from tunesmith.desk.make import REFUSED, WORK, Made, Work, made_by
-from tunesmith.desk.reading import CHUNK_ROWS, FileRead, Read, packed, read
+from tunesmith.desk.reading import CHUNK_ROWS, Chunk, FileRead, Read, packed, read
 from tunesmith.desk.rows import Row
 from tunesmith.desk.synthetic import questions
 from tunesmith.desk.synthetic.answers import ANSWERS, Asked, Writer
@@ -153,9 +153,9 @@ class _Adding:
             found.files.append(of_maker.file)
             found.shapes.append(of_maker.candidates[0].like.row.shape if lines else found.shapes[0])
             for at in range(0, len(lines), CHUNK_ROWS):
-                path = found.chunks[0].with_name(f"{len(found.chunks):06d}.jsonl")
+                path = found.chunks[0].path.with_name(f"{len(found.chunks):06d}.jsonl")
                 path.write_text("".join(lines[at : at + CHUNK_ROWS]), encoding="utf-8")
-                found.chunks.append(path)
+                found.chunks.append(Chunk(path))
         return out
 
     def _held(self, rows: Sequence[Row]) -> list[Row]:
