@@ -141,9 +141,8 @@ def _made(
 ) -> Made:
     (folder / WORK).mkdir()
     given = work(folder)
-    share = Sharing(sharing.processes, least=2, part=1)
     with nullcontext() if given.ray is None else connected(given.ray) as cluster:
-        passes = Passes(given.found, folder / WORK, share, sink, given.veil, cluster)
+        passes = Passes(given.found, folder / WORK, sharing, sink, given.veil, cluster)
         pieces = passes.run(given.steps)
     sink("phase", name="writing", text=str(recipe.output))
     rows = _written(recipe, pieces, folder)

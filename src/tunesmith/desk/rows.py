@@ -24,9 +24,10 @@ from typing import Any, Literal, get_args
 
 from tunesmith.data import peer_formats
 from tunesmith.data.columns import Mapping as Meaning
+from tunesmith.data.formats import to_example
 from tunesmith.data.strict_json import parse_object
 from tunesmith.errors import RowError
-from tunesmith.types import RowRef
+from tunesmith.types import Example, RowRef
 
 Part = Literal["prompt", "answer", "system", "label", "fixed", "other"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -165,6 +166,14 @@ class Row:
     @cached_property
     def texts(self) -> list[Text]:
         return self.shape.texts(self.values)
+
+    @cached_property
+    def example(self) -> Example | RowError:
+        """What training reads, or why it drops the row."""
+        try:
+            return to_example(self.shape.meaning, self.values, self.ref)
+        except RowError as error:
+            return error
 
     def but(self, values: Values, split: Split | None = None) -> Row:
         """The same row with other values, or in another split."""
