@@ -225,7 +225,7 @@ class Pass:
 
     def _write(self, index: int, rows: Sequence[Row]) -> None:
         for split in SPLITS:
-            lines = [_ENCODE(row.values) + "\n" for row in rows if row.split == split]
+            lines = [row.json + "\n" for row in rows if row.split == split]
             if lines:
                 with self._piece(index, split) as out:
                     out.writelines(lines)
