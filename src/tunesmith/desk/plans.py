@@ -47,7 +47,8 @@ def side_by_side(plans: Sequence[Plan[Any]], carrying: Carrying) -> list[Any]:
     made: dict[int, list[Made] | None] = dict.fromkeys(range(len(plans)))
     while made:
         asked: dict[int, Walk] = {}
-        for place, found in made.items():
+        for place in list(made):
+            found = made.pop(place)  # here it is let go of when the plan has done with it
             try:
                 asked[place] = next(plans[place]) if found is None else plans[place].send(found)
             except StopIteration as end:
@@ -83,12 +84,11 @@ class _Together:
 
 
 def _of(made: Made, at: int) -> Made:
-    """What the walk at this place found."""
+    """What the walk at this place found: taken out, so that the arrays of all rows are not held twice."""
     arrays, said = made
-    start = f"{at}."
-    return {
-        name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)
-    }, said[at]
+    assert isinstance(arrays, dict)
+    names = [name for name in arrays if name.startswith(f"{at}.")]
+    return {name.removeprefix(f"{at}."): arrays.pop(name) for name in names}, said[at]
 
 
 @dataclass
