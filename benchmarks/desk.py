@@ -148,7 +148,9 @@ def measured(command: list[str]) -> dict[str, Any]:
         peak, ended = [0.0], threading.Event()
 
         def watch() -> None:
-            while not ended.wait(0.5):
+            while not ended.wait(
+                2
+            ):  # to ask for the memory of a family of processes takes a tenth of a second
                 peak[0] = max(peak[0], held(process.pid))
 
         watcher = threading.Thread(target=watch)

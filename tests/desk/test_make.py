@@ -25,7 +25,8 @@ from tunesmith.config.desk import Desk
 from tunesmith.config.run import DataConfig
 from tunesmith.data.load import load_splits
 from tunesmith.data.shares import Sharing
-from tunesmith.desk.make import Made, make, restored
+from tunesmith.desk.make import Made, file_facts, make, restored
+from tunesmith.desk.rows import SPLITS
 from tunesmith.desk.versions import DataSet
 from tunesmith.errors import DataError
 
@@ -106,11 +107,19 @@ def test_in_is_out_and_dropped_whatever_the_rows(tmp_path: Path, rows: list[dict
 
 def test_processes_make_the_same_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tunesmith.desk.reading.CHUNK_ROWS", 7)
+    monkeypatch.setattr("tunesmith.desk.reading.STRETCH", 500)
+    monkeypatch.setattr("tunesmith.data.stretches.CHUNK", 300)
     desk = desk_of(tmp_path, TICKETS * 2, **ALL)
+    file = Path(desk.data.train[0])
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(
+        b"".join((*lines[:9], b"no row\n", b"\n", *lines[9:30], b'{"text": NaN}\n', *lines[30:]))
+    )
     one, two = (make(desk, quiet, sharing=Sharing(count)) for count in (1, 2))
     assert one.version is not None
     assert two.version is not None
-    names = ("train.jsonl", "validation.jsonl", "test.jsonl", "origins.jsonl", "changes.jsonl")
+    assert [file_facts(source) for source in one.files] == [file_facts(source) for source in two.files]
+    names = (*(f"{split}.jsonl" for split in SPLITS), "origins.jsonl", "changes.jsonl", "refused.jsonl")
     for name in names:
         assert (one.version.folder / name).read_bytes() == (two.version.folder / name).read_bytes()
 

@@ -34,7 +34,12 @@ def unlogged(rows: Iterator[Row], file: str) -> Iterator[Row]:
     whole = itertools.chain(read, rows)
     if not read or isinstance(read[-1][1], RowError) or not is_log(read[-1][1]):
         return whole
-    return (_converted(line, row, file) for line, row in whole)
+    return conversations(whole, file)
+
+
+def conversations(rows: Iterator[Row], file: str) -> Iterator[Row]:
+    """The rows of a log, or of a stretch of one."""
+    return (_converted(line, row, file) for line, row in rows)
 
 
 def is_log(row: Mapping[str, Any]) -> bool:

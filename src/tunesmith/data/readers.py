@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tunesmith.data.addresses import file_named, sha256
-from tunesmith.data.chat_logs import unlogged
+from tunesmith.data.chat_logs import conversations, is_log, unlogged
 from tunesmith.data.endings import ENDINGS, ending_of, is_packed
 from tunesmith.data.json_arrays import array_rows, begins_array
 from tunesmith.data.sources import (
@@ -25,6 +25,7 @@ from tunesmith.data.sources import (
     open_regular,
     too_long,
 )
+from tunesmith.data.stretches import Stretch
 from tunesmith.data.strict_json import parse_object
 from tunesmith.data.tables import read_arrow, read_csv, read_parquet, read_tsv
 from tunesmith.errors import DataError, RowError
@@ -38,6 +39,7 @@ __all__ = [
     "ending_of",
     "head_of",
     "read_rows",
+    "read_stretch",
     "sha256",
 ]
 
@@ -76,6 +78,15 @@ def read_rows(address: str | Path, notes: Counter[str] | None = None) -> Iterato
         raise DataError(f"{name}: there is not one row in it", "at least one row")
 
 
+def read_stretch(address: str, stretch: Stretch, notes: Counter[str] | None = None) -> Iterator[Row]:
+    """Those of `read_rows` whose lines are in this stretch of a .jsonl file."""
+    with open_regular(file_named(address), address) as stream:
+        whole = (row for _, row in read_jsonl(address, stream, False))
+        first = next((row for row in whole if not isinstance(row, RowError)), {})
+        rows = _rows_of_lines(address, stretch.chunks(stream), notes, stretch.line)
+        yield from conversations(rows, address) if is_log(first) else rows
+
+
 def head_of(rows: Iterator[Row]) -> list[Row]:
     """The first rows, by which it is decided what columns mean: up to LOOK_AT, fewer where they are large."""
     head: list[Row] = []
@@ -112,9 +123,11 @@ def read_jsonl(
     return _rows_of_lines(path, byte_chunks(path, stream, zipped), notes)
 
 
-def _rows_of_lines(path: str, chunks: Iterator[bytes], notes: Counter[str] | None) -> Iterator[Row]:
-    first = True
-    for number, line in lines(path, chunks, notes):
+def _rows_of_lines(
+    path: str, chunks: Iterator[bytes], notes: Counter[str] | None, begin: int = 1
+) -> Iterator[Row]:
+    first = begin == 1
+    for number, line in lines(path, chunks, notes, begin):
         if line is None:
             yield number, UnreadableRow(too_long(), path, number, "")
             continue

@@ -48,6 +48,9 @@ class Sharing:
         return self.processes > 1 and count >= self.least
 
 
+ALONE = Sharing(1)
+
+
 def shared_out(count: int, work: Work, sharing: Sharing) -> list[Made]:
     """What `work` makes of each part of range(count), in order."""
     parts = [range(at, min(at + sharing.part, count)) for at in range(0, count, sharing.part)]

@@ -161,17 +161,17 @@ def refuse_foreign(path: str, head: bytes) -> None:
 
 
 def lines(
-    path: str, chunks: Iterator[bytes], notes: Counter[str] | None = None
+    path: str, chunks: Iterator[bytes], notes: Counter[str] | None = None, number: int = 1
 ) -> Iterator[tuple[int, bytes | None]]:
-    """(line number, line with its end). Ends are LF, CRLF or CR; U+2028 and its like are none.
+    """(line number, line with its end). Ends are LF, CRLF or CR; U+2028 and its like are none. number: of the first.
 
     None stands for a line over MAX_LINE, skipped without being held. A UTF-8 byte order mark is dropped. notes: counts
     byte_order_mark and mixed_line_ends.
     """
-    number, size = 1, 0
+    size = 0
     kept: list[bytes] = []
     held = b""  # a CR at the end of a chunk, whose LF may come with the next one
-    first = True
+    first = number == 1
     ends = set()
     for chunk in chunks:
         if first:

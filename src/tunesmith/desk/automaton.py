@@ -40,7 +40,8 @@ TESTS: dict[str, str] = {
     "close": prefilter.CLOSE,
     **{name: _ahead(form) for name, form in prefilter.OF_SOME_DIGITS.items()},
     **{name: form.pattern for name, form in prefilter.OF_CLOSE_DIGITS.items()},
-    "SSN": prefilter.NINE.pattern,
+    "nine": prefilter.NINE.pattern,
+    "SSN": prefilter.SSN.pattern,
     "CARD": prefilter.CARD.pattern,
     "named": rf"(?i:\b(?:{_any_of(prefilter.NAMES_OF_NUMBERS)})\b)",
     "IPv4": prefilter.IPV4.pattern,
@@ -112,8 +113,9 @@ def _secret(text: str, there: Collection[str]) -> bool:
 
 def _of_close_digits(text: str, there: Collection[str]) -> list[str]:
     found = [name for name in prefilter.OF_CLOSE_DIGITS if name in there]
-    if "SSN" in there:
-        found.append("SSN")
+    if "nine" in there:
+        if "SSN" in there:
+            found.append("SSN")
         if "named" in there:
             found += [name for name, named in prefilter.NUMBERS if named.search(text)]
         if "CARD" in there:

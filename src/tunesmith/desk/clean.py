@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tunesmith.config.desk import Clean
-from tunesmith.data.formats import to_example
 from tunesmith.desk import mending
 from tunesmith.desk.language import language_of
 from tunesmith.desk.rows import CONTENT, Path, Row, Text
@@ -74,11 +73,8 @@ class Cleaning:
     def _fault(self, row: Row) -> tuple[str, str] | None:
         """The first rule by which the row is dropped, and what was found."""
         config = self.config
-        if config.usable:
-            try:
-                to_example(row.shape.meaning, row.values, row.ref)
-            except RowError as error:
-                return error.reason, error.got.removeprefix(f"{row.ref}: ")
+        if config.usable and isinstance(error := row.example, RowError):
+            return error.reason, error.got.removeprefix(f"{row.ref}: ")
         content = [text for text in row.texts if text.part in ("prompt", "answer")]
         if config.min_words or config.max_words is not None:
             words = sum(len(text.text.split()) for text in content)

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.data.shares import Made
+from tunesmith.desk.reading import Chunk
 from tunesmith.errors import ConfigError, ResourceError
 
 if TYPE_CHECKING:
@@ -42,17 +43,19 @@ class Cluster:
 
     address: str
 
-    def passed(self, work: Pass, paths: Sequence[Path]) -> list[Made]:
+    def passed(self, work: Pass, given: Sequence[Chunk]) -> list[Made]:
         """What the work makes of each of its chunks, which lie here; its files lie in `work.target`."""
         import ray
 
         shared = ray.put(work)
         window = max(1, int(WINDOW * ray.cluster_resources().get("CPU", 1)))
-        made: list[Made | None] = [None] * len(paths)
+        made: list[Made | None] = [None] * len(given)
         try:
-            for first in range(0, len(paths), window):
-                some = enumerate(paths[first : first + window], first)
-                chunks = [{"index": index, "rows": path.read_bytes()} for index, path in some]
+            for first in range(0, len(given), window):
+                chunks = [
+                    {"index": index, "rows": chunk.path.read_bytes(), "first": chunk.first}
+                    for index, chunk in enumerate(given[first : first + window], first)
+                ]
                 rows = ray.data.from_items(chunks, override_num_blocks=len(chunks))
                 for one in rows.map(_there, fn_args=(shared,), max_retries=RETRIES).iter_rows():
                     made[one["index"]] = _unpacked(one["made"], work.target)
@@ -106,8 +109,8 @@ def _there(row: dict[str, Any], shared: Any) -> dict[str, Any]:
     work: Pass = ray.get(shared)
     index = int(row["index"])
     with tempfile.TemporaryDirectory(prefix="tunesmith-chunk-") as name:
-        chunk, target = Path(name) / "chunk", Path(name) / "made"
-        chunk.write_bytes(row["rows"])
+        chunk, target = Chunk(Path(name) / "chunk", int(row["first"])), Path(name) / "made"
+        chunk.path.write_bytes(row["rows"])
         target.mkdir()
         try:
             arrays, said = replace(work, chunks={index: chunk}, target=target)(range(index, index + 1))

@@ -16,7 +16,6 @@ from tunesmith.desk.looks import (
     Tables,
     asked_and_answered,
     classes_of,
-    examples_of,
     labels_of,
     sizes_of,
 )
@@ -195,7 +194,7 @@ def reason_counts(masks: NDArray[np.int32]) -> dict[str, int]:
 
 def why(row: Row, mask: int, measure: Measure, others: Mapping[str, str]) -> dict[str, str]:
     """Reason -> what was found in this row. others: what only all rows together tell."""
-    example = examples_of([row])[0]
+    example = row.example
     size = sizes_of([row], [example], measure)[0]
     labels = classes_of(row, labels_of(row, example))
     found = reasons_of(row.texts, labels) | dict(others)

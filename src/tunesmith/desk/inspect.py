@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,11 @@ from tunesmith.data.shares import Sharing
 from tunesmith.desk import findings, found
 from tunesmith.desk.finding import Names
 from tunesmith.desk.lengths import Measure, binned, figures
-from tunesmith.desk.looks import SIZES, UNTOLD, Looks, asked_and_answered, look
+from tunesmith.desk.looks import SIZES, UNTOLD, Looks, asked_and_answered, looking
 from tunesmith.desk.make import REFUSED, steps_of
 from tunesmith.desk.meaning import Embed
 from tunesmith.desk.passes import Counted, Passes
+from tunesmith.desk.plans import Once, Plan, by_processes, side_by_side
 from tunesmith.desk.reading import Read, read
 from tunesmith.desk.rows import SPLITS, Row
 from tunesmith.desk.scrub import Scrubbing, Veil
@@ -97,19 +97,24 @@ def inspect(
     veil = None if scrubbing is None else Veil(scrubbing.finder, keeps=False)
     with few_collections(), tempfile.TemporaryDirectory(prefix="tunesmith-desk-") as name:
         folder = Path(name)
-        rows = read(desk.data, folder / "read", folder / REFUSED, sink, str if veil is None else veil.over)
+        told = str if veil is None else veil.over
+        rows = Once(**vars(read(desk.data, folder / "read", folder / REFUSED, sink, told, sharing)))
         sink("phase", name="looking", text=f"{len(rows.chunks):,} chunks")
-        looks = look(rows, measure, LANGUAGES, counted or sys.maxsize, sharing)
+        trial = _Trial(rows, folder, sharing, sink, veil, scrubbing, embed)
+        looks, *tried = side_by_side(
+            [
+                looking(rows, measure, LANGUAGES, counted or sys.maxsize),
+                *(trial.of(desk, name) for name in desk.steps()),
+            ],
+            by_processes(len(rows.chunks), sharing),
+        )
         facts = _facts(rows, looks, measure, folder / REFUSED)
         facts["cost"] = None
         if cost is not None and (trained := _trained(rows, looks)) is not None:
             facts["cost"] = cost(trained)
         if veil is not None:
             _hide(facts, veil)
-        trial = _Trial(
-            rows, folder, Sharing(sharing.processes, least=2, part=1), sink, veil, scrubbing, embed
-        )
-        facts["steps"] = [step for name in desk.steps() for step in trial.of(desk, name)]
+        facts["steps"] = [step for steps in tried for step in steps]
         return Inspection(facts)
 
 
@@ -184,9 +189,7 @@ def fetch(rows: Read, numbers: set[int]) -> dict[int, Row]:
     """Rows by their numbers. Lines of other rows are passed over without being parsed."""
     out: dict[int, Row] = {}
     for chunk in rows.chunks:
-        with chunk.open("rb") as lines:
-            has = any(int(line[1 : line.index(b",")]) in numbers for line in lines)
-        if has:
+        if not numbers.isdisjoint(chunk.numbers()):
             out |= {row.number: row for row in rows.rows(chunk) if row.number in numbers}
     return out
 
@@ -337,13 +340,14 @@ class _Trial:
     scrubbing: Scrubbing | None
     embed: Embed | None
 
-    def of(self, desk: Desk, name: str) -> list[dict[str, Any]]:
+    def of(self, desk: Desk, name: str) -> Plan[list[dict[str, Any]]]:
         """Of the step of this name, and no other."""
         alone = desk.model_copy(update={other: None for other in STEPS if other != name})
         work = self.folder / f"try-{name}"
-        passes = Passes(_linked(self.rows, work), work, self.sharing, self.sink, self.veil, kept=False)
+        work.mkdir()
+        passes = Passes(self.rows, work, self.sharing, self.sink, self.veil, kept=False)
         scrubbing = self.scrubbing if name == "scrub" else None
-        passes.run(steps_of(alone, self.rows, work, scrubbing, self.embed))
+        yield from passes.plan(steps_of(alone, self.rows, work, scrubbing, self.embed))
         return [_counted(step) for step in passes.counts]
 
 
@@ -355,12 +359,3 @@ def _counted(step: Counted) -> dict[str, Any]:
         for rule, all_ in step.examples.items()
     }
     return step.as_dict() | {"examples": examples}
-
-
-def _linked(rows: Read, folder: Path) -> Read:
-    """The same rows in files of their own, which passes take away as they go."""
-    target = folder / "read"
-    target.mkdir(parents=True)
-    for chunk in rows.chunks:
-        os.link(chunk, target / chunk.name)
-    return replace(rows, chunks=[target / chunk.name for chunk in rows.chunks])

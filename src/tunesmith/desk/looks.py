@@ -1,4 +1,4 @@
-"""One pass over rows as they were read, in as many processes as there are cores: of each row some numbers, of each
+"""One walk over rows as they were read: of each row some numbers, of each
 part of them tables that are added up. A million rows take about 50 MB.
 """
 
@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.data.columns import JUDGED
-from tunesmith.data.formats import to_example
-from tunesmith.data.shares import Sharing, shared_out
 from tunesmith.desk.alike import key_of, mixed
 from tunesmith.desk.language import language_of
 from tunesmith.desk.lengths import Measure, Size
+from tunesmith.desk.plans import Plan
 from tunesmith.desk.reading import Read
 from tunesmith.desk.rows import SPLITS, Row, Text
 from tunesmith.desk.steps import excerpt
@@ -130,17 +129,11 @@ class Looks:
     tables: Tables
 
 
-def look(read: Read, measure: Measure, languages: int, counted: int, sharing: Sharing) -> Looks:
+def looking(read: Read, measure: Measure, languages: int, counted: int) -> Plan[Looks]:
     """languages: rows at most whose language is looked at. counted: rows at most whose tokens are counted, and besides
     them every row that may have more than the model takes."""
     count = sum(one.used for one in read.files)
-    work = _Looking(read, measure, _threshold(count, languages), _threshold(count, counted))
-    alone = sharing.processes == 1 or len(read.chunks) == 1
-    made = (
-        [work(range(len(read.chunks)))]
-        if alone
-        else shared_out(len(read.chunks), work, Sharing(sharing.processes, least=2, part=1))
-    )
+    made = yield _Looking(read, measure, _threshold(count, languages), _threshold(count, counted))
     tables = Tables([{} for _ in read.files])
     for _, said in made:
         tables.add(said)
@@ -171,6 +164,7 @@ class _Looking:
     measure: Measure
     languages: int
     counted: int
+    alone: bool = False
 
     def __call__(self, part: range) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         tables = Tables([{} for _ in self.read.files])
@@ -179,7 +173,7 @@ class _Looking:
         for index in part:
             rows = list(self.read.rows(self.read.chunks[index]))
             texts = [row.texts for row in rows]
-            examples = examples_of(rows)
+            examples = [row.example for row in rows]
             self._count(rows, texts, places, tables)
             labels = [labels_of(row, example) for row, example in zip(rows, examples, strict=True)]
             for row, of_row in zip(rows, labels, strict=True):
@@ -249,17 +243,6 @@ def _four(size: Size | RowError) -> tuple[int, int, int, int]:
     if isinstance(size, RowError):
         return (REFUSED, REFUSED, REFUSED, REFUSED)
     return size.prompt, size.answer, size.whole, size.longest
-
-
-def examples_of(rows: Sequence[Row]) -> list[Example | RowError]:
-    """Of each row what training reads, or why it drops the row."""
-    out: list[Example | RowError] = []
-    for row in rows:
-        try:
-            out.append(to_example(row.shape.meaning, row.values, row.ref))
-        except RowError as error:
-            out.append(error)
-    return out
 
 
 def targets_of(rows: Sequence[Row], examples: Sequence[Example | RowError], most: int) -> NDArray[np.float64]:

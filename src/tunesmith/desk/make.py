@@ -98,7 +98,7 @@ def make(
         if desk.scrub is not None and scrubbing is not None:
             veil = Veil(scrubbing.finder, desk.scrub.keep_originals)
         told = str if veil is None or veil.keeps else veil.over
-        found = read(desk.data, folder / WORK / "read", folder / REFUSED, sink, told)
+        found = read(desk.data, folder / WORK / "read", folder / REFUSED, sink, told, sharing)
         return Work(found, steps_of(desk, found, folder / WORK, scrubbing, embed), veil, ray=desk.ray)
 
     return made_by(desk, work, sink, sharing, dry_run=dry_run)
@@ -141,9 +141,8 @@ def _made(
 ) -> Made:
     (folder / WORK).mkdir()
     given = work(folder)
-    share = Sharing(sharing.processes, least=2, part=1)
     with nullcontext() if given.ray is None else connected(given.ray) as cluster:
-        passes = Passes(given.found, folder / WORK, share, sink, given.veil, cluster)
+        passes = Passes(given.found, folder / WORK, sharing, sink, given.veil, cluster)
         pieces = passes.run(given.steps)
     sink("phase", name="writing", text=str(recipe.output))
     rows = _written(recipe, pieces, folder)

@@ -16,10 +16,11 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from tunesmith.data.shares import Made, Sharing, shared_out
+from tunesmith.data.shares import Made, Sharing
 from tunesmith.desk.cluster import Cluster
 from tunesmith.desk.left import Left
-from tunesmith.desk.reading import Read, packed
+from tunesmith.desk.plans import Plan, Walk, by_processes, carried_out
+from tunesmith.desk.reading import Chunk, Read, packed
 from tunesmith.desk.rows import SPLITS, Row, Values
 from tunesmith.desk.scrub import Veil
 from tunesmith.desk.steps import Outcome, RowStep, RunsModel, Seen, Step, Survey, is_survey
@@ -111,38 +112,33 @@ class Passes:
     def run(self, steps: Sequence[Step]) -> Path:
         """The folder with what is left after all steps, in pieces: NNNNNN.train and its kin hold rows as they are to be
         written, NNNNNN.origins where each is from."""
+        return carried_out(self.plan(steps), self._carrying)
+
+    def plan(self, steps: Sequence[Step]) -> Plan[Path]:
+        """As `run`, to be carried out beside others."""
         chunks = self.read.chunks
         waiting: list[RowStep] = []
         for step in steps:
             if not is_survey(step):
                 waiting.append(step)  # type: ignore[arg-type]
                 continue
-            chunks, seen = self._passed(chunks, waiting, step)  # type: ignore[arg-type]
+            chunks, seen = yield from self._passed(chunks, waiting, step)  # type: ignore[arg-type]
             assert seen is not None
             waiting = [step.decide(seen)]  # type: ignore[union-attr]
-        self._passed(chunks, waiting, None)
+        yield from self._passed(chunks, waiting, None)
         for counted in self.counts:
             counted.check()
         return self._folder
 
     def _passed(
-        self, chunks: list[Path], steps: Sequence[RowStep], survey: Survey | None
-    ) -> tuple[list[Path], Seen | None]:
+        self, chunks: list[Chunk], steps: Sequence[RowStep], survey: Survey | None
+    ) -> Plan[tuple[list[Chunk], Seen | None]]:
         self._folder = self.folder / f"pass-{len(list(self.folder.glob('pass-*')))}"
         self._folder.mkdir()
         work = Pass(self.read, chunks, steps, survey, self._folder, self.veil, self.kept)
         name = " + ".join([step.name for step in steps] + ([f"{survey.name}: looking"] if survey else []))
         self.sink("phase", name=name or "rows", text=f"{len(chunks):,} chunks")
-        few = len(chunks) == 1 or (self.sharing.processes == 1 and self.cluster is None)
-        alone = few or isinstance(survey, RunsModel)
-        parts = (range(at, at + 1) for at in range(len(chunks)))
-        made: list[Made]
-        if alone:
-            made = [work(part) for part in parts]
-        elif self.cluster is None:
-            made = shared_out(len(chunks), work, self.sharing)
-        else:
-            made = self.cluster.passed(work, chunks)
+        made = yield work
         counts = [Counted(step.name) for step in steps]
         for arrays, said in made:
             for counted, one in zip(counts, said["steps"], strict=True):
@@ -150,11 +146,23 @@ class Passes:
             for split, found in said["left"].items():
                 self.left.setdefault(split, Left()).join(arrays[split].tolist(), *found)
         self.counts += counts
-        for chunk in chunks:
-            chunk.unlink()
+        if self.kept or chunks is not self.read.chunks:
+            for chunk in chunks:
+                chunk.path.unlink()
         self.ledgers += sorted(self._folder.glob("*.ledger"))
-        out = sorted(self._folder.glob("*.jsonl"))
+        out = [
+            Chunk(self._folder / f"{at:06d}.jsonl", 0 if steps else chunk.first)
+            for at, chunk in enumerate(chunks)
+            if survey
+        ]
         return out, self._seen([arrays for arrays, _ in made]) if survey else None
+
+    def _carrying(self, walk: Walk) -> list[Made]:
+        count = len(self.read.chunks)
+        if self.cluster is None or walk.alone or count == 1:
+            return by_processes(count, self.sharing)(walk)
+        assert isinstance(walk, Pass)
+        return self.cluster.passed(walk, [walk.chunks[at] for at in range(count)])
 
     def _seen(self, made: Sequence[Any]) -> Seen:
         # Taken out one after another: the arrays of ten million rows are not held twice.
@@ -167,12 +175,16 @@ class Pass:
     """The work on a range of chunks, which are known by their numbers."""
 
     read: Read
-    chunks: Sequence[Path] | Mapping[int, Path]
+    chunks: Sequence[Chunk] | Mapping[int, Chunk]
     steps: Sequence[RowStep]
     survey: Survey | None
     target: Path
     veil: Veil | None
     kept: bool
+
+    @property
+    def alone(self) -> bool:
+        return isinstance(self.survey, RunsModel)
 
     def __call__(self, part: range) -> Made:
         steps = [_nothing() for _ in self.steps]
@@ -204,7 +216,7 @@ class Pass:
             with self._piece(index, "jsonl") as out:
                 out.writelines(packed(row, files[row.ref.file]) for row in rows)
         else:
-            os.link(source, self.target / f"{index:06d}.jsonl")  # no step could have changed a row
+            os.link(source.path, self.target / f"{index:06d}.jsonl")  # no step could have changed a row
         seen["numbers"] += [row.number for row in rows]
         seen["splits"] += [SPLITS.index(row.split) for row in rows]
         seen["files"] += [files[row.ref.file] for row in rows]
@@ -213,7 +225,7 @@ class Pass:
 
     def _write(self, index: int, rows: Sequence[Row]) -> None:
         for split in SPLITS:
-            lines = [_ENCODE(row.values) + "\n" for row in rows if row.split == split]
+            lines = [row.json + "\n" for row in rows if row.split == split]
             if lines:
                 with self._piece(index, split) as out:
                     out.writelines(lines)

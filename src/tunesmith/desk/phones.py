@@ -27,43 +27,46 @@ _NO_DIGIT = re.compile("[^0-9]")
 class Matcher(phonenumbers.PhoneNumberMatcher):
     """A strict matcher that remembers what it said of a candidate: dates and numbers come again from row to row."""
 
-    def __init__(self, text: str, region: str) -> None:
+    def __init__(self, text: str, region: str | None) -> None:
         super().__init__(text, region, leniency=STRICT)
 
     def _parse_and_verify(self, candidate: str, offset: int) -> phonenumbers.PhoneNumberMatch | None:
-        end = offset + len(candidate)
-        before, after = self.text[max(0, offset - 1) : offset], self.text[end : end + 1]
-        number = _verified(candidate, before, after, self.preferred_region)
+        number = _verified(*self._with_neighbours(candidate, offset), self.preferred_region)
         return None if number is None else phonenumbers.PhoneNumberMatch(offset, candidate, number)
+
+    def _with_neighbours(self, candidate: str, offset: int) -> tuple[str, str, str]:
+        end = offset + len(candidate)
+        return candidate, self.text[max(0, offset - 1) : offset], self.text[end : end + 1]
 
 
 @lru_cache(50_000)
 def _verified(candidate: str, before: str, after: str, region: str) -> phonenumbers.PhoneNumber | None:
     """The number that a candidate is, which rests on the characters next to it and on no others."""
+    if _PLAIN.fullmatch(candidate) and not _plan(region).fullmatch(_NO_DIGIT.sub("", candidate)):
+        return None
     alone = phonenumbers.PhoneNumberMatcher(before + candidate + after, region, leniency=STRICT)
     found = alone._parse_and_verify(candidate, len(before))
     return None if found is None else found.number
 
 
-class _Candidates(phonenumbers.PhoneNumberMatcher):
+class _Candidates(Matcher):
     """Takes what may be a number for none, so that it goes on to whatever else may be one."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(text, None, leniency=STRICT)
-        self.seen: list[str] = []
+        super().__init__(text, None)
+        self.seen: dict[tuple[str, str, str], None] = {}
 
     def _parse_and_verify(self, candidate: str, offset: int) -> None:
-        self.seen.append(candidate)
+        self.seen[self._with_neighbours(candidate, offset)] = None
 
 
-def regions_possible(text: str, regions: Iterable[str]) -> list[str]:
-    """Those of `regions` in which a strict matcher may find a number in `text`; in all others it finds none."""
+def regions_possible(text: str, regions: Iterable[str], least: int) -> list[str]:
+    """Those of `regions` in which a strict matcher finds a number of `least` digits in `text`. One that believes no
+    candidate meets all that any other meets; and no rule of these regions adds digits to what is written."""
     candidates = _Candidates(text)
     candidates.has_next()
-    if not all(map(_PLAIN.fullmatch, candidates.seen)):
-        return list(regions)
-    digits = {_NO_DIGIT.sub("", candidate) for candidate in candidates.seen}
-    return [region for region in regions if any(map(_plan(region).fullmatch, digits))]
+    enough = [one for one in candidates.seen if sum(map(str.isdigit, one[0])) >= least]
+    return [region for region in regions if any(_verified(*one, region) for one in enough)]
 
 
 @cache

@@ -20,9 +20,10 @@ CLOSE = r"\d(?:[\W_xXー]{0,4}\d){5}"
 PHONE_RUN = re.compile(r"\d(?:[\W_xXー]{0,4}\d){6,}")
 CARD = re.compile(r"\d(?:[- ]?\d){11}")
 NINE = re.compile(r"\d(?:[\s\-.:+]?\d){8}")
+SSN = re.compile(r"\d{9}|\d{5}-\d{4}|\d{3}-\d{6}|\d{3}[- .]\d\d[- .]\d{4}")
 OF_CLOSE_DIGITS = {
     "PHONE": PHONE_RUN,
-    "UK_NINO": re.compile(r"\d\d ?\d\d ?\d\d ?[^\W_]"),
+    "UK_NINO": re.compile(r"\d\d ?\d\d ?\d\d ?[A-Da-d]"),
     "ES_NIF": re.compile(r"\d{7}-?[^\W_]"),
     "ES_NIE": re.compile(r"\d{7}-?[^\W_]"),
     "SG_NRIC": re.compile(r"\d{7}[^\W_]"),
@@ -94,7 +95,8 @@ def kinds_possible(text: str) -> list[str]:
 def _of_close_digits(text: str) -> list[str]:
     found = [name for name, form in OF_CLOSE_DIGITS.items() if form.search(text)]
     if NINE.search(text):
-        found.append("SSN")
+        if SSN.search(text):
+            found.append("SSN")
         if _ANY_NAMED.search(text):
             found += [name for name, named in NUMBERS if named.search(text)]
         if CARD.search(text):

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,18 +18,20 @@ from tunesmith.data.addresses import unchanged
 from tunesmith.data.columns import Mapping
 from tunesmith.data.detect import detect
 from tunesmith.data.folders import Source, sources_of
-from tunesmith.data.readers import head_of, read_rows, sha256
+from tunesmith.data.readers import head_of, read_rows, read_stretch, sha256
+from tunesmith.data.shares import ALONE, Made, Sharing, shared_out
 from tunesmith.data.sources import UnreadableRow
-from tunesmith.desk.rows import SPLITS, Row, Shape, Split
+from tunesmith.data.stretches import Stretch, stretches
+from tunesmith.desk.rows import SPLITS, Row, Shape, Split, Written
 from tunesmith.errors import DataError, RowError
-from tunesmith.types import EventSink, RowRef
+from tunesmith.types import EventSink, RowRef, silent
 
 CHUNK_ROWS, CHUNK_BYTES = 5_000, 16 * 2**20
 """Rows that a process works on at a time: at most so many, and so many bytes of JSON."""
-
+STRETCH = 8 * 2**20
+"""Bytes of a large file that a process reads at a time."""
 
 PLAIN = frozenset((str, int, bool, type(None)))
-_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass
@@ -49,45 +50,61 @@ class FileRead:
         return self.rows - self.refused.total()
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """Rows in a file, each with its number, which counts from `first`: what is read by several processes is numbered
+    when all of it is there."""
+
+    path: Path
+    first: int = 0
+
+    def numbers(self) -> Iterator[int]:
+        """Without a row being parsed."""
+        with self.path.open("rb") as lines:
+            for line in lines:
+                yield self.first + int(line[1 : line.index(b",")])
+
+
 @dataclass
 class Read:
-    """All that was read. chunks: files of rows, in order. shapes: of each file, by its place in `files`."""
+    """All that was read. chunks: in order. shapes: of each file, by its place in `files`."""
 
     files: list[FileRead]
     shapes: list[Shape]
-    chunks: list[Path]
+    chunks: list[Chunk]
     meaning: str
 
-    def rows(self, chunk: Path) -> Iterator[Row]:
-        return rows_of(chunk, self.files, self.shapes)
-
-
-def rows_of(chunk: Path, files: Sequence[FileRead], shapes: Sequence[Shape]) -> Iterator[Row]:
-    refs = [one.file for one in files]
-    with chunk.open(encoding="utf-8", newline="\n") as lines:
-        for line in lines:
-            number, split, file, at, values = json.loads(line)
-            yield Row(number, SPLITS[split], RowRef(refs[file], at), values, shapes[file])
+    def rows(self, chunk: Chunk) -> Iterator[Row]:
+        refs = [one.file for one in self.files]
+        with chunk.path.open(encoding="utf-8", newline="\n") as lines:
+            for line in lines:
+                number, split, place, at, values = line[1:-2].split(",", 4)
+                file = int(place)
+                ref = RowRef(refs[file], int(at))
+                yield Written(chunk.first + int(number), SPLITS[int(split)], ref, self.shapes[file], values)
 
 
 def packed(row: Row, file: int) -> str:
     """The line of a row in a chunk."""
-    fields = [row.number, SPLITS.index(row.split), file, row.ref.line, row.values]
-    return _ENCODE(fields) + "\n"
+    return f"[{row.number},{SPLITS.index(row.split)},{file},{row.ref.line},{row.json}]\n"
 
 
 def read(
-    data: DeskData, folder: Path, refused: Path, sink: EventSink, told: Callable[[str], str] = str
+    data: DeskData,
+    folder: Path,
+    refused: Path,
+    sink: EventSink,
+    told: Callable[[str], str] = str,
+    sharing: Sharing = ALONE,
 ) -> Read:
     """Everything that `data` names, as chunks in `folder`. refused: rows that cannot be read are listed there. told:
-    what may be kept of the text of such a row.
+    what may be kept of the text of such a row. sharing: processes that read a large file together.
 
     Raises DataError for what concerns a whole file, and where not one row can be read.
     """
     folder.mkdir(parents=True)
-    writer = _Chunks(folder)
-    files: list[FileRead] = []
-    shapes: list[Shape] = []
+    found = Read([], [], [], "")
+    writer = _Chunks(folder, found.chunks)
     with refused.open("w", encoding="utf-8", errors="replace") as listed:
         for split in SPLITS:
             for source in sources_of(data.files(split), split):
@@ -99,39 +116,94 @@ def read(
                     )
                 with unchanged(source.file):
                     one = FileRead(source.file, split, sha256(source.file))
-                    rows = read_rows(source.file, one.repaired)
-                    head = head_of(rows)
-                    files.append(one)
-                    shapes.append(_shape(data, source, head))
-                    refuse = partial(_refuse, one, listed, told)
-                    _keep(chain(head, rows), one, shapes, writer, refuse, sink)
-    chunks = writer.close()
+                    found.files.append(one)
+                    _read(data, source, found, _Keeping(writer, listed, told, sink), sharing)
+    writer.close()
     if not writer.count:
-        reasons = sum((one.refused for one in files), Counter[str]())
+        reasons = sum((one.refused for one in found.files), Counter[str]())
         said = ", ".join(f"{count:,} x {reason}" for reason, count in reasons.most_common(5))
         raise DataError(f"not one row could be read: {said}", "rows that JSON can hold", "correct the files")
-    return Read(files, shapes, chunks, shapes[0].meaning.describe())
+    found.meaning = found.shapes[0].meaning.describe()
+    return found
 
 
-def _keep(
-    rows: Iterable[tuple[int, Any]],
-    one: FileRead,
-    shapes: Sequence[Shape],
-    writer: _Chunks,
-    refuse: Callable[[RowError, int], None],
-    sink: EventSink,
-) -> None:
-    """The rows of the last file of those that are read."""
-    for line, values in rows:
-        one.rows += 1
-        found = values if isinstance(values, RowError) else plain(values)
-        if isinstance(found, RowError):
-            refuse(found, line)
-        else:
-            ref = RowRef(one.file, line)
-            writer.add(Row(writer.count, one.split, ref, found, shapes[-1]), len(shapes) - 1)
-        if one.rows % CHUNK_ROWS == 0:
-            sink("progress", name="rows read", done=writer.count, total=None)
+def _read(data: DeskData, source: Source, found: Read, keeping: _Keeping, sharing: Sharing) -> None:
+    """The last of the files that are read."""
+    one, cut = found.files[-1], stretches(source.file, STRETCH) if sharing.processes > 1 else []
+    rows = read_rows(source.file, Counter() if cut else one.repaired)
+    head = head_of(rows)
+    found.shapes.append(_shape(data, source, head))
+    if not cut:
+        keeping.of(one, chain(head, rows), found.shapes)
+        return
+    writer, folder = keeping.writer, keeping.writer.folder
+    writer.close()
+    work = _Stretches(one, cut, found.shapes, folder, keeping.told)
+    for place, (_, said) in enumerate(
+        shared_out(len(cut), work, Sharing(sharing.processes, least=2, part=1))
+    ):
+        one.rows += said["rows"]
+        one.refused.update(said["refused"])
+        one.repaired.update(said["repaired"])
+        listed = work.listed(place)
+        keeping.listed.write(listed.read_text(encoding="utf-8"))
+        listed.unlink()
+        writer.paths += [Chunk(folder / name, writer.count) for name in said["chunks"]]
+        writer.count += said["rows"] - sum(said["refused"].values())
+    keeping.sink("progress", name="rows read", done=writer.count, total=None)
+
+
+@dataclass(frozen=True)
+class _Keeping:
+    """Where rows go that are read, and those that cannot be."""
+
+    writer: _Chunks
+    listed: TextIO
+    told: Callable[[str], str]
+    sink: EventSink
+
+    def of(self, one: FileRead, rows: Iterable[tuple[int, Any]], shapes: Sequence[Shape]) -> None:
+        """The rows of the last file of those that are read, or of a stretch of it."""
+        for line, values in rows:
+            one.rows += 1
+            found = values if isinstance(values, RowError) else plain(values)
+            if isinstance(found, RowError):
+                _refuse(one, self.listed, self.told, found, line)
+            else:
+                ref = RowRef(one.file, line)
+                self.writer.add(Row(self.writer.count, one.split, ref, found, shapes[-1]), len(shapes) - 1)
+            if one.rows % CHUNK_ROWS == 0:
+                self.sink("progress", name="rows read", done=self.writer.count, total=None)
+
+
+@dataclass(frozen=True)
+class _Stretches:
+    """The work on stretches of one file, each of which is numbered for itself."""
+
+    one: FileRead
+    cut: Sequence[Stretch]
+    shapes: Sequence[Shape]
+    folder: Path
+    told: Callable[[str], str]
+
+    def listed(self, place: int) -> Path:
+        return self.folder / f"{len(self.shapes):06d}-{place:06d}.refused"
+
+    def __call__(self, part: range) -> Made:
+        (place,) = part
+        here = FileRead(self.one.file, self.one.split, self.one.sha256)
+        writer = _Chunks(self.folder, [], f"{len(self.shapes):06d}-{place:06d}-")
+        with self.listed(place).open("w", encoding="utf-8", errors="replace") as listed:
+            rows = read_stretch(here.file, self.cut[place], here.repaired)
+            _Keeping(writer, listed, self.told, silent).of(here, rows, self.shapes)
+        writer.close()
+        chunks = [chunk.path.name for chunk in writer.paths]
+        return {}, {
+            "rows": here.rows,
+            "refused": here.refused,
+            "repaired": here.repaired,
+            "chunks": chunks,
+        }
 
 
 def _shape(data: DeskData, source: Source, head: Sequence[tuple[int, Any]]) -> Shape:
@@ -189,11 +261,10 @@ def _as_text(value: Any) -> str:
 
 
 class _Chunks:
-    """Writes rows into files of about the same size."""
+    """Writes rows into files of about the same size, which are added to `paths`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.count = folder, 0
-        self.paths: list[Path] = []
+    def __init__(self, folder: Path, paths: list[Chunk], name: str = "") -> None:
+        self.folder, self.paths, self.name, self.count = folder, paths, name, 0
         self._lines: list[str] = []
         self._bytes = 0
 
@@ -203,15 +274,12 @@ class _Chunks:
         self._bytes += len(line)
         self.count += 1
         if len(self._lines) >= CHUNK_ROWS or self._bytes >= CHUNK_BYTES:
-            self._write()
+            self.close()
 
-    def close(self) -> list[Path]:
+    def close(self) -> None:
+        """What is added from here on comes into another file."""
         if self._lines:
-            self._write()
-        return self.paths
-
-    def _write(self) -> None:
-        path = self.folder / f"{len(self.paths):06d}.jsonl"
-        path.write_text("".join(self._lines), encoding="utf-8")
-        self.paths.append(path)
-        self._lines, self._bytes = [], 0
+            path = self.folder / f"{self.name}{len(self.paths):06d}.jsonl"
+            path.write_text("".join(self._lines), encoding="utf-8")
+            self.paths.append(Chunk(path))
+            self._lines, self._bytes = [], 0

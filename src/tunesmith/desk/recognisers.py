@@ -176,7 +176,7 @@ class Phone(presidio.PhoneRecognizer):
             rest = sum(c.isdigit() for c in text) - sum(c.isdigit() for one in found for c in one.raw_string)
             if rest < LEAST_DIGITS:
                 return
-        for region in phones.regions_possible(text, self.supported_regions):
+        for region in phones.regions_possible(text, self.supported_regions, LEAST_DIGITS):
             yield from ((one, self.SCORE) for one in phones.Matcher(text, region))
 
 

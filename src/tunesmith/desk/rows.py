@@ -24,9 +24,10 @@ from typing import Any, Literal, get_args
 
 from tunesmith.data import peer_formats
 from tunesmith.data.columns import Mapping as Meaning
+from tunesmith.data.formats import to_example
 from tunesmith.data.strict_json import parse_object
 from tunesmith.errors import RowError
-from tunesmith.types import RowRef
+from tunesmith.types import Example, RowRef
 
 Part = Literal["prompt", "answer", "system", "label", "fixed", "other"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -37,6 +38,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 Path = tuple[str | int, ...]
 Values = dict[str, Any]
 
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 JSON = "$json"
 """In a path: the string that is found so far holds JSON, and the path goes on inside."""
 _PART: dict[str, Part] = {
@@ -166,6 +168,33 @@ class Row:
     def texts(self) -> list[Text]:
         return self.shape.texts(self.values)
 
+    @cached_property
+    def example(self) -> Example | RowError:
+        """What training reads, or why it drops the row."""
+        try:
+            return to_example(self.shape.meaning, self.values, self.ref)
+        except RowError as error:
+            return error
+
+    @cached_property
+    def json(self) -> str:
+        """The values as they are written."""
+        return _ENCODE(self.values)
+
     def but(self, values: Values, split: Split | None = None) -> Row:
         """The same row with other values, or in another split."""
+        if values is self.values:
+            return Written(self.number, split or self.split, self.ref, self.shape, self.json)
         return Row(self.number, split or self.split, self.ref, values, self.shape)
+
+
+class Written(Row):
+    """A row of which it is known how its values are written: they are parsed when they are asked for."""
+
+    def __init__(self, number: int, split: Split, ref: RowRef, shape: Shape, written: str) -> None:
+        vars(self).update(number=number, split=split, ref=ref, shape=shape, json=written)
+
+    @cached_property
+    def values(self) -> Values:
+        found: Values = json.loads(self.json)
+        return found

@@ -20,7 +20,7 @@ from tunesmith.config.synth import Synthetic
 from tunesmith.data.shares import Sharing
 from tunesmith.desk.held import version_of, whole
 from tunesmith.desk.make import REFUSED, WORK, Made, Work, made_by
-from tunesmith.desk.reading import CHUNK_ROWS, FileRead, Read, packed, read
+from tunesmith.desk.reading import CHUNK_ROWS, Chunk, FileRead, Read, packed, read
 from tunesmith.desk.rows import Row
 from tunesmith.desk.synthetic import questions
 from tunesmith.desk.synthetic.answers import ANSWERS, Asked, Writer
@@ -156,9 +156,9 @@ class _Adding:
                 new.append((one, Row(number, "train", RowRef(maker.name, line), values, one.like.row.shape)))
             shape = shape or block[0][0].like.row.shape
             rows.extend(new)
-            path = found.chunks[0].with_name(f"{len(found.chunks):06d}.jsonl")
+            path = found.chunks[0].path.with_name(f"{len(found.chunks):06d}.jsonl")
             path.write_text("".join(packed(row, len(found.files)) for _, row in new), encoding="utf-8")
-            found.chunks.append(path)
+            found.chunks.append(Chunk(path))
         file.sha256 = digest.hexdigest()
         found.files.append(file)
         found.shapes.append(shape or found.shapes[0])
@@ -198,7 +198,7 @@ class _Base:
     others: evaluation rows that are no part of the data set."""
 
     read: Read
-    chunks: Sequence[Path]
+    chunks: Sequence[Chunk]
     others: Read | None
     origin: str
 
