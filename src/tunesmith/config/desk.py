@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from tunesmith.config.run import DataConfig, Files, Reading
+from tunesmith.config.files import Files
+from tunesmith.config.run import DataConfig, Reading
 from tunesmith.config.section import Positive, Section
 
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from tunesmith.config.desk import Making, Share
 from tunesmith.config.endpoint import Endpoint, NotNegative
-from tunesmith.config.run import Files
+from tunesmith.config.files import Files
 from tunesmith.config.section import Positive, Section
 
 CRITIQUE_PROMPT = """\
