@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -151,7 +152,20 @@ def test_parts_come_in_order_and_those_of_a_process_that_died_are_made_here() ->
     made = shared_out(100, work, Sharing(2, part=10))
     assert np.concatenate([arrays["square"] for arrays, _ in made]).tolist() == [i * i for i in range(100)]
     assert [start for _, (start, _) in made] == list(range(0, 100, 10))
-    assert [in_parent for _, (_, in_parent) in made] == [i % 2 == 1 and i >= 3 for i in range(10)]
+    assert [in_parent for _, (_, in_parent) in made] == [i == 3 for i in range(10)]
+
+
+def test_no_part_waits_for_a_process_that_is_busy(tmp_path: Path) -> None:
+    def work(part: range) -> Made:
+        end = time.monotonic() + 20
+        while part.start == 0 and not (tmp_path / "90").exists() and time.monotonic() < end:
+            time.sleep(0.01)
+        (tmp_path / str(part.start)).touch()
+        return {}, os.getpid()
+
+    first, *others = [process for _, process in shared_out(100, work, Sharing(2, part=10))]
+    assert set(others) == {others[0]}
+    assert first != others[0]
 
 
 def test_an_error_is_met_as_if_alone() -> None:

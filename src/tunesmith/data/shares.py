@@ -56,11 +56,11 @@ def shared_out(count: int, work: Work, sharing: Sharing) -> list[Made]:
     parts = [range(at, min(at + sharing.part, count)) for at in range(0, count, sharing.part)]
     with tempfile.TemporaryDirectory(prefix="tunesmith-rows-") as name:
         tasks = [(part, Path(name) / str(part.start)) for part in parts]
-        _run([tasks[number :: sharing.processes] for number in range(sharing.processes)], work)
+        _run(min(sharing.processes, len(tasks)), tasks, work)
         return [_read(folder) if (folder / SAID).exists() else work(part) for part, folder in tasks]
 
 
-def _run(shares: Sequence[Sequence[tuple[range, Path]]], work: Work) -> None:
+def _run(processes: int, tasks: Sequence[tuple[range, Path]], work: Work) -> None:
     """Ends when every process has ended, however it did."""
     running: set[int] = set()
     try:
@@ -68,10 +68,10 @@ def _run(shares: Sequence[Sequence[tuple[range, Path]]], work: Work) -> None:
             warnings.simplefilter(
                 "ignore", DeprecationWarning
             )  # of threads: what runs below needs none of theirs
-            for share in shares:
+            for _ in range(processes):
                 process = os.fork()
                 if process == 0:
-                    _child(share, work)
+                    _child(tasks, work)
                 running.add(process)
         for process in tuple(running):
             os.waitpid(process, 0)
@@ -82,22 +82,32 @@ def _run(shares: Sequence[Sequence[tuple[range, Path]]], work: Work) -> None:
             os.waitpid(process, 0)
 
 
-def _child(share: Sequence[tuple[range, Path]], work: Work) -> NoReturn:
-    """Never returns: what the parent was about to do is not this process's."""
+def _child(tasks: Sequence[tuple[range, Path]], work: Work) -> NoReturn:
+    """Works on parts that no other process has taken, one after another: none waits for one on a busier core. Never
+    returns: what the parent was about to do is not this process's."""
     parent = os.getppid()
     try:
         gc.freeze()  # the parent's rows, which a search for garbage would copy
-        for part, folder in share:
+        for part, folder in tasks:
             if os.getppid() != parent:
                 break
-            _write(folder, *work(part))
+            if _taken(folder):
+                _write(folder, *work(part))
     finally:
         os._exit(0)
 
 
+def _taken(folder: Path) -> bool:
+    """Whether this process is the one that makes the part."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
 def _write(folder: Path, arrays: Mapping[str, NDArray[Any]], said: Any) -> None:
     """What is said goes last: a folder that holds it is whole."""
-    folder.mkdir()
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
     (folder / SAID).write_text(json.dumps(said))
