@@ -109,9 +109,9 @@ def inspect(
             by_processes(len(rows.chunks), sharing),
         )
         facts = _facts(rows, looks, measure, folder / REFUSED)
-        facts["cost"] = None
-        if cost is not None and (trained := _trained(rows, looks)) is not None:
-            facts["cost"] = cost(trained)
+        trained = None if cost is None else _trained(rows, looks)
+        del looks  # a step that is measured needs the memory
+        facts["cost"] = None if cost is None or trained is None else cost(trained)
         if veil is not None:
             _hide(facts, veil)
         facts["steps"] = [step for steps in tried for step in steps]
@@ -305,12 +305,12 @@ def _languages(looks: Looks) -> dict[str, Any]:
 
 def _trained(rows: Read, looks: Looks) -> Trained | None:
     """Of the training rows that training uses; of files whose columns mean several things those of the commonest."""
-    meanings = np.array([shape.meaning.describe() for shape in rows.shapes])[looks.files]
+    described = [shape.meaning.describe() for shape in rows.shapes]
+    meanings = np.array([described.index(one) for one in described])[looks.files]
     usable = (looks.masks & (BITS["unusable"] | BITS["too_long"]) == 0) & (looks.splits == 0)
     if not usable.any():
         return None
-    meaning = Counter(meanings[usable].tolist()).most_common(1)[0][0]
-    alike = usable & (meanings == meaning)
+    alike = usable & (meanings == np.bincount(meanings[usable]).argmax())
     numbers = np.flatnonzero(alike)
     whole = looks.sizes[:, SIZES.index("whole")].astype(np.int64)
     longest = numbers[np.argsort(-whole[numbers], kind="stable")[:TRIED_LONGEST]]

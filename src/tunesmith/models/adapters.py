@@ -84,11 +84,12 @@ def _first_tokens(loaded: Loaded, method: Tuning) -> Tensor | None:
         section = method.prefix
     else:
         return None
+    device = loaded.model.device
     if not section.text:
-        return torch.randint(len(loaded.tokenizer), (section.tokens,))
+        return torch.randint(len(loaded.tokenizer), (section.tokens,)).to(device)
     ids = loaded.tokenizer(section.text, add_special_tokens=False)["input_ids"]
     repeats = math.ceil(section.tokens / len(ids))
-    return torch.tensor((ids * repeats)[: section.tokens])
+    return torch.tensor((ids * repeats)[: section.tokens], device=device)
 
 
 def _keys_and_values(module: Any, ids: Tensor | None) -> Any:
