@@ -18,7 +18,9 @@ from tests.generate.test_batched import EOS, PAD, prompts
 from tests.models import test_fast
 from tests.objectives.test_embed import MEAN, groups
 from tests.train.test_engine import engine
+from tests.workflow.conftest import tiny_base
 from tunesmith.config.methods import EmbedConfig, SftConfig
+from tunesmith.config.run import ModelConfig
 from tunesmith.core import native
 from tunesmith.core.batch import Batch
 from tunesmith.core.device import CPU, choose
@@ -27,6 +29,8 @@ from tunesmith.errors import ConfigError
 from tunesmith.generate.batched import generate
 from tunesmith.generate.sample import Sampling, sample
 from tunesmith.models.fast import quicken
+from tunesmith.models.load import load_model
+from tunesmith.models.tune import prepare
 from tunesmith.objectives.embed import Embed
 from tunesmith.objectives.sft import Sft
 from tunesmith.train.checkpoint import Checkpoints
@@ -62,6 +66,8 @@ def test_the_setting_says_what_is_here() -> None:
     assert choose("auto") == choose("cpu") == CPU
     with pytest.raises(ConfigError, match="PyTorch sees 0 CUDA GPUs here"):
         choose("cuda")
+    with pytest.raises(ConfigError, match="'gpu' as a device"):
+        choose("gpu")
     with elsewhere() as device:
         assert choose("auto") == choose("cuda") == device
         with pytest.raises(ConfigError, match=r"model\.device=cuda:1, but PyTorch sees 1 CUDA GPUs"):
@@ -126,6 +132,29 @@ def test_answers_elsewhere_are_those_here(way: str) -> None:
     here = written(CPU)
     with elsewhere() as device:
         assert written(device) == here
+
+
+@pytest.mark.parametrize("text", ["", "a beginning"])
+@pytest.mark.parametrize("tuning", ["prompt", "prefix"])
+def test_learned_tokens_begin_elsewhere_as_the_tokens_that_they_are_made_of(
+    tuning: str, text: str, tmp_path: Path
+) -> None:
+    base = str(tiny_base(tmp_path / "base"))
+    method = SftConfig.model_validate({"tuning": tuning, tuning: {"tokens": 4, "text": text}})
+    config = ModelConfig.model_validate({"base": base, "dtype": "float32"})
+
+    def begun() -> list[Tensor]:
+        torch.manual_seed(0)
+        loaded = load_model(config, train=True, prompted=True)
+        prepare(loaded, method, [])
+        loaded.model.to(loaded.model.device)
+        return [home(p) for p in loaded.model.module.parameters() if p.requires_grad]
+
+    here = begun()
+    assert here
+    with elsewhere():
+        for one, other in zip(begun(), here, strict=True):
+            assert torch.allclose(one, other, atol=1e-6)
 
 
 @pytest.mark.parametrize("state", ["float32", "bfloat16"])

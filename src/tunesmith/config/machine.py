@@ -8,6 +8,9 @@ from pathlib import Path
 
 import psutil
 
+DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
+"""What may be asked for as the device that a model computes on."""
+
 
 def available_memory() -> int:
     """Bytes that can still be taken: the system's, or what is left of the control group's limit."""

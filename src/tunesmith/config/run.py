@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from tunesmith.config.files import Files
 from tunesmith.config.judged import Judged
+from tunesmith.config.machine import DEVICE
 from tunesmith.config.methods import Method, SftConfig
 from tunesmith.config.rewards import AnyRewardParts
 from tunesmith.config.section import Fraction, Positive, Section
@@ -158,7 +159,7 @@ class ModelConfig(Section):
     dtype: Literal["auto", "bfloat16", "float32", "float64"] = "auto"
     """Numbers the model computes in. bfloat16 keeps float32 master weights in the optimizer."""
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=DEVICE)] = "auto"
     """Where it computes: `cpu`, `cuda` (the first GPU) or `cuda:N`. `auto`: the first GPU, where PyTorch sees one."""
 
     path: Literal["auto", "layout", "padded"] = "auto"

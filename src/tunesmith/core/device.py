@@ -7,19 +7,22 @@ so that nothing else has to know of one. Answers are small beside the work on th
 from __future__ import annotations
 
 import os
+import re
 import resource
 
 import psutil
 import torch
 
-from tunesmith.config.machine import available_memory, cpu_has_bf16
+from tunesmith.config.machine import DEVICE, available_memory, cpu_has_bf16
 from tunesmith.errors import ConfigError
 
 CPU = torch.device("cpu")
 
 
 def choose(setting: str) -> torch.device:
-    """The device of `model.device`. Raises ConfigError for one that is not here."""
+    """The device of `model.device`. Raises ConfigError for one that is not here, or that no setting names."""
+    if re.fullmatch(DEVICE, setting) is None:
+        raise ConfigError(f"'{setting}' as a device", "auto, cpu, cuda or cuda:N", "name one of these")
     if setting == "auto":
         setting = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(setting)

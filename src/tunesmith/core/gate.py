@@ -271,6 +271,8 @@ def _source_hash() -> str:
         here / "gate.py",
         here / "attention.py",
         here / "layout.py",
+        here / "plain.py",
+        here / "varlen.py",
         *sorted(p for p in (here / "native").iterdir() if p.suffix in (".py", ".cpp", ".h")),
     ]
     text = b"".join(p.read_bytes() for p in sources) + native.why_not().encode()

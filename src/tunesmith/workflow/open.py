@@ -15,7 +15,7 @@ import torch
 from tunesmith.config.judged import OfSteps
 from tunesmith.config.machine import physical_cores
 from tunesmith.config.run import DataConfig, ModelConfig
-from tunesmith.core.device import has_bf16
+from tunesmith.core.device import choose, has_bf16
 from tunesmith.data.backend import one
 from tunesmith.data.encode import HeadEncoder
 from tunesmith.data.pairs import PairEncoder
@@ -225,6 +225,7 @@ def load(
     Raises ModelError where the template is not the one that the model was trained with.
     """
     torch.set_num_threads(threads or physical_cores())
+    device = str(choose(device))
     known = Manifest.read(locate(str(model)), verify=False)  # `load_model` verifies
     own = known.dtype if known and dtype == "auto" else dtype
     config = ModelConfig.model_validate({"base": str(model), "dtype": own, "device": device})

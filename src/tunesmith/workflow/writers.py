@@ -22,9 +22,8 @@ def writer_of(recipe: Synthetic) -> Writer | None:
         return ByEndpoint(recipe.endpoint, client_of(recipe.endpoint, "writer", more))
     if recipe.local is None:
         return None
-    from tunesmith.workflow.local_writer import (
-        ByModel,
-    )  # torch takes seconds to import, and templates need none
+    # Here: torch takes seconds to import, and templates need none.
+    from tunesmith.workflow.local_writer import ByModel
 
     return ByModel(recipe.local, recipe.seed)
 
