@@ -144,8 +144,8 @@ def test_learned_tokens_begin_elsewhere_as_the_tokens_that_they_are_made_of(
     config = ModelConfig.model_validate({"base": base, "dtype": "float32"})
 
     def begun() -> list[Tensor]:
-        torch.manual_seed(0)
         loaded = load_model(config, train=True, prompted=True)
+        torch.manual_seed(0)  # of it the tokens are drawn, where no text says them
         prepare(loaded, method, [])
         loaded.model.to(loaded.model.device)
         return [home(p) for p in loaded.model.module.parameters() if p.requires_grad]
