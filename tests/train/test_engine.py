@@ -17,6 +17,7 @@ from tunesmith.objectives.sft import Sft
 from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.engine import Engine, Watch
 from tunesmith.train.optim import Optimizer
+from tunesmith.train.profile import Profile
 from tunesmith.train.source import Ahead, StaticSource, rows_taken
 from tunesmith.train.state import Progress, TrainState
 
@@ -261,3 +262,31 @@ def test_row_12_evaluation_leaves_the_model_training(tmp_path):
     loop.run()
     assert loop.model.module.training
     assert seen == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("last", "measured"), [(2, None), (4, 1)])
+def test_a_profile_ends_with_the_run(tmp_path, last, measured):
+    """A run that stops while steps are measured tells what it has; no profiler is left running."""
+    told = []
+    running = engine(
+        tmp_path,
+        rows=fakes.rows(40),
+        sink=lambda kind, **fields: told.append((kind, fields)),
+        stop=lambda: "asked to" if running.state.progress.step == last else "",
+    )
+    running.profile = Profile(running.model, running.source.total_steps)
+    running.run()
+    assert running.state.progress.step == last
+    assert not torch.autograd._profiler_enabled()
+    profiles = [fields["steps"] for kind, fields in told if kind == "profile"]
+    notes = [fields["text"] for kind, fields in told if kind == "note"]
+    assert profiles == ([] if measured is None else [measured])
+    assert ("no profile: the run ended before a step was measured" in notes) == (measured is None)
+
+
+def test_a_profile_ends_with_a_run_that_fails(tmp_path):
+    running = engine(tmp_path, rows=fakes.rows(40), learning_rate=1e30)
+    running.profile = Profile(running.model, 2)
+    with pytest.raises(NonFiniteError):
+        running.run()
+    assert not torch.autograd._profiler_enabled()

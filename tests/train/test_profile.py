@@ -29,7 +29,7 @@ def test_products_are_counted_by_their_shapes() -> None:
 
     found = [p for p in map(product, events(work)) if p is not None]
     assert found == [(1, 9, 9, 9)] + [(1, 5, 7, 11)] * 3 + [(3, 5, 7, 5)]
-    told = summary(events(work), 2.0, torch.ones(1))
+    told = summary(events(work), [1.5, 0.5], torch.ones(1))
     assert told["flops"] == 2 * (3 * 5 * 7 * 11 + 3 * 5 * 7 * 5)
     assert told["fraction"] == pytest.approx(told["flops"] / told["limit"] / 2.0)
 
@@ -47,6 +47,6 @@ def test_an_event_counts_for_its_outermost_part_and_for_no_other() -> None:
     assert ("aten::mm", "optimizer") in parts
     assert ("aten::mm", "linear layers") in parts
     assert ("aten::exp", "other") in parts
-    told = summary(found, 1.0, torch.ones(1))
+    told = summary(found, [1.0], torch.ones(1))
     (step,) = [e for e in found if e.name == STEP]  # type: ignore[attr-defined]
     assert sum(told["parts"].values()) == pytest.approx(step.cpu_time_total / 1e6)  # type: ignore[attr-defined]

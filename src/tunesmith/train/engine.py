@@ -76,6 +76,14 @@ class Engine:
 
     def run(self) -> None:
         """Train until the end, an early stop, or a reason to stop; the state is saved in each case."""
+        try:
+            self._run()
+        finally:
+            if self.profile is not None:
+                self.profile.end()
+                self._tell_profile(self.profile)
+
+    def _run(self) -> None:
         progress, total = self.state.progress, self.source.total_steps
         started, before = time.monotonic(), progress.elapsed
         last_saved = progress.step
@@ -90,8 +98,7 @@ class Engine:
                 result = self.train_step(rate)
                 seconds = time.monotonic() - step_started
             if self.profile is not None and self.profile.found is not None:
-                self.sink("profile", **self.profile.found)
-                self.profile = None
+                self._tell_profile(self.profile)
             self._report(result, rate, total, seconds)
             assert self.config.eval_every is not None
             due = progress.step % self.config.eval_every == 0 or progress.step == total
@@ -107,6 +114,13 @@ class Engine:
                 return
         if last_saved != progress.step:
             self.save()
+
+    def _tell_profile(self, profile: Profile) -> None:
+        if profile.found is None:
+            self.sink("note", text="no profile: the run ended before a step was measured")
+        else:
+            self.sink("profile", **profile.found)
+        self.profile = None
 
     def train_step(self, rate: float) -> StepResult:
         """One optimizer step. Raises NonFiniteError before the weights change."""

@@ -12,7 +12,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ from tunesmith.core.model import Model
 from tunesmith.train.spent import WORDS
 
 FIRST, COUNT = 3, 5
-"""Steps before, which warm up, and steps that are measured."""
+"""Steps before, which warm up, and steps that are measured: at most so many."""
 STEP = "tunesmith: step"
 PARTS = {
     "tunesmith: data": "data",
@@ -57,41 +57,53 @@ PRODUCTS = {"aten::mm": 0, "aten::bmm": 0, "aten::addmm": 1, "aten::addmm_": 1, 
 
 
 class Profile:
-    """`step` goes around every step; after the last measured one `found` says what was found."""
+    """`step` goes around every step of a run, of which `steps` are left; after the last measured one, or when the run
+    ends, `found` says what was found."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, steps: int) -> None:
         self.model = model
         self.found: dict[str, Any] | None = None
+        self._first = max(0, min(FIRST, steps - 1))
         self._taken = 0
         self._seconds: list[float] = []
         self._profiler: Any = None
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        if self._taken == FIRST:
-            os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its messages are not for whoever trains
-            activities = [ProfilerActivity.CPU]
-            if self.model.device.type == "cuda":
-                activities.append(ProfilerActivity.CUDA)
-            self._profiler = torch.profiler.profile(activities=activities, record_shapes=True)
-            self._profiler.start()
+        if self._taken == self._first:
+            self._start()
         started = time.perf_counter()
         with record_function(STEP):
             yield
             finish(self.model.device)
         self._seconds.append(time.perf_counter() - started)
         self._taken += 1
-        if self._taken == FIRST + COUNT:
-            self._profiler.stop()
+        if self._taken == self._first + COUNT:
+            self.end()
+
+    def _start(self) -> None:
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its messages are not for whoever trains
+        activities = [ProfilerActivity.CPU]
+        if self.model.device.type == "cuda":
+            activities.append(ProfilerActivity.CUDA)
+        self._profiler = torch.profiler.profile(activities=activities, record_shapes=True)
+        self._profiler.start()
+
+    def end(self) -> None:
+        """No step is measured after this; a profiler that is left running ends the process with a fault."""
+        if self._profiler is None:
+            return
+        self._profiler.stop()
+        if measured := self._seconds[self._first :]:
             largest = max(self.model.module.parameters(), key=lambda p: p.numel())
-            self.found = summary(list(self._profiler.events()), sum(self._seconds[FIRST:]), largest)
-            self._profiler = None
+            self.found = summary(list(self._profiler.events()), measured, largest)
+        self._profiler = None
 
 
-def summary(events: list[Any], seconds: float, like: Tensor) -> dict[str, Any]:
-    """parts: part -> seconds, the longest first, together the events' own time. flops: of the matrix products, twice
-    the multiplications. limit: their speed alone, per second, in numbers and on the device of `like`; fraction of it
-    that the steps reached."""
+def summary(events: list[Any], measured: Sequence[float], like: Tensor) -> dict[str, Any]:
+    """measured: seconds of each step. parts: part -> seconds, the longest first, together the events' own time. flops:
+    of the matrix products, twice the multiplications. limit: their speed alone, per second, in numbers and on the
+    device of `like`; fraction of it that the steps reached."""
     parts: dict[str, float] = {}
     events = [
         event for event in events if _within_step(event)
@@ -101,10 +113,10 @@ def summary(events: list[Any], seconds: float, like: Tensor) -> dict[str, Any]:
         own = event.self_device_time_total if like.is_cuda else event.self_cpu_time_total
         parts[name] = parts.get(name, 0.0) + own / 1e6
     products = [p for p in map(product, events) if p is not None]
-    limit = _limit(products, like)
+    limit, seconds = _limit(products, like), sum(measured)
     flops = sum(map(_flops, products))
     return {
-        "steps": COUNT,
+        "steps": len(measured),
         "seconds": seconds,
         "parts": dict(sorted(parts.items(), key=lambda item: -item[1])),
         "flops": flops,

@@ -313,7 +313,9 @@ def _run_engine(
             sink=sink,
             watch=watch_of(prepared, built.loaded.model),
             stop=lambda: stop() or memory.stopping,
-            profile=Profile(built.loaded.model) if profile else None,
+            profile=Profile(built.loaded.model, source.total_steps - built.state.progress.step)
+            if profile
+            else None,
         )
         engine.run()
         if stop.signal is not None:
