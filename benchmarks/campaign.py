@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from tunesmith.config.machine import describe_machine
+from tunesmith.core.device import has_bf16
 
 Facts = dict[str, Any]
 
@@ -28,24 +29,36 @@ def compared(
     """The results in `args.out`, with a row of every system at every workload, `args.repeats` times.
 
     made: name of a workload, and a folder of its own -> what a run needs of it; its `gate`, where it has one, is told.
-    size: of the workloads; rows of another size are others. args: threads, workloads, systems, repeats, out.
+    size: of the workloads; rows of another size, of other numbers or of another machine are others. args: threads,
+    dtype, workloads, systems, repeats, out.
     """
     torch.set_num_threads(args.threads)
     found: Facts = json.loads(args.out.read_text()) if args.out.exists() else {"rows": []}
     for name in args.workloads.split(","):
         with tempfile.TemporaryDirectory(prefix=f"{args.out.stem}-") as scratch:
             ready = made(name, Path(scratch))
-            found |= {
-                "machine": machine(device),
-                "date": date.today().isoformat(),
-                "threads": args.threads,
-            }
             if "gate" in ready:
-                found.setdefault("gate", {})[f"{name}, {args.layers} layers"] = ready["gate"]
+                found.setdefault("gate", {})[f"{name}, {args.layers} layers, {args.dtype}"] = ready["gate"]
             for repeat, system in order(args.systems.split(","), args.repeats):
-                key = {"workload": name, **size, "system": system, "repeat": repeat}
+                key = {"workload": name, **size, "dtype": args.dtype, "threads": args.threads}
+                key |= {"system": system, "repeat": repeat, "machine": machine(device)}
                 record(found, args.out, key, partial(run, system, ready, args))
     return found
+
+
+def fastest(device: str = "cpu") -> str:
+    """The numbers that the machine multiplies fastest, of those that models are trained in."""
+    return "bfloat16" if has_bf16(torch.device(device)) else "float32"
+
+
+def numerics(tuning: str, dtype: str, autocast: bool, kept: str) -> str:
+    """What weights are computed in and kept in, in words. autocast: float32 weights, cast at each use. kept: with full
+    tuning in bfloat16, what they and AdamW's state are kept in."""
+    if autocast:
+        return "fp32, autocast"
+    if dtype == "float32":
+        return "fp32"
+    return kept if tuning == "full" else "adapters fp32"
 
 
 def machine(device: str) -> str:
@@ -57,7 +70,7 @@ def record(found: Facts, out: Path, key: Facts, run: Callable[[], Facts]) -> Non
     """Run what the file has not yet, and write it down at once."""
     if any(key.items() <= row.items() for row in found["rows"]):
         return
-    row = key | run()
+    row = key | {"date": date.today().isoformat()} | run()
     found["rows"].append(row)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(found, indent=1) + "\n")

@@ -1,6 +1,7 @@
 """Writing and scoring beside transformers: 64 mixed prompts with up to 128 new tokens, and log-likelihoods of rows.
 
-python benchmarks/decode.py --gsm8k train.jsonl [--layers 30] [--repeats 3] [--new 128] [--dtype bfloat16]
+python benchmarks/decode.py --gsm8k train.jsonl [--layers 30] [--repeats 3] [--new 128]
+  [--workloads generate,nll] [--dtype bfloat16|float32]
   [--out benchmarks/results/decode.json] [--threads 2]
 Systems for `generate`: ours; transformers' `generate` on the whole batch, padded, and in batches of 16 sorted by length
 (its better way); transformers' `generate_batch` (continuous batching). For `nll`: ours; transformers' forward on
@@ -22,20 +23,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from campaign import fastest, machine, order, record
 from speed_data import WORKLOADS as TRAINING
 from speed_data import freeze, model_folder, prepared, rows_file, settings
 
-from tunesmith.config.machine import describe_machine
-
 SYSTEMS = {
-    "generate": ("ours", "generate-64", "generate-16", "generate_batch"),
-    "nll": ("ours", "forward-8"),
+    "generate": ["ours", "generate-64", "generate-16", "generate_batch"],
+    "nll": ["ours", "forward-8"],
 }
 PROMPTS = 64
 
@@ -46,7 +46,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=30)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--new", type=int, default=128)
-    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default=fastest())
+    parser.add_argument("--workloads", default=",".join(SYSTEMS))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/decode.json"))
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -58,24 +59,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="decode-") as scratch:
         folder = Path(scratch)
         model = model_folder(folder, args.layers)
-        recipe = settings(
-            TRAINING["sft-full"], model, rows_file(folder, args.gsm8k, "gsm8k", 256), args.layers
-        )
+        source = rows_file(folder, args.gsm8k, "gsm8k", 256)
+        recipe = settings(TRAINING["sft-full"], model, source, args.layers, args.dtype)
         rows = freeze(prepared(recipe, folder)[1], folder / "rows.npz")
-        for workload, systems in SYSTEMS.items():
-            for repeat in range(args.repeats):
-                for system in systems if repeat % 2 == 0 else systems[::-1]:
-                    key = {"workload": workload, "system": system, "repeat": repeat, "dtype": args.dtype}
-                    key |= {"layers": args.layers, "new": args.new, "threads": args.threads}
-                    if any(key.items() <= row.items() for row in found["rows"]):
-                        continue
-                    spec = key | {"model": str(model), "rows": str(rows)}
-                    (folder / "spec.json").write_text(json.dumps(spec))
-                    found["rows"].append(key | run(folder / "spec.json", args.threads))
-                    found |= {"machine": describe_machine(), "date": date.today().isoformat()}
-                    args.out.parent.mkdir(parents=True, exist_ok=True)
-                    args.out.write_text(json.dumps(found, indent=1) + "\n")
-                    print(found["rows"][-1], flush=True)
+        for workload in args.workloads.split(","):
+            for repeat, system in order(SYSTEMS[workload], args.repeats):
+                key = {"workload": workload, "system": system, "repeat": repeat, "dtype": args.dtype}
+                key |= {"layers": args.layers, "new": args.new, "threads": args.threads}
+                key |= {"machine": machine("cpu")}
+                spec = key | {"model": str(model), "rows": str(rows)}
+                (folder / "spec.json").write_text(json.dumps(spec))
+                record(found, args.out, key, partial(run, folder / "spec.json", args.threads))
     print(table(found["rows"]))
 
 

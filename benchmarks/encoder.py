@@ -1,12 +1,14 @@
 """Training speed and memory of a classifier on a small encoder, beside transformers' Trainer.
 
 python benchmarks/encoder.py --data DATA --encoder FOLDER [--rows 640] [--repeats 5] [--threads 2]
-  [--workloads full,...] [--systems ours,ours-plain,trainer-weights,...] [--out benchmarks/results/encoder.json]
+  [--workloads full,...] [--systems ours,ours-plain,trainer-weights,...] [--dtype bfloat16|float32]
+  [--out benchmarks/results/encoder.json]
 DATA holds banking77/train.csv with columns text, category; FOLDER a sentence encoder such as all-MiniLM-L6-v2. Systems:
-ours, ours-plain (TUNESMITH_NATIVE=0), and the Trainer: trainer-weights (bfloat16 weights) and trainer-autocast
-(float32 weights under bfloat16 autocast), both with rows grouped by length, trainer-default (autocast, rows in their
-order); -16 behind a name: micro-batches of 16 rows, the step stays 32. Same rows, ids, dropout, learning rate and
-clipping for all. Runs, warm-up and columns as in speed.py; tokens are those of rows, no padding.
+ours, ours-plain (TUNESMITH_NATIVE=0), and the Trainer: trainer-weights (weights in the dtype, by default what the
+machine multiplies fastest) and trainer-autocast (float32 weights under bfloat16 autocast), both with rows grouped by
+length, trainer-default (autocast, rows in their order); -16 behind a name: micro-batches of 16 rows, the step stays 32.
+Same rows, ids, dropout, learning rate and clipping for all. Runs, warm-up and columns as in speed.py; tokens are those
+of rows, no padding.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from typing import Any
 
 import numpy as np
 import yaml
-from campaign import compared
-from speed import measured, products, table, timed
+from campaign import compared, fastest, numerics
+from speed import measured, products_on, table, timed
 from speed_data import freeze, prepared
 from transformers import AutoConfig
 
@@ -44,6 +46,7 @@ def main() -> None:
     parser.add_argument("--systems", default="ours,trainer-weights,trainer-autocast,trainer-default")
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default=fastest())
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/encoder.json"))
     args = parser.parse_args()
     size = {"rows": args.rows}
@@ -61,7 +64,8 @@ def prepare(frozen: bool, folder: Path, args: argparse.Namespace) -> dict[str, A
         "folder": folder,
         "frozen": frozen,
         "ids": freeze(rows, folder / "rows.npz"),
-        "limit": limit(rows, AutoConfig.from_pretrained(args.encoder)),
+        "device": "cpu",
+        "limit": limit(rows, AutoConfig.from_pretrained(args.encoder), args.dtype),
         "tokens": sum(r.num_tokens for r in rows),
     }
 
@@ -82,7 +86,7 @@ def settings(frozen: bool, rows: Path, args: argparse.Namespace) -> dict[str, An
         "name": "speed",
         "output": str(rows.parent),
         "data": {"train": [str(rows)], "validation_fraction": 0, "test_fraction": 0},
-        "model": {"base": str(args.encoder), "dtype": "bfloat16"},
+        "model": {"base": str(args.encoder), "dtype": args.dtype},
         "method": {"type": "classify", "tuning": "full", "freeze": {"embeddings": frozen}},
         "train": {
             "batch_size": BATCH,
@@ -106,25 +110,30 @@ def run(system: str, prepared: dict[str, Any], args: argparse.Namespace) -> dict
     if name == "ours":
         environment["TUNESMITH_NATIVE"] = "0" if variant == "plain" else "1"
         command = [sys.executable, "-m", "tunesmith.cli.main", "train", str(folder / "recipe.yaml")]
-        return measured(system, [*command, "--quiet", "--force"], environment, prepared)
+        words = numerics("full", args.dtype, False, "bf16, fp32 masters")
+        return {"numerics": words} | measured(system, [*command, "--quiet", "--force"], environment, prepared)
     kind, _, micro = variant.partition("-")
     spec = {"variant": kind, "micro": int(micro or BATCH), "batch": BATCH, "rate": RATE}
     spec |= {"frozen": prepared["frozen"], "threads": args.threads, "model": str(args.encoder)}
-    spec |= {"ids": str(prepared["ids"]), "labels": str(folder / "labels.npy")}
+    spec |= {"ids": str(prepared["ids"]), "labels": str(folder / "labels.npy"), "dtype": args.dtype}
     (folder / "spec.json").write_text(json.dumps(spec))
     peer = Path(__file__).with_name("encoder_peers.py")
-    return measured(system, [sys.executable, str(peer), str(folder / "spec.json")], environment, prepared)
+    command = [sys.executable, str(peer), str(folder / "spec.json")]
+    words = numerics("full", args.dtype, kind != "weights", "bf16 alone")
+    return {"numerics": words} | measured(system, command, environment, prepared)
 
 
-def limit(rows: list[TokenRow], config: Any) -> float:
+def limit(rows: list[TokenRow], config: Any, dtype: str) -> float:
     """Useful tokens a second if nothing but the layers' necessary products were computed, as in speed.py."""
     hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     tokens = round(sum(r.num_tokens for r in rows) / len(rows) * BATCH)
     shapes = ((hidden, hidden, 4), (hidden, inner, 1), (inner, hidden, 1))
-    seconds = sum(layers * count * products(tokens, i, o, trained=True) for i, o, count in shapes)
+    seconds = sum(
+        layers * count * products_on("cpu", dtype, tokens, i, o, trained=True) for i, o, count in shapes
+    )
     # Attention (7 products of a row's own square) at the speed of the layers' products.
     squares = sum(r.num_tokens**2 for r in rows) / sum(r.num_tokens for r in rows)
-    speed = 2 * tokens * hidden * inner / timed(tokens, hidden, inner)
+    speed = 2 * tokens * hidden * inner / timed("cpu", dtype, tokens, hidden, inner)
     return tokens / (seconds + 14 * layers * hidden * squares * tokens / speed)
 
 

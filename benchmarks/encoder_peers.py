@@ -1,6 +1,7 @@
 """One run of transformers' Trainer with a classifier on frozen ids: python benchmarks/encoder_peers.py SPEC.json.
 
-SPEC: variant (weights, autocast, default; see encoder.py), micro, batch, rate, frozen, threads, model, ids, labels.
+SPEC: variant (weights, autocast, default; see encoder.py), micro, batch, rate, frozen, threads, model, ids, labels,
+dtype.
 Prints one line of JSON: for each step its seconds, useful tokens (those of rows, no padding) and loss.
 """
 
@@ -28,7 +29,7 @@ def main(spec: dict[str, Any]) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(
         spec["model"],
         num_labels=int(labels.max()) + 1,
-        dtype=torch.bfloat16 if weights else torch.float32,
+        dtype=getattr(torch, spec["dtype"]) if weights else torch.float32,
         attn_implementation="sdpa",
     )
     model.base_model.embeddings.requires_grad_(not spec["frozen"])

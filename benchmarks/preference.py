@@ -1,9 +1,11 @@
 """Learning from pairs beside TRL: speed and memory; the same weights, ids, pairs a step and order.
 
 python benchmarks/preference.py --gsm8k train.jsonl [--layers 30] [--pairs 24] [--repeats 1]
-  [--workloads dpo-lora,dpo-full,reward-full] [--systems ours,trl-tuned] [--out benchmarks/results/preference.json]
+  [--workloads dpo-lora,dpo-full,reward-full] [--systems ours,trl-tuned] [--dtype bfloat16|float32]
+  [--out benchmarks/results/preference.json]
 A pair: the question, its answer, and as the rejected one the answer to the next question. Pairs of similar length
-stand together for all systems. TRL tuned: bfloat16 weights, no checkpointing, reference log-probabilities computed
+stand together for all systems. TRL tuned: weights in the dtype (by default what the
+machine multiplies fastest), no checkpointing, reference log-probabilities computed
 once (precompute_ref_log_probs). One row a run: workload, system, variant, numerics, pairs_per_s (of the steps after
 speed.py's warm-up), reference_seconds (of all pairs, once), peak_rss_gb, process_seconds, load, losses. Before any run
 the loss and the gradient of the first step are held to those of stock layers in float32; after a run of a peer its
@@ -27,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from campaign import compared
+from campaign import compared, fastest, numerics
 from speed import CHILD, NUMERICS, WARM_UP
 from speed_data import model_folder, prepared
 
@@ -70,6 +72,7 @@ def main() -> None:
     parser.add_argument("--systems", default="ours,trl-tuned")
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default=fastest())
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/preference.json"))
     args = parser.parse_args()
     size = {"layers": args.layers, "pairs": args.pairs}
@@ -84,6 +87,7 @@ def made(workload: Workload, folder: Path, args: argparse.Namespace) -> dict[str
     pairs = pairs_file(folder / "pairs.jsonl", args.gsm8k, args.pairs, workload.batch)
     recipe = settings(workload, model, pairs, folder)
     recipe["train"]["threads"] = args.threads
+    recipe["model"]["dtype"] = args.dtype
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     resolved, rows = prepared(recipe, folder)
     found, head = gate(resolved, rows[: workload.batch])
@@ -120,7 +124,7 @@ def settings(workload: Workload, model: Path, pairs: Path, folder: Path) -> dict
         "name": "preference",
         "output": str(folder),
         "data": {"train": [str(pairs)], "validation_fraction": 0, "test_fraction": 0},
-        "model": {"base": str(model), "dtype": "bfloat16"},
+        "model": {"base": str(model)},
         "method": method,
         "train": {
             "batch_size": workload.batch,
@@ -152,7 +156,7 @@ def gate(run: Run, rows: Sequence[TokenRow]) -> tuple[dict[str, float], torch.Te
     """cosine: of the whole gradients; loss: difference a pair; and the head's first weights. Raises SystemExit beyond
     the bounds."""
     exact_loss, exact, rows, head = first_step(run, rows, dtype="float32", path="padded")
-    loss, gradient, _, _ = first_step(run, rows, dtype="bfloat16", path="layout")
+    loss, gradient, _, _ = first_step(run, rows, dtype=run.model.dtype, path="layout")
     found = {
         "cosine": torch.nn.functional.cosine_similarity(gradient, exact, dim=0).item(),
         "loss": abs(loss - exact_loss),
@@ -200,6 +204,7 @@ def run(system: str, ready: dict[str, Any], args: argparse.Namespace) -> dict[st
     else:
         spec = {"model": str(ready["model"]), "ids": str(ready["ids"]), "threads": args.threads}
         spec |= {"method": workload.method, "tuning": workload.tuning, "batch": workload.batch}
+        spec |= {"dtype": args.dtype}
         (folder / "spec.json").write_text(json.dumps(spec))
         command = [str(Path(__file__).with_name("preference_peers.py")), str(folder / "spec.json")]
     said, seconds = alone([sys.executable, *command], args.threads)
@@ -211,7 +216,7 @@ def run(system: str, ready: dict[str, Any], args: argparse.Namespace) -> dict[st
     counted = steps[WARM_UP:]
     return {
         "variant": variant or "as installed",
-        "numerics": NUMERICS[system] if workload.tuning == "full" else "adapters fp32",
+        "numerics": numerics(workload.tuning, args.dtype, False, NUMERICS[system]),
         "pairs_per_s": round(workload.batch * len(counted) / sum(s["seconds"] for s in counted), 4),
         "reference_seconds": round(reference, 1),
         "peak_rss_gb": round(said["peak"] / 1e9, 2),

@@ -1,8 +1,8 @@
 """One run of TRL on frozen pairs, in a process of its own: python benchmarks/preference_peers.py SPEC.json.
 
-SPEC: model, ids, method (preference, reward), tuning, batch, threads. Prints one line of JSON: for each step its
-seconds and loss, and the seconds in which the reference log-probabilities were computed. bfloat16 weights, no
-checkpointing; learning rate, schedule and clipping as ours.
+SPEC: model, ids, method (preference, reward), tuning, batch, threads, dtype. Prints one line of JSON: for each step its
+seconds and loss, and the seconds in which the reference log-probabilities were computed. Weights in
+the dtype, no checkpointing; learning rate, schedule and clipping as ours.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def main(spec: dict[str, Any]) -> None:
 
 def dpo(spec: dict[str, Any], common: dict[str, Any], data: Any, tokenizer: Any) -> Any:
     model = AutoModelForCausalLM.from_pretrained(
-        spec["model"], dtype=torch.bfloat16, attn_implementation="sdpa"
+        spec["model"], dtype=getattr(torch, spec["dtype"]), attn_implementation="sdpa"
     )
     lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules=LINEAR, task_type="CAUSAL_LM")
     return Dpo(
@@ -89,7 +89,7 @@ def dpo(spec: dict[str, Any], common: dict[str, Any], data: Any, tokenizer: Any)
 
 def reward(spec: dict[str, Any], common: dict[str, Any], data: Any, tokenizer: Any) -> Any:
     model = AutoModelForSequenceClassification.from_pretrained(
-        spec["model"], dtype=torch.bfloat16, attn_implementation="sdpa", num_labels=1
+        spec["model"], dtype=getattr(torch, spec["dtype"]), attn_implementation="sdpa", num_labels=1
     )
     with torch.no_grad():
         model.score.weight.copy_(torch.from_numpy(data["head"]))

@@ -2,16 +2,16 @@
 
 python benchmarks/rollouts.py --gsm8k train.jsonl [--layers 30] [--prompts 4] [--rollouts 2] [--tokens 128]
   [--repeats 1] [--workloads grpo-lora,grpo-full] [--systems ours,trl-generate,trl-static,trl-batching]
-  [--out benchmarks/results/rollouts.json]
+  [--dtype bfloat16|float32] [--out benchmarks/results/rollouts.json]
 A prompt: questions one after another, cut so that with the template it has some 128 tokens; 8 answers to each, drawn at
 temperature 1, rewarded by their length in characters; one optimizer step a rollout, KL divergence in the loss. Random
 weights write the end token about once in 49,000 tokens, so nearly all answers are as long as they may be: `tokens` is
-their mean length. TRL: bfloat16 weights, no checkpointing, micro-batches of 8 (one prompt's answers); trl-generate
-writes by `generate`, trl-static with its static cache, trl-batching by continuous batching. The first rollout is
-warm-up and not counted. One row a run: workload, system, numerics, samples_per_s, shares (of writing, scoring, which is
-the rewards, preparing, which is log-probabilities and advantages, and training, the rest), tokens, peak_rss_gb,
-process_seconds, load. Before any run the loss and the gradient of fixed answers with given advantages are held to TRL's
-formula on stock layers in float32.
+their mean length. TRL: weights in the dtype (by default what the machine multiplies fastest), no checkpointing,
+micro-batches of 8 (one prompt's answers); trl-generate writes by `generate`, trl-static with its static cache,
+trl-batching by continuous batching. The first rollout is warm-up and not counted. One row a run: workload, system,
+numerics, samples_per_s, shares (of writing, scoring, which is the rewards, preparing, which is log-probabilities and
+advantages, and training, the rest), tokens, peak_rss_gb, process_seconds, load. Before any run the loss and the
+gradient of fixed answers with given advantages are held to TRL's formula on stock layers in float32.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from campaign import compared
+from campaign import compared, fastest, numerics
 from preference import alone
 from speed import NUMERICS
 from speed_data import model_folder, prepared
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--systems", default="ours,trl-generate")
     parser.add_argument("--workloads", default="grpo-lora")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default=fastest())
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/rollouts.json"))
     args = parser.parse_args()
     if args.rollouts <= WARM_UP:
@@ -120,7 +121,7 @@ def settings(
         "name": "rollouts",
         "output": str(folder),
         "data": {"train": [str(prompts)], "validation_fraction": 0, "test_fraction": 0},
-        "model": {"base": str(model), "dtype": "bfloat16"},
+        "model": {"base": str(model), "dtype": args.dtype},
         "method": method,
         "train": {
             "batch_size": args.prompts,
@@ -145,7 +146,7 @@ def gate(run: Run, prompts: Sequence[TokenRow]) -> dict[str, float]:
     rows = answered(prompts)
     exact = of_run(run, rows, dtype="float32", path="padded")
     rows, (exact_loss, exact_gradient) = formula(exact, rows)
-    built = of_run(run, rows, dtype="bfloat16", path="layout")
+    built = of_run(run, rows, dtype=run.model.dtype, path="layout")
     batch = Batch.from_rows(rows)
     objective = built.objective
     (term,) = objective.loss(built.loaded.model, batch).terms.values()
@@ -232,7 +233,7 @@ def run(system: str, ready: dict[str, Any], args: argparse.Namespace) -> dict[st
             "samples": SAMPLES,
             "tokens": args.tokens,
         }
-        spec |= {"each": args.prompts, "beta": BETA, "clip": CLIP}
+        spec |= {"each": args.prompts, "beta": BETA, "clip": CLIP, "dtype": args.dtype}
         (folder / "spec.json").write_text(json.dumps(spec))
         command = [str(Path(__file__).with_name("rollouts_peers.py")), str(folder / "spec.json")]
     said, seconds = alone([sys.executable, *command], args.threads)
@@ -243,9 +244,9 @@ def run(system: str, ready: dict[str, Any], args: argparse.Namespace) -> dict[st
     shares = {part: round(sum(r[part] for r in counted) / whole, 3) for part in PARTS}
     return {
         "variant": variant or "as installed",
-        "numerics": NUMERICS["trl-tuned" if name == "trl" else system]
-        if workload.tuning == "full"
-        else "adapters fp32",
+        "numerics": numerics(
+            workload.tuning, args.dtype, False, NUMERICS["trl-tuned" if name == "trl" else system]
+        ),
         "samples_per_s": round(SAMPLES * args.prompts * len(counted) / whole, 4),
         "shares": {**shares, "training": round(1 - sum(shares.values()), 3)},
         "tokens": round(sum(r["tokens"] for r in counted) / len(counted) / SAMPLES / args.prompts, 2),

@@ -1,10 +1,10 @@
 """One run of TRL's GRPO on given prompts, in a process of its own: python benchmarks/rollouts_peers.py SPEC.json.
 
 SPEC: model, prompts (a file of ids), each (prompts of a rollout), samples, tokens, tuning, variant (generate, static,
-batching), beta, clip, threads. Prints one line of JSON: of each rollout its seconds, those of writing, scoring (the
-rewards) and preparing (the reference's log-probabilities, advantages), and the tokens written. bfloat16 weights, no
-checkpointing; one optimizer step a rollout, so no old log-probabilities are computed; learning rate, schedule and
-clipping as ours.
+batching), beta, clip, threads, dtype. Prints one line of JSON: of each rollout its seconds, those of writing, scoring
+(the rewards) and preparing (the reference's log-probabilities, advantages), and the tokens written. Weights in the
+dtype, no checkpointing; one optimizer step a rollout, so no old log-probabilities are computed; learning rate, schedule
+and clipping as ours.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def main(spec: dict[str, Any]) -> None:
         trainer = Grpo(
             ids,
             model=AutoModelForCausalLM.from_pretrained(
-                spec["model"], dtype=torch.bfloat16, attn_implementation="sdpa"
+                spec["model"], dtype=getattr(torch, spec["dtype"]), attn_implementation="sdpa"
             ),
             reward_funcs=characters,
             args=args,

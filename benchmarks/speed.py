@@ -2,10 +2,11 @@
 
 python benchmarks/speed.py --gsm8k train.jsonl [--layers 30] [--rows 96] [--repeats 5] [--workloads sft-lora,...]
   [--systems ours,trainer-tuned,...] [--out benchmarks/results/speed.json] [--threads 2]
-  [--device cuda --shape 1b --layers 16 --batch 64]
+  [--dtype bfloat16|float32] [--device cuda --shape 1b --layers 16 --batch 64]
 Systems: ours, ours-lean (train.optimizer_state=bfloat16), ours-plain (TUNESMITH_NATIVE=0), trainer-tuned,
 trainer-default, trl-tuned, trl-default, trl-packed (a GPU with flash-attn). On a GPU, memory is that of the GPU, and
-peers use Liger's kernels where they are installed. Runs are interleaved A B B A; a run that the file already has is not
+peers use Liger's kernels where they are installed. All compute in the numbers that the machine multiplies fastest, or
+in --dtype. Runs are interleaved A B B A; a run that the file already has is not
 repeated, so a campaign can be stopped and gone on with. The first three steps are warm-up and not counted. One row a
 run: workload, system, variant, numerics, useful_tokens_per_s, peak_rss_gb, fraction_of_limit, losses, at (seconds since
 the process began, when each step was done). The limit: the products that a step cannot do without, at these shapes,
@@ -29,7 +30,7 @@ from typing import Any
 
 import torch
 import yaml
-from campaign import compared
+from campaign import compared, fastest, numerics
 from speed_data import SHAPES, WORKLOADS, Workload, freeze, model_folder, prepared, rows_file, settings
 from speed_gate import gate
 
@@ -43,10 +44,8 @@ NUMERICS = {
     "ours-lean": "bf16 with what rounding lost, moments bf16",
     "trainer-tuned": "bf16 alone",
     "trl-tuned": "bf16 alone",
-    "trainer-default": "fp32, autocast",
-    "trl-default": "fp32, autocast",
 }
-"""Of full tuning: what weights and AdamW's state are kept in."""
+"""Of full tuning in bfloat16: what weights and AdamW's state are kept in."""
 CHILD = """
 import json, os, resource, subprocess, sys
 done = subprocess.run(json.loads(sys.argv[1]), stdout=subprocess.PIPE, text=True)
@@ -66,10 +65,12 @@ def main() -> None:
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"])
     parser.add_argument("--shape", choices=SHAPES, default="135m")
     parser.add_argument("--batch", type=int, help="rows a step, in place of the workload's own")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed.json"))
     args = parser.parse_args()
+    args.dtype = args.dtype or fastest(args.device)
     size = {
         "layers": args.layers,
         "rows": args.rows,
@@ -92,7 +93,11 @@ def made(workload: Workload, folder: Path, args: argparse.Namespace) -> dict[str
         )
     model = model_folder(folder, args.layers, args.shape)
     recipe = settings(
-        workload, model, rows_file(folder, args.gsm8k, workload.lengths, args.rows), args.layers
+        workload,
+        model,
+        rows_file(folder, args.gsm8k, workload.lengths, args.rows),
+        args.layers,
+        args.dtype,
     )
     recipe["train"]["threads"] = args.threads
     recipe["model"]["device"] = args.device
@@ -116,6 +121,8 @@ def run(system: str, ready: dict[str, Any], args: argparse.Namespace) -> dict[st
     folder: Path = ready["folder"]
     name, _, variant = system.partition("-")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CI": "1", "OMP_NUM_THREADS": str(args.threads)}
+    # As their examples have it; TRL casts to bfloat16 by default also where that is slow.
+    autocast = variant == "default" and (args.dtype == "bfloat16" or name == "trl")
     if name == "ours":
         environment["TUNESMITH_NATIVE"] = "0" if variant == "plain" else "1"
         command = [
@@ -137,11 +144,13 @@ def run(system: str, ready: dict[str, Any], args: argparse.Namespace) -> dict[st
             "layers": list(ready["workload"].adapted(args.layers)),
             "threads": args.threads,
             "device": args.device,
+            "dtype": args.dtype,
+            "autocast": autocast,
         }
         (folder / "spec.json").write_text(json.dumps(spec))
         command = [sys.executable, str(Path(__file__).with_name("speed_peers.py")), str(folder / "spec.json")]
-    numerics = NUMERICS[system] if ready["workload"].tuning == "full" else "adapters fp32"
-    return {"numerics": numerics} | measured(system, command, environment, ready)
+    words = numerics(ready["workload"].tuning, args.dtype, autocast, NUMERICS.get(system, ""))
+    return {"numerics": words} | measured(system, command, environment, ready)
 
 
 def measured(
@@ -161,7 +170,7 @@ def measured(
         steps, before, held = ours(ready["folder"])
     else:
         told = json.loads(said["said"].splitlines()[-1])
-        steps, before, held = told["steps"], 0.0, told["held"]
+        steps, before, held = told["steps"], 0.0, told.get("held")
     if ready["device"] != "cpu":
         peak = held
     assert sum(s["tokens"] for s in steps) == ready["tokens"], "every system trains on every token"
@@ -201,7 +210,7 @@ def ours(folder: Path) -> tuple[list[dict[str, float]], float, int]:
 
 def limit(workload: Workload, rows: list[TokenRow], args: argparse.Namespace) -> float:
     """Useful tokens a second if nothing but the necessary products were computed, each at the speed measured here."""
-    shape, layers, products = SHAPES[args.shape], args.layers, partial(products_on, args.device)
+    shape, layers, products = SHAPES[args.shape], args.layers, partial(products_on, args.device, args.dtype)
     hidden, inner, vocabulary = shape["hidden_size"], shape["intermediate_size"], shape["vocab_size"]
     keys = hidden // shape["num_attention_heads"] * shape["num_key_value_heads"]
     tokens = round(sum(r.num_tokens for r in rows) / len(rows) * workload.batch)
@@ -217,29 +226,32 @@ def limit(workload: Workload, rows: list[TokenRow], args: argparse.Namespace) ->
         seconds += trained * count * products(tokens, width_in, width_out, workload.tuning == "full")
         # What is below runs once for all epochs.
         seconds += (
-            (layers - trained) * count * timed(args.device, tokens, width_in, width_out) / workload.epochs
+            (layers - trained)
+            * count
+            * timed(args.device, args.dtype, tokens, width_in, width_out)
+            / workload.epochs
         )
     seconds += products(round(tokens * share), hidden, vocabulary, workload.tuning == "full")
     # Attention (7 products of a row's own square, the lower half of it) at the speed of the layers' products.
     squares = sum(r.num_tokens**2 for r in rows) / sum(r.num_tokens for r in rows)
-    speed = 2 * tokens * hidden * inner / timed(args.device, tokens, hidden, inner)
+    speed = 2 * tokens * hidden * inner / timed(args.device, args.dtype, tokens, hidden, inner)
     products_of_attention = 7 * trained + 2 * (layers - trained) / workload.epochs
     seconds += products_of_attention * hidden * squares * tokens / speed
     return tokens / seconds
 
 
-def products_on(device: str, tokens: int, width_in: int, width_out: int, trained: bool) -> float:
+def products_on(device: str, dtype: str, tokens: int, width_in: int, width_out: int, trained: bool) -> float:
     """Forward, gradient of the states and, where the weight is trained, of the weight."""
     return (
-        timed(device, tokens, width_in, width_out)
-        + timed(device, tokens, width_out, width_in)
-        + (timed(device, width_out, tokens, width_in) if trained else 0.0)
+        timed(device, dtype, tokens, width_in, width_out)
+        + timed(device, dtype, tokens, width_out, width_in)
+        + (timed(device, dtype, width_out, tokens, width_in) if trained else 0.0)
     )
 
 
-def timed(device: str, rows: int, inner: int, columns: int) -> float:
-    """Seconds of one bfloat16 product, the median of some."""
-    numbers: dict[str, Any] = {"dtype": torch.bfloat16, "device": device}
+def timed(device: str, dtype: str, rows: int, inner: int, columns: int) -> float:
+    """Seconds of one product, the median of some."""
+    numbers: dict[str, Any] = {"dtype": getattr(torch, dtype), "device": device}
     a, b = torch.randn(rows, inner).to(**numbers), torch.randn(columns, inner).to(**numbers)
     out = torch.empty(rows, columns, **numbers)
     seconds = []

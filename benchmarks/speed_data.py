@@ -106,7 +106,7 @@ def rows_file(folder: Path, gsm8k: Path, lengths: str, count: int) -> Path:
     return target
 
 
-def settings(workload: Workload, model: Path, rows: Path, layers: int) -> dict[str, Any]:
+def settings(workload: Workload, model: Path, rows: Path, layers: int, dtype: str) -> dict[str, Any]:
     """The recipe of ours; peers get the same numbers."""
     method: dict[str, Any] = {"tuning": workload.tuning}
     if workload.tuning == "lora":
@@ -115,7 +115,7 @@ def settings(workload: Workload, model: Path, rows: Path, layers: int) -> dict[s
     return {
         "name": "speed",
         "data": {"train": [str(rows)], "validation_fraction": 0, "test_fraction": 0},
-        "model": {"base": str(model), "dtype": "bfloat16"},
+        "model": {"base": str(model), "dtype": dtype},
         "method": method,
         "train": {
             "batch_size": workload.batch,

@@ -16,7 +16,7 @@ COSINE, LOSS = 0.999, 1e-3
 
 def gate(run: Run, rows: Sequence[TokenRow]) -> dict[str, float]:
     """cosine: of the whole gradients; loss: difference a token, relative. Raises SystemExit beyond the bounds."""
-    loss, gradient = first_step(run, rows, dtype="bfloat16", path="layout")
+    loss, gradient = first_step(run, rows, dtype=run.model.dtype, path="layout")
     exact_loss, exact = first_step(run, rows, dtype="float32", path="padded")
     found = {
         "cosine": torch.nn.functional.cosine_similarity(gradient, exact, dim=0).item(),

@@ -31,9 +31,10 @@ shape with random weights (30 layers) unless a row says otherwise, and a MiniLM 
 own, runs of different systems alternate, the first three steps do not count; tokens are those of rows, never padding.
 `of the limit`: of the speed at which nothing but the necessary products would be computed, measured on the same
 machine in the same run. "fastest peer": transformers' Trainer with the settings that made it fastest here (bfloat16
-weights, rows grouped by length, no checkpointing), transformers' `generate` with sorted batches, or what else the
-table names; measured in the same run as ours. Not measured here: GPUs, and CPUs with AMX, whose products are several
-times faster and leave more to gain.
+weights, or float32 where that is faster, rows grouped by length, no checkpointing), transformers' `generate` with
+sorted batches, or what else the table names; measured in the same run as ours. Not measured here: GPUs, and CPUs with
+AMX, whose products are several times faster and leave more to gain. A processor without bfloat16 of its own computes in
+float32, on all sides.
 
 """
 
@@ -55,18 +56,21 @@ class Entry:
 
 
 def main() -> None:
-    files = [RESULTS / f"{name}.json" for name in ("speed", "encoder", "decode")]
-    found = {file.stem: json.loads(file.read_text()) for file in files if file.exists()}
+    found = [json.loads((RESULTS / f"{name}.json").read_text()) for name in ("speed", "encoder", "decode")]
+    rows = [row for result in found for row in result["rows"]]
     parts = [HEAD, "![Speed and memory beside the fastest peer](images/speed.png)\n\n"]
-    ratios: dict[str, tuple[float, float]] = {}
-    for stem, result in found.items():
-        parts.append(f"## {stem}.json\n\n{result['machine']}, {result['date']}.\n\n")
+    for result in found:
         for key, gate in result.get("gate", {}).items():
             parts.append(
                 f"First step of {key}: gradient beside stock layers in float32, cosine {gate['cosine']:.5f}, loss "
                 f"{100 * gate['loss']:.3f} % away.\n\n"
             )
-        for workload, of_it in grouped(result["rows"]).items():
+    ratios: dict[str, tuple[float, float]] = {}
+    for machine in dict.fromkeys(row["machine"] for row in rows):
+        here = [row for row in rows if row["machine"] == machine]
+        dates = sorted({row["date"] for row in here})
+        parts.append(f"## {machine}\n\nMeasured on {' and '.join(dates)}.\n\n")
+        for workload, of_it in grouped(here).items():
             parts.append(section(workload, of_it))
             ratios |= ratio(workload, of_it)
     PAGE.write_text("".join(parts).rstrip() + "\n", encoding="utf-8")

@@ -1,11 +1,12 @@
 """One run of a peer on frozen ids, in a process of its own: python benchmarks/speed_peers.py SPEC.json.
 
 SPEC: system (trainer, trl), variant (default, tuned, packed), model, ids, tuning, batch, epochs, layers (that wear an
-adapter), device. Prints one line of JSON: for each step its seconds, useful tokens (those of rows, no padding) and
-loss; held: the most bytes of a GPU. Same weights, ids, rows a step, learning rate and clipping as ours. default:
-float32 weights with bfloat16 autocast, as their examples set it up (TRL with checkpointing, its default); tuned:
-bfloat16 weights, no checkpointing, rows grouped by length; on a GPU Liger's kernels where they are installed. packed:
-TRL's packing with FlashAttention beside that, in rows of 2,048 tokens, as many a step as hold about the same tokens.
+adapter), device, dtype, autocast. Prints one line of JSON: for each step its seconds, useful tokens (those of rows, no
+padding) and loss; held: the most bytes of a GPU. Same weights, ids, rows a step, learning rate and clipping as ours.
+default: float32 weights, with bfloat16 autocast where that is asked for (TRL with checkpointing, its default); tuned:
+weights in the dtype, no checkpointing, rows grouped by length; on a GPU Liger's kernels where they are installed.
+packed: TRL's packing with FlashAttention beside that, in rows of 2,048 tokens, as many a step as hold about the same
+tokens.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def main(spec: dict[str, Any]) -> None:
     on_cpu = spec["device"] == "cpu"
     model = AutoModelForCausalLM.from_pretrained(
         spec["model"],
-        dtype=torch.bfloat16 if tuned else torch.float32,
+        dtype=getattr(torch, spec["dtype"]) if tuned else torch.float32,
         attn_implementation="flash_attention_2" if packed else "sdpa",
     )
     lora = LoraConfig(
@@ -76,7 +77,7 @@ def main(spec: dict[str, Any]) -> None:
         "optim": "adamw_torch_fused",
         "use_cpu": on_cpu,
         "use_liger_kernel": tuned and not on_cpu and find_spec("liger_kernel") is not None,
-        "bf16": not tuned,
+        "bf16": spec["autocast"],
         "report_to": [],
         "save_strategy": "no",
         "logging_steps": 1,

@@ -10,12 +10,20 @@ from typing import Any
 import pytest
 
 from tests.benchmarks import script
+from tunesmith.config.machine import describe_machine
 
 campaign = script("campaign")
 
 
 def arguments(out: Path, **more: Any) -> argparse.Namespace:
-    usual = {"threads": 1, "workloads": "short,long", "systems": "ours,theirs", "repeats": 2, "layers": 3}
+    usual = {
+        "threads": 1,
+        "workloads": "short,long",
+        "systems": "ours,theirs",
+        "repeats": 2,
+        "layers": 3,
+        "dtype": "float32",
+    }
     return argparse.Namespace(out=out, **{**usual, **more})
 
 
@@ -51,13 +59,25 @@ def test_what_was_run_is_written_down_at_once_and_not_run_again(tmp_path: Path) 
     found = campaign.compared(arguments(out), made, run, {"rows": 7})
     assert ran == [(w, s) for w in ("short", "long") for s in ("ours", "theirs", "theirs", "ours")]
     assert json.loads(out.read_text()) == found
-    assert found["gate"] == {"short, 3 layers": "short: right", "long, 3 layers": "long: right"}
-    keys = ("workload", "rows", "system", "repeat", "speed")
-    assert tuple(found["rows"][0]) == keys
-    assert found["rows"][0] == dict(zip(keys, ("short", 7, "ours", 0, 1), strict=True))
+    assert found["gate"] == {
+        "short, 3 layers, float32": "short: right",
+        "long, 3 layers, float32": "long: right",
+    }
+    first = found["rows"][0]
+    key = {"workload": "short", "rows": 7, "dtype": "float32", "threads": 1, "system": "ours", "repeat": 0}
+    assert first == key | {"machine": describe_machine(), "date": first["date"], "speed": 1}
     assert len(set(folders)) == len(folders) == 3  # the first workload began twice
     assert not any(folder.exists() for folder in folders)
     campaign.compared(arguments(out), made, run, {"rows": 7})
     assert len(ran) == 8
     campaign.compared(arguments(out, workloads="short", systems="ours", repeats=1), made, run, {"rows": 8})
     assert len(ran) == 9  # of another size
+    campaign.compared(arguments(out, workloads="short", dtype="bfloat16"), made, run, {"rows": 7})
+    assert len(ran) == 13  # in other numbers
+
+
+def test_what_a_row_was_computed_in_is_said_as_it_was() -> None:
+    assert campaign.numerics("full", "bfloat16", False, "bf16 alone") == "bf16 alone"
+    assert campaign.numerics("lora", "bfloat16", False, "bf16 alone") == "adapters fp32"
+    assert campaign.numerics("lora", "float32", False, "bf16 alone") == "fp32"
+    assert campaign.numerics("full", "bfloat16", True, "bf16 alone") == "fp32, autocast"

@@ -42,10 +42,11 @@ def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def describe_machine() -> str:
-    """The processor's name, cores and memory, in words."""
+    """The processor's name, whether it multiplies bfloat16 natively, its cores and memory, in words."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.machine()
     memory = psutil.virtual_memory().total / 2**30
+    name += " with bfloat16" if cpu_has_bf16() else ""
     return f"{name}, {physical_cores()} cores, {memory:.0f} GiB, {platform.system()}"
