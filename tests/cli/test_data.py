@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from tests.cli.test_main import Answer
+from tests.desk.test_inspect import Words
 from tests.desk.test_make import TICKETS, written
 from tunesmith.cli import work
-from tunesmith.desk.inspect import COUNTED, Inspection
+from tunesmith.desk.facts import COUNTED, Inspecting, Inspection
 
 
 @pytest.fixture
@@ -97,3 +98,30 @@ def test_a_shell_completes_verbs(typed: str, offered: str) -> None:
         [sys.executable, "-c", code], env={**os.environ, **asked}, capture_output=True, text=True, check=False
     )
     assert done.stdout.split() == [offered]
+
+
+def test_make_inspects_where_it_is_asked_to(
+    run: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    models: list[str] = []
+
+    def stand_in(model: str, sink: Any) -> Inspecting:
+        models.append(model)
+        return Inspecting(Words())
+
+    monkeypatch.setattr(work, "inspecting", stand_in)
+    recipe = tmp_path / "desk.yaml"
+    recipe.write_text(
+        f"output: {tmp_path / 'out'}\ndata:\n  train: [{written(tmp_path, TICKETS)}]\nclean: {{}}\n"
+    )
+    found = json.loads(run("data", "make", str(recipe), "--inspect", "-m", "m", "--json", "-q").out)
+    assert (found["inspection"]["rows"], found["rows"]) == ({"train": len(TICKETS)}, {"train": len(TICKETS)})
+    assert "inspection" not in json.loads(run("data", "make", str(recipe), "--json", "-q").out)
+    assert run("data", "make", str(recipe), "--inspect", "--dry-run").code == 0
+    assert models == ["m", "tunesmith/base-8m"]
+    for more, said in (
+        (("-m", "m"), "--model without --inspect"),
+        (("--inspect", "--ray", "h:1"), "ray=h:1"),
+    ):
+        answer = run("data", "make", str(recipe), *more)
+        assert (answer.code, said in answer.err) == (2, True)

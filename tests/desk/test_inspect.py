@@ -21,7 +21,8 @@ from tunesmith.config.desk import Desk
 from tunesmith.data.render import Renderer
 from tunesmith.data.shares import Sharing
 from tunesmith.data.template import apply_choice, choose_template
-from tunesmith.desk.inspect import Inspection, inspect
+from tunesmith.desk.facts import Inspecting, Inspection, Trained
+from tunesmith.desk.inspect import inspect
 from tunesmith.desk.lengths import Measure, Rendered, Size, binned
 from tunesmith.desk.looks import _threshold, mixed
 from tunesmith.desk.make import make
@@ -54,7 +55,7 @@ def looked_at(*files: str, measure: Measure | None = None, **more: Any) -> Inspe
         [f for f in files if "test" in Path(f).name],
     )
     document = {"data": {"train": train, "test": rest}, "clean": {}, "dedup": {}} | more
-    return inspect(Desk.model_validate(document), measure or Words(), quiet, sharing=Sharing(1))
+    return inspect(Desk.model_validate(document), Inspecting(measure or Words()), quiet, sharing=Sharing(1))
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -71,7 +72,8 @@ def test_it_counts_what_each_step_alone_would_do(tmp_path: Path, rows: list[dict
     assert facts["suspicious"]["reasons"].get("unusable", 0) == sum(
         1 for row in rows if not row["text"].strip()
     )
-    assert bool(unusable) <= ("unusable" in facts["suspicious"]["reasons"])
+    # What is empty only when it is mended, such as a blank of no width, is not yet so as it was read.
+    assert ("unusable" in facts["suspicious"]["reasons"]) <= bool(unusable)
     assert list(tmp_path.iterdir()) == [Path(file)]
 
 
@@ -166,7 +168,7 @@ def test_tokens_of_a_sample_stand_for_all_and_no_row_that_is_too_long_is_missed(
     document = {"data": {"train": [written(tmp_path, rows)]}}
     desk = Desk.model_validate(document)
     whole, some = (
-        inspect(desk, Words(), quiet, counted=counted, sharing=Sharing(1)).facts for counted in (0, 100)
+        inspect(desk, Inspecting(Words(), counted=n), quiet, sharing=Sharing(1)).facts for n in (0, 100)
     )
     assert (whole["tokens"]["counted"], whole["tokens"]["rows"]) == (601, 601)
     assert 90 <= some["tokens"]["counted"] <= 100
@@ -176,7 +178,10 @@ def test_tokens_of_a_sample_stand_for_all_and_no_row_that_is_too_long_is_missed(
     assert one["most"] == other["most"] == 52
     assert other["mean"] == pytest.approx(one["mean"], rel=0.2)
     assert other["all"] == pytest.approx(other["mean"] * 601, rel=0.01)
-    assert "of a sample of" in inspect(desk, Words(), quiet, counted=100, sharing=Sharing(1)).as_text()
+    assert (
+        "of a sample of"
+        in inspect(desk, Inspecting(Words(), counted=100), quiet, sharing=Sharing(1)).as_text()
+    )
 
 
 def test_odd_characters_are_no_letters_of_any_script_no_code_and_no_sums() -> None:
@@ -205,7 +210,7 @@ def test_processes_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("tunesmith.desk.reading.CHUNK_ROWS", 7)
     file = written(tmp_path, [*TICKETS, *TICKETS[:5], {"text": "", "label": "x"}])
     desk = Desk.model_validate({"data": {"train": [file]}, "clean": {}, "dedup": {}})
-    one, two = (inspect(desk, Words(), quiet, sharing=Sharing(n)).facts for n in (1, 2))
+    one, two = (inspect(desk, Inspecting(Words()), quiet, sharing=Sharing(n)).facts for n in (1, 2))
     assert one == two
 
 
@@ -318,3 +323,43 @@ def test_numbers_that_rows_are_answered_with_are_spread_out(tmp_path: Path) -> N
     assert "score, train" in page
     assert f"score, train: mean {numbers['score']['train']['mean']:.4g}" in found.as_text()
     assert '<h2 id="numbers"' not in looked_at(written(tmp_path, TICKETS, "t.jsonl")).as_html()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_rows_are_inspected_on_the_walk_on_which_a_version_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    """What is said is what an inspection says, and what is made is what is made without one."""
+    monkeypatch.setattr("tunesmith.desk.reading.CHUNK_ROWS", 7)
+    rows = [*TICKETS, *TICKETS[:5], {"text": "write to ann@mailbox.com", "label": "x"}]
+    document = {"data": {"train": [written(tmp_path, rows)]}, "clean": {}, "scrub": {}, "dedup": {}}
+    sharing, trained = Sharing(processes), []
+
+    def cost(given: Trained) -> dict[str, Any]:
+        assert not list(tmp_path.rglob("*.looks.npy"))
+        trained.append(given)
+        return {"rows": given.count, "tokens_per_epoch": given.tokens, "not_known": "a test"}
+
+    asked = Inspecting(Words(), cost)
+    one, two = (Desk.model_validate(document | {"output": str(tmp_path / name)}) for name in ("one", "two"))
+    alone = inspect(one, asked, quiet, sharing=sharing)
+    beside = make(one, quiet, sharing=sharing, inspecting=asked)
+    without = make(two, quiet, sharing=sharing)
+    assert beside.inspection is not None
+    assert beside.version is not None
+    assert without.version is not None
+    assert beside.inspection.facts | {"steps": ()} == alone.facts | {"steps": ()}
+    repeats = [step["step"] for step in beside.inspection.facts["steps"]]
+    assert repeats == ["dedup"]
+    assert [one.count for one in trained] == [len(rows)] * 2
+    folder = beside.version.folder
+    for name in ("train.jsonl", "changes.jsonl", "origins.jsonl"):
+        assert (folder / name).read_bytes() == (without.version.folder / name).read_bytes()
+    assert json.loads((folder / "inspection.json").read_text()) == json.loads(
+        json.dumps(beside.inspection.facts)
+    )
+    page = (folder / "inspection.html").read_text()
+    assert "What each step would do" not in page
+    assert "ann@mailbox.com" not in page + (folder / "inspection.json").read_text() + beside.as_text()
+    assert {"inspection.html", "inspection.json"} <= beside.version.manifest["files"].keys()
+    assert json.loads(json.dumps(beside.as_dict()))["inspection"]["rows"] == {"train": len(rows)}

@@ -29,6 +29,7 @@ Ray: TypeAlias = Annotated[
 Folder: TypeAlias = Annotated[Path, typer.Argument(metavar="DATASET", help="Folder of a data set.")]
 
 
+BASE = "tunesmith/base-8m"
 app.command()(looking.inspect)
 
 
@@ -39,6 +40,16 @@ def make(
         typer.Argument(metavar="RECIPE [KEY=VALUE]...", help="A recipe of the desk (YAML), and settings."),
     ],
     output: VersionFolder = None,
+    inspect: Annotated[
+        bool,
+        typer.Option(
+            "--inspect", help="Also say what the rows were, as `inspect` does; a page lies in the version."
+        ),
+    ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="With --inspect: whose tokens are counted.", show_default=False),
+    ] = None,
     dry_run: DryRun = False,
     ray: Ray = None,
     as_json: Json = False,
@@ -48,9 +59,13 @@ def make(
     from tunesmith.cli.arguments import split_arguments
 
     recipe, overrides = split_arguments(arguments)
-    _carried_out(
-        recipe, overrides, {"output": ("--output", output), "ray": ("--ray", ray)}, dry_run, as_json, quiet
-    )
+    if model is not None and not inspect:
+        raise ConfigError(
+            "--model without --inspect", "tokens are counted by --inspect alone", "add --inspect"
+        )
+    options: dict[str, tuple[str, Any]] = {"output": ("--output", output), "ray": ("--ray", ray)}
+    asked = (model or BASE) if inspect else None
+    _carried_out(recipe, overrides, options, dry_run, as_json, quiet, inspect=asked)
 
 
 def _one_step(name: str, help_text: str) -> None:
@@ -90,8 +105,11 @@ def _carried_out(
     dry_run: bool,
     as_json: bool,
     quiet: bool,
+    inspect: str | None = None,
 ) -> None:
+    """inspect: the model whose tokens are counted of the rows as they were read."""
     from tunesmith.cli import output as out
+    from tunesmith.cli import work
     from tunesmith.cli.progress import progress
     from tunesmith.config.load import load_desk
     from tunesmith.desk.make import make as make_version
@@ -100,8 +118,17 @@ def _carried_out(
     desk = load_desk(recipe, overrides, given)
     if not (desk.data.train or desk.data.validation or desk.data.test):
         raise ConfigError("the recipe names no rows", "data.train", "data.train=rows.jsonl")
+    if inspect is not None and desk.ray is not None:
+        raise ConfigError(
+            f"--inspect, and ray={desk.ray}",
+            "rows that are inspected on this machine",
+            "leave one of them out",
+        )
     with progress(quiet) as sink:
-        made = make_version(desk, sink, dry_run=dry_run, names=_names(desk), embed=_embed(desk))
+        inspecting = None if inspect is None else work.inspecting(inspect, sink)
+        made = make_version(
+            desk, sink, dry_run=dry_run, names=_names(desk), embed=_embed(desk), inspecting=inspecting
+        )
     out.show(made, as_json)
 
 

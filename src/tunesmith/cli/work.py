@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tunesmith.cli.output import Result
     from tunesmith.config.desk import Desk
     from tunesmith.config.run import Run
-    from tunesmith.desk.inspect import Inspection
+    from tunesmith.desk.facts import Inspecting, Inspection
     from tunesmith.types import EventSink
 
 
@@ -114,3 +114,9 @@ def inspect(desk: Desk, model: str, *, cost: bool, counted: int, sink: EventSink
     from tunesmith.workflow.inspect import inspect as work
 
     return work(desk, model, sink, cost=cost, counted=counted)
+
+
+def inspecting(model: str, sink: EventSink) -> Inspecting:
+    from tunesmith.workflow.inspect import inspecting as work
+
+    return work(model, sink)

@@ -24,6 +24,7 @@ from tunesmith.desk.clean import Cleaning
 from tunesmith.desk.cluster import connected
 from tunesmith.desk.decisions import Reviewed
 from tunesmith.desk.dedup import Repeats, SameId, contamination, said
+from tunesmith.desk.facts import Inspecting, Inspection, Told
 from tunesmith.desk.finding import Names
 from tunesmith.desk.labels import Labels
 from tunesmith.desk.left import Left
@@ -31,6 +32,7 @@ from tunesmith.desk.meaning import Embed, Meanings
 from tunesmith.desk.originals import read_again
 from tunesmith.desk.pages import card_page
 from tunesmith.desk.passes import Counted, Passes
+from tunesmith.desk.plans import Once
 from tunesmith.desk.reading import FileRead, Read, read
 from tunesmith.desk.rows import SPLITS
 from tunesmith.desk.scrub import Scrubbing, Veil
@@ -42,6 +44,8 @@ from tunesmith.storage import digest
 from tunesmith.types import EventSink
 
 ORIGINS, CHANGES, REFUSED = "origins.jsonl", "changes.jsonl", "refused.jsonl"
+INSPECTION = "inspection"
+"""Of the rows as they were read: a page (.html), and the same as JSON."""
 WORK = "work"
 """In the folder of a version while it is made."""
 
@@ -49,7 +53,7 @@ WORK = "work"
 @dataclass(frozen=True)
 class Made:
     """What a run of the desk did. version: None where it was only to be shown. more: what else is to be known of it,
-    by name; it stands in the manifest."""
+    by name; it stands in the manifest. inspection: of the rows as they were read, where it was asked for."""
 
     recipe: Making
     files: Sequence[FileRead]
@@ -59,6 +63,7 @@ class Made:
     version: Version | None
     seconds: float
     more: Mapping[str, Any]
+    inspection: Inspection | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -69,10 +74,12 @@ class Made:
             "rows": self.rows,
             "seconds": round(self.seconds, 2),
             **self.more,
+            **({} if self.inspection is None else {"inspection": self.inspection.facts}),
         }
 
     def as_text(self) -> str:
-        return card.as_text(self.as_dict(), {step.name: step.examples for step in self.steps})
+        made = card.as_text(self.as_dict(), {step.name: step.examples for step in self.steps})
+        return made if self.inspection is None else f"{self.inspection.as_text()}\n\n{made}"
 
 
 def make(
@@ -83,10 +90,12 @@ def make(
     sharing: Sharing | None = None,
     names: Names | None = None,
     embed: Embed | None = None,
+    inspecting: Inspecting | None = None,
 ) -> Made:
     """Reads, carries out every step that is named, and adds a version to `desk.output`; of a dry run, only counts.
     names: finds those of people, for scrubbing; then one process does all, which has the model. embed: tells what texts
-    mean, for de-duplication by meaning.
+    mean, for de-duplication by meaning. inspecting: also look at the rows as they were read, on the same walk; what was
+    seen lies in the version, as a page and as JSON.
 
     Raises DataError for files or rows that stop the work; then nothing is left behind.
     """
@@ -99,7 +108,8 @@ def make(
             veil = Veil(scrubbing.finder, desk.scrub.keep_originals)
         told = str if veil is None or veil.keeps else veil.over
         found = read(desk.data, folder / WORK / "read", folder / REFUSED, sink, told, sharing)
-        return Work(found, steps_of(desk, found, folder / WORK, scrubbing, embed), veil, ray=desk.ray)
+        steps = steps_of(desk, found, folder / WORK, scrubbing, embed)
+        return Work(found, steps, veil, ray=desk.ray, inspecting=inspecting)
 
     return made_by(desk, work, sink, sharing, dry_run=dry_run)
 
@@ -107,13 +117,14 @@ def make(
 @dataclass(frozen=True)
 class Work:
     """Rows that were read, and the steps that they are to go through. veil, more: as of `Passes` and `Made`. ray: the
-    address of a cluster that takes part."""
+    address of a cluster that takes part. inspecting: as of `make`."""
 
     found: Read
     steps: Sequence[Step]
     veil: Veil | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
     ray: str | None = None
+    inspecting: Inspecting | None = None
 
 
 def made_by(
@@ -142,17 +153,33 @@ def _made(
     (folder / WORK).mkdir()
     given = work(folder)
     with nullcontext() if given.ray is None else connected(given.ray) as cluster:
-        passes = Passes(given.found, folder / WORK, sharing, sink, given.veil, cluster)
-        pieces = passes.run(given.steps)
+        rows = given.found if given.inspecting is None else Once(**vars(given.found))
+        passes = Passes(rows, folder / WORK, sharing, sink, given.veil, cluster)
+        beside = [] if given.inspecting is None else [given.inspecting.plan(rows, folder / REFUSED)]
+        *told, pieces = passes.run(given.steps, beside)
+    inspection = None if given.inspecting is None else _inspected(given.inspecting, told[0], passes, folder)
     sink("phase", name="writing", text=str(recipe.output))
-    rows = _written(recipe, pieces, folder)
+    written = _written(recipe, pieces, folder)
     _joined(passes.ledgers, folder / CHANGES)
     shutil.rmtree(folder / WORK)
     seconds = (datetime.now(UTC) - started).total_seconds()
     found = given.found
-    made = Made(recipe, found.files, found.meaning, passes.counts, rows, None, seconds, given.more)
+    made = Made(
+        recipe, found.files, found.meaning, passes.counts, written, None, seconds, given.more, inspection
+    )
     _described(made, passes.left, folder, started)
     return made
+
+
+def _inspected(inspecting: Inspecting, told: Told, passes: Passes, folder: Path) -> Inspection:
+    """What is said of the rows as they were read, also put down. Repeats are those of the rows that came so far."""
+    steps = [step.with_example() for step in passes.counts if step.name.startswith("dedup")]
+    found = Inspection(inspecting.whole(told, passes.veil) | {"steps": steps})
+    (folder / INSPECTION).with_suffix(".json").write_text(
+        json.dumps(found.facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+    )
+    (folder / INSPECTION).with_suffix(".html").write_text(found.as_html(), encoding="utf-8")
+    return found
 
 
 def steps_of(

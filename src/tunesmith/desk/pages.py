@@ -42,6 +42,7 @@ def inspection_page(facts: Mapping[str, Any]) -> str:
         headline=headline,
         sentences=sentences,
         meanings=REASONS,
+        tried=[step for step in facts["steps"] if not step["step"].startswith("dedup")],
         percent=percent,
         storage=storage,
         many=many,

@@ -19,7 +19,7 @@ import numpy as np
 from tunesmith.data.shares import Made, Sharing
 from tunesmith.desk.cluster import Cluster
 from tunesmith.desk.left import Left
-from tunesmith.desk.plans import Plan, Walk, by_processes, carried_out
+from tunesmith.desk.plans import Plan, Walk, by_processes, side_by_side
 from tunesmith.desk.reading import Chunk, Read, packed
 from tunesmith.desk.rows import SPLITS, Row, Values
 from tunesmith.desk.scrub import Veil
@@ -75,6 +75,11 @@ class Counted:
             "rows_changed": self.rows_changed,
         }
 
+    def with_example(self) -> dict[str, Any]:
+        """As a dictionary, with an example of each rule."""
+        examples = {rule: [vars(one) for one in found[:1]] for rule, found in self.examples.items()}
+        return self.as_dict() | {"examples": examples}
+
     def add(self, said: dict[str, Any]) -> None:
         self.rows_in += said["in"]
         self.rows_out += said["out"]
@@ -109,10 +114,10 @@ class Passes:
     _folder: Path = Path()
     """Of the last pass."""
 
-    def run(self, steps: Sequence[Step]) -> Path:
-        """The folder with what is left after all steps, in pieces: NNNNNN.train and its kin hold rows as they are to be
-        written, NNNNNN.origins where each is from."""
-        return carried_out(self.plan(steps), self._carrying)
+    def run(self, steps: Sequence[Step], beside: Sequence[Plan[Any]] = ()) -> list[Any]:
+        """What the plans beside it return, and the folder with what is left after all steps, in pieces: NNNNNN.train
+        and its kin hold rows as they are to be written, NNNNNN.origins where each is from."""
+        return side_by_side([*beside, self.plan(steps)], self._carrying)
 
     def plan(self, steps: Sequence[Step]) -> Plan[Path]:
         """As `run`, to be carried out beside others."""

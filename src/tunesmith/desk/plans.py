@@ -35,14 +35,9 @@ Plan = Generator[Walk, list[Made], T]
 Carrying = Callable[[Walk], list[Made]]
 
 
-def carried_out(plan: Plan[T], carrying: Carrying) -> T:
-    result: T
-    (result,) = side_by_side([plan], carrying)
-    return result
-
-
 def side_by_side(plans: Sequence[Plan[Any]], carrying: Carrying) -> list[Any]:
-    """What each plan returns."""
+    """What each plan returns. Of plans that asked together the first is answered first, and may read chunks that a
+    later one does away with."""
     results: dict[int, Any] = {}
     made: dict[int, list[Made] | None] = dict.fromkeys(range(len(plans)))
     while made:

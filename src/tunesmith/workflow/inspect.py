@@ -18,7 +18,7 @@ from tunesmith.data.columns import Mapping as Meaning
 from tunesmith.data.pairs import PairEncoder
 from tunesmith.data.render import Renderer
 from tunesmith.data.template import apply_choice, choose_template
-from tunesmith.desk.inspect import COUNTED, Inspection, Trained
+from tunesmith.desk.facts import COUNTED, Inspecting, Inspection, Trained
 from tunesmith.desk.inspect import inspect as look_at
 from tunesmith.desk.lengths import Measure, Paired, Read, Rendered
 from tunesmith.errors import TunesmithError
@@ -53,26 +53,33 @@ WRITERS: dict[str, dict[str, Any]] = {
 def inspect(
     desk: Desk, model: str, sink: EventSink, *, cost: bool = True, counted: int = COUNTED
 ) -> Inspection:
+    """As `inspecting`, of what the recipe names, with each of its steps tried by itself.
+
+    Raises ModelError and DataError for what cannot be read.
+    """
+    asked = inspecting(model, sink, cost=cost, counted=counted)
+    named = desk.scrub.names_model if desk.scrub is not None else None
+    names = None if named is None else names_of(named)
+    meaning = desk.dedup.meaning if desk.dedup is not None else None
+    embed = None if meaning is None else meanings_of(meaning.encoder)
+    return look_at(desk, asked, sink, names=names, embed=embed)
+
+
+def inspecting(model: str, sink: EventSink, *, cost: bool = True, counted: int = COUNTED) -> Inspecting:
     """model: a folder, a hub id, a run, or the embedded base. cost: measure what a step of training takes here.
     counted: rows at most whose tokens are counted (0: all).
 
-    Raises ModelError and DataError for what cannot be read.
+    Raises ModelError for what cannot be read.
     """
     sink("phase", name="model", text=model)
     source = find(model)
     tokenizer, config = load_tokenizer(source), read_config(source)
-    measure = _measure(source, tokenizer, config)
 
     def costing(trained: Trained) -> dict[str, Any]:
         sink("phase", name="cost", text="a step of training on the longest rows, in a process of its own")
         return cost_of(trained, model, source, config)
 
-    named = desk.scrub.names_model if desk.scrub is not None else None
-    names = None if named is None else names_of(named)
-    meaning = desk.dedup.meaning if desk.dedup is not None else None
-    embed = None if meaning is None else meanings_of(meaning.encoder)
-    costed = costing if cost else None
-    return look_at(desk, measure, sink, cost=costed, counted=counted, names=names, embed=embed)
+    return Inspecting(_measure(source, tokenizer, config), costing if cost else None, counted)
 
 
 def _measure(source: Source, tokenizer: Any, config: Any) -> Measure:
