@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def write_rows(path: Path, corpus: Path, count: int) -> None:
-    words = []
+    words: list[str] = []
     with gzip.open(corpus, "rt", encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)

@@ -25,8 +25,15 @@ def main() -> None:
     cores = os.cpu_count() or 1
     rows = rows.map(clean, num_proc=cores)
     seen: set[str] = set()
+
+    def is_new(row: dict[str, str]) -> bool:
+        if key(row) in seen:
+            return False
+        seen.add(key(row))
+        return True
+
     before = len(rows)
-    rows = rows.filter(lambda row: not (key(row) in seen or seen.add(key(row))))
+    rows = rows.filter(is_new)
     exact = before - len(rows)
     sketches = rows.map(sketch, num_proc=cores)
     lsh = MinHashLSH(threshold=THRESHOLD, num_perm=PERMUTATIONS)

@@ -19,6 +19,7 @@ import json
 import os
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def run(system: str, prepared: dict[str, Any], args: argparse.Namespace) -> dict
     return {"numerics": words} | measured(system, command, environment, prepared)
 
 
-def limit(rows: list[TokenRow], config: Any, dtype: str) -> float:
+def limit(rows: Sequence[TokenRow], config: Any, dtype: str) -> float:
     """Useful tokens a second if nothing but the layers' necessary products were computed, as in speed.py."""
     hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     tokens = round(sum(r.num_tokens for r in rows) / len(rows) * BATCH)
@@ -134,7 +135,7 @@ def limit(rows: list[TokenRow], config: Any, dtype: str) -> float:
     # Attention (7 products of a row's own square) at the speed of the layers' products.
     squares = sum(r.num_tokens**2 for r in rows) / sum(r.num_tokens for r in rows)
     speed = 2 * tokens * hidden * inner / timed("cpu", dtype, tokens, hidden, inner)
-    return tokens / (seconds + 14 * layers * hidden * squares * tokens / speed)
+    return float(tokens / (seconds + 14 * layers * hidden * squares * tokens / speed))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ from tunesmith.workflow.states import states_of
 from tunesmith.workflow.train import train
 
 Rows = list[dict[str, str]]
-HEAD = {
+HEAD: dict[str, dict[str, Any]] = {
     "method": {"type": "classify", "freeze": {"embeddings": True}, "head_lr_factor": 10},
     "train": {"batch_size": 32, "learning_rate": 2e-4, "epochs": 4},
 }
@@ -101,8 +101,8 @@ def campaign(
     labels = sorted({row["label"] for row in flipped})
     y = np.array([labels.index(row["label"]) for row in flipped])
     asked = Quality(seed=seed)
-    options = {"folds": asked.folds, "repeats": asked.repeats, "strength": asked.strength, "seed": seed}
-    found = judged(x, y, alike(rows, asked.near).groups, **options)
+    groups, strength = alike(rows, asked.near).groups, asked.strength
+    found = judged(x, y, groups, folds=asked.folds, repeats=asked.repeats, strength=strength, seed=seed)
     top = set(found.worst_first[: len(wrong)].tolist()) & wrong
     decisions = [
         Decision(content_key(row.values), str(row.ref), "relabel", label=clean[row.number]["label"])
@@ -114,19 +114,20 @@ def campaign(
     document |= {"review": {"decisions": str(folder / "decisions.jsonl")}}
     made = make(Desk.model_validate(document), silent)
     assert made.version is not None
-    reviewed = [dict(row) for row in rows_of_split(made.version, "train")]
+    labelled: dict[str, Rows] = {
+        "flipped": flipped,
+        "reviewed": [dict(row) for row in rows_of_split(made.version, "train")],
+    }
     out = {
         "seed": seed,
         "features": name,
         "flipped": len(wrong),
         "found": round(len(top) / len(wrong), 4),
         "named": int(found.doubtful.sum()),
-        "labelled": {"flipped": flipped, "reviewed": reviewed},
+        "labelled": labelled,
     }
     if args.head and seed == 0 and name == "encoder":
-        tuned = {
-            one: head(r, test, folder / one, args) for one, r in {"clean": clean, **out["labelled"]}.items()
-        }
+        tuned = {one: head(r, test, folder / one, args) for one, r in {"clean": clean, **labelled}.items()}
         out["head"] = tuned | {"recovered": recovered(tuned)}
     return out
 
@@ -169,6 +170,7 @@ def head(rows: Rows, test: Rows, folder: Path, args: argparse.Namespace) -> floa
     evaluate = {"forgetting": [], "few_shot": 0}
     document = {"name": "run", "output": str(folder), "data": data, "model": {"base": str(args.encoder)}}
     result = train(Run.model_validate({**document, **HEAD, "train": train_, "evaluate": evaluate}))
+    assert result.report is not None
     tuned = next(system for system in result.report.systems if system.name == "tuned")
     return round(tuned.metrics["accuracy"].value, 4)
 

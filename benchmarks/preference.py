@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,7 @@ def freeze(rows: Sequence[TokenRow], head: torch.Tensor | None, target: Path) ->
     """Of each pair prompt, chosen and rejected: ids, flat, and lengths; head: a reward's first weights."""
     parts = [segment.ids for row in rows for segment in row.segments]
     assert len(parts) == 3 * len(rows)
-    more = {} if head is None else {"head": head.float().numpy()}
+    more: dict[str, Any] = {} if head is None else {"head": head.float().numpy()}
     np.savez(target, ids=np.concatenate(parts), lengths=[len(part) for part in parts], **more)
     return target
 
@@ -188,9 +188,7 @@ def with_reference(run: Run, built: Built, rows: Sequence[TokenRow]) -> list[Tok
     if not isinstance(run.method, Judged) or REFERENCE in rows[0].given:
         return list(rows)
     found = completion_sums(built.loaded.model, rows, 4096)
-    for row, sums in zip(rows, found, strict=True):
-        row.given[REFERENCE] = sums
-    return list(rows)
+    return [replace(row, given={**row.given, REFERENCE: sums}) for row, sums in zip(rows, found, strict=True)]
 
 
 # Runs -----------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 
 
-class Dpo(DPOTrainer):  # type: ignore[misc]
+class Dpo(DPOTrainer):
     """On pairs that are ids already; and how long the reference took."""
 
     reference_seconds = 0.0

@@ -46,6 +46,7 @@ from suboptimal import ASKED, BASE, BETA, ROOT, UNREPORTED, drawn, fits, nearnes
 import tunesmith
 from tunesmith.config.machine import describe_machine
 from tunesmith.config.run import Run
+from tunesmith.data.render import Renderer
 from tunesmith.generate.batched import completion_sums
 from tunesmith.scoring import score
 from tunesmith.types import Message, RowRef, Segment, TokenRow
@@ -223,9 +224,11 @@ def own_answers(model: str, threads: int) -> dict[str, float]:
     samples = drawn(opened, asked, READ, UNREPORTED - 2)
     decode = opened.loaded.tokenizer.decode
     texts = [[decode(one.ids, skip_special_tokens=True).strip() for one in row] for row in samples]
-    rows = []
+    renderer = start.renderer
+    assert isinstance(renderer, Renderer)
+    rows: list[TokenRow] = []
     for prompt, of_prompt in zip(asked, samples, strict=True):
-        ids = np.array(start.renderer.prompt_ids([Message("user", prompt)]), np.int64)
+        ids = np.array(renderer.prompt_ids([Message("user", prompt)]), np.int64)
         leaves = [
             Segment(np.array(one.ids, np.int64), np.ones(len(one.ids), np.float32), 0) for one in of_prompt
         ]

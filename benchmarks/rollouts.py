@@ -226,8 +226,10 @@ def run(system: str, ready: dict[str, Any], args: argparse.Namespace) -> dict[st
     if name == "ours":
         command = ["-m", "tunesmith.cli.main", "train", str(folder / "recipe.yaml"), "--quiet", "--force"]
     else:
-        spec = {"model": str(ready["model"]), "prompts": str(folder / "prompts.json"), "variant": variant}
-        spec |= {
+        spec: dict[str, Any] = {
+            "model": str(ready["model"]),
+            "prompts": str(folder / "prompts.json"),
+            "variant": variant,
             "tuning": workload.tuning,
             "threads": args.threads,
             "samples": SAMPLES,

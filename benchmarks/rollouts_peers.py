@@ -34,11 +34,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """batching: a tenth of the memory for its cache in place of six."""
 
 
-class Grpo(GRPOTrainer):  # type: ignore[misc]
+class Grpo(GRPOTrainer):
     """On prompts that are ids already; and how long its parts took."""
 
     def __init__(self, ids: list[list[int]], **more: Any) -> None:
-        self.ids, self.parts = ids, []
+        self.ids = ids
+        self.parts: list[dict[str, float]] = []
         super().__init__(**more)
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:

@@ -53,6 +53,7 @@ import tunesmith
 from tunesmith.config.machine import describe_machine
 from tunesmith.config.rewards import Curve, ModelReward
 from tunesmith.config.run import Run
+from tunesmith.data.render import Renderer
 from tunesmith.evaluate.stats import bootstrap, ratio_of_sums
 from tunesmith.generate.batched import completion_sums
 from tunesmith.generate.sample import Sample, Sampling, sample
@@ -165,6 +166,7 @@ def opened_model(path: str, threads: int) -> Opened:
 
 def answers(opened: Opened, prompts: Sequence[str], count: int, seed: int) -> Written:
     tokenizer, renderer = opened.loaded.tokenizer, opened.renderer
+    assert isinstance(renderer, Renderer)
     ids = [renderer.prompt_ids([Message("user", text)]) for text in prompts]
     found: list[dict[int, Sample]] = [{} for _ in prompts]
     for prompt, number, one in sample(
@@ -335,7 +337,11 @@ class Campaign:
         if method == "dpo":
             train |= {"epochs": PASSES}
         else:
-            judge = {"kind": "model", "path": str(self.scratch / "judge" / "run"), "label": "positive"}
+            judge: dict[str, Any] = {
+                "kind": "model",
+                "path": str(self.scratch / "judge" / "run"),
+                "label": "positive",
+            }
             judge |= {"reads": "prompt_and_answer", "curve": PROBABILITY.model_dump()}
             held = {"beta": weight} if method == "online_dpo" else {"kl": {"weight": weight}}
             how = {"type": "policy", "algorithm": method, "rewards": [judge], "samples": ANSWERS}

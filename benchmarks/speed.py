@@ -23,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -136,8 +137,10 @@ def run(system: str, ready: dict[str, Any], args: argparse.Namespace) -> dict[st
             *(["train.optimizer_state=bfloat16"] if variant == "lean" else []),
         ]
     else:
-        spec = {k: str(ready[k]) for k in ("model", "ids")} | {"system": name, "variant": variant}
+        spec: dict[str, Any] = {k: str(ready[k]) for k in ("model", "ids")}
         spec |= {
+            "system": name,
+            "variant": variant,
             "tuning": ready["workload"].tuning,
             "batch": ready["workload"].batch,
             "epochs": ready["workload"].epochs,
@@ -208,9 +211,10 @@ def ours(folder: Path) -> tuple[list[dict[str, float]], float, int]:
     return steps, sum(e["seconds"] for e in events if e["kind"] == "frozen"), held
 
 
-def limit(workload: Workload, rows: list[TokenRow], args: argparse.Namespace) -> float:
+def limit(workload: Workload, rows: Sequence[TokenRow], args: argparse.Namespace) -> float:
     """Useful tokens a second if nothing but the necessary products were computed, each at the speed measured here."""
-    shape, layers, products = SHAPES[args.shape], args.layers, partial(products_on, args.device, args.dtype)
+    layers: int = args.layers
+    shape, products = SHAPES[args.shape], partial(products_on, args.device, args.dtype)
     hidden, inner, vocabulary = shape["hidden_size"], shape["intermediate_size"], shape["vocab_size"]
     keys = hidden // shape["num_attention_heads"] * shape["num_key_value_heads"]
     tokens = round(sum(r.num_tokens for r in rows) / len(rows) * workload.batch)

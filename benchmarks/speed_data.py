@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ def settings(workload: Workload, model: Path, rows: Path, layers: int, dtype: st
     }
 
 
-def prepared(recipe: dict[str, Any], folder: Path) -> tuple[Run, list[TokenRow]]:
+def prepared(recipe: dict[str, Any], folder: Path) -> tuple[Run, Sequence[TokenRow]]:
     """The resolved recipe, and the rows as our own reader makes them."""
     scratch = folder / "prepared"
     scratch.mkdir(exist_ok=True)
@@ -139,7 +140,7 @@ def prepared(recipe: dict[str, Any], folder: Path) -> tuple[Run, list[TokenRow]]
     return found.run, found.rows["train"]
 
 
-def freeze(rows: list[TokenRow], target: Path) -> Path:
+def freeze(rows: Sequence[TokenRow], target: Path) -> Path:
     """ids, weights: flat; lengths: of each row."""
     ids = [np.concatenate([s.ids for s in row.segments]) for row in rows]
     weights = [np.concatenate([s.weights for s in row.segments]) for row in rows]

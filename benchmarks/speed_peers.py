@@ -30,7 +30,7 @@ PACKED = 2048
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-class Clock(TrainerCallback):  # type: ignore[misc]
+class Clock(TrainerCallback):
     def __init__(self) -> None:
         self.steps: list[dict[str, float]] = []
         self.losses: list[float] = []

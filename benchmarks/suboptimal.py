@@ -46,6 +46,7 @@ from tunesmith.config.machine import describe_machine
 from tunesmith.config.policy import PolicyConfig
 from tunesmith.config.rewards import LengthReward
 from tunesmith.config.run import Run
+from tunesmith.data.render import Renderer
 from tunesmith.evaluate.stats import bootstrap, ratio_of_sums
 from tunesmith.generate.sample import Sample, Sampling, sample
 from tunesmith.objectives.policy import surrogate
@@ -115,9 +116,9 @@ def run_part(part: str, found: dict[str, Any], out: Path, seeds: int) -> None:
                     run(found, out, part, setting, method, rate, seed)
         for seed in range(seeds):
             for method in METHODS:
-                rate = chosen(found["rows"], setting, method)
-                assert rate is not None
-                run(found, out, part, setting, method, rate, seed)
+                best = chosen(found["rows"], setting, method)
+                assert best is not None
+                run(found, out, part, setting, method, best, seed)
 
 
 def run(
@@ -188,8 +189,9 @@ def loss_of(method: str, logps: torch.Tensor, reference: torch.Tensor, rewards: 
 
 def rwr_weights(rewards: Floats) -> Floats:
     """(P, 2) -> (P, 2), of mean 1 in each pair, as the method does it."""
-    weights = np.exp((rewards - rewards.max(1, keepdims=True)) / RWR_BETA)
-    return weights / weights.mean(1, keepdims=True)
+    weights: Floats = np.exp((rewards - rewards.max(1, keepdims=True)) / RWR_BETA)
+    weights /= weights.mean(1, keepdims=True)
+    return weights
 
 
 # The language model ----------------------------------------------------------------------------------------
@@ -229,6 +231,7 @@ def asked_rows() -> list[dict[str, Any]]:
 def drawn(opened: Opened, asked: Sequence[str], count: int, seed: int) -> list[list[Sample]]:
     """`count` sampled answers to each prompt."""
     renderer = opened.renderer
+    assert isinstance(renderer, Renderer)
     found: dict[tuple[int, int], Sample] = {}
     for prompt, number, one in sample(
         opened.loaded.model,

@@ -90,11 +90,12 @@ def main() -> None:
     args = parser.parse_args()
     encoder = Encoder(args.encoder)
     facts: dict[str, Any] = {"date": date.today().isoformat(), "machine": describe_machine()}
-    for name, task in (
-        ("tickets", lambda: tickets(encoder, args.seeds)),
-        ("checks", lambda: checks(encoder)),
-        ("banking77", lambda: banking(args.data / "banking77", encoder, args.seeds)),
-    ):
+    tasks: dict[str, Callable[[], dict[str, Any]]] = {
+        "tickets": lambda: tickets(encoder, args.seeds),
+        "checks": lambda: checks(encoder),
+        "banking77": lambda: banking(args.data / "banking77", encoder, args.seeds),
+    }
+    for name, task in tasks.items():
         facts[name] = task()
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(facts, indent=1) + "\n")
@@ -190,10 +191,10 @@ def compared(
             for name, found in judged(rows, test, encoder).items():
                 right[name, how].append(found)
     out: dict[str, Any] = {"seeds": count, "test_rows": len(test), "draws": draws, "made": made}
-    for (name, how), found in right.items():
-        mean = np.mean(found, axis=0)
+    for (name, how), of_draws in right.items():
+        mean = np.mean(of_draws, axis=0)
         one: dict[str, Any] = {"accuracy": round(float(mean.mean()), 4)}
-        one["of_draws"] = [round(float(each.mean()), 4) for each in found]
+        one["of_draws"] = [round(float(each.mean()), 4) for each in of_draws]
         for base in ("seeds", "repeated") if how in hows else ():
             gain = mean_difference(np.mean(right[name, base], axis=0), mean)
             one[f"gain on {base}"] = [round(number, 4) for number in (gain.value, gain.low, gain.high)]
@@ -237,7 +238,7 @@ def checks(encoder: Encoder) -> dict[str, Any]:
         for by in ("encoder", "words"):
             for knob, thresholds in (("relevance", RELEVANCE), ("label", LABEL)):
                 for threshold in thresholds:
-                    wanted = {
+                    wanted: dict[str, Any] = {
                         "relevance": None,
                         "label": None,
                         "probe_least": 0,

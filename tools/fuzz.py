@@ -248,7 +248,7 @@ def _archive(name: str, content: bytes, generator: random.Random) -> bytes:
 @cache
 def tables(kind: str) -> list[bytes]:
     """Whole files of every kind of column and encoding."""
-    found = []
+    found: list[bytes] = []
     for rows in ROWS:
         try:
             table = pa.Table.from_pylist([dict(row) for row in rows])
