@@ -17,13 +17,15 @@ from tests.desk.labelled import Sentence, scores, sentences, table
 from tests.desk.test_make import TICKETS
 
 from tunesmith.config.desk import Scrub
-from tunesmith.desk import prefilter, recognisers, secrets
+from tunesmith.desk import addresses, prefilter, recognisers, secrets
 from tunesmith.desk.automaton import kinds_possible
 from tunesmith.desk.finding import Finder
 from tunesmith.desk.kinds import KINDS, PERSON
 from tunesmith.desk.phones import STRICT, Matcher, regions_possible
 
 PATTERNS = [kind for kind in KINDS if kind != PERSON]
+EVERY = range(100)
+"""Places of expressions: all of them."""
 
 
 @cache
@@ -61,7 +63,7 @@ def any_secret(text: str) -> bool:
     return bool(
         secrets.KEY_BLOCK.search(text)
         or any(
-            next(iter(secrets.tokens(line)), None) or next(iter(secrets.assigned(line)), None)
+            next(iter(secrets.tokens(line, EVERY)), None) or next(iter(secrets.assigned(line, EVERY)), None)
             for line in lines
         )
     )
@@ -81,7 +83,11 @@ ODD = st.text(st.sampled_from(" -./:()+,_xſK\u00a0\n\t٣３é#'\""), max_size=4
 @st.composite
 def texts_like(draw: st.DrawFn, change: bool) -> str:
     """A labelled sentence with odd characters around its values and, if wanted, other digits and letters in them."""
-    row: Sentence = draw(st.sampled_from(LABELLED))
+    return draw(like(draw(st.sampled_from(LABELLED)), change))
+
+
+@st.composite
+def like(draw: st.DrawFn, row: Sentence, change: bool = True) -> str:
     _, start, end = row.labels[0]
     value = row.text[start:end]
     if change:
@@ -108,6 +114,7 @@ PIECES = (
     "AP9abcdefgh0 aB3dE5gH7jK9mN1pQ3sT hooks. 14 12a, 5/7 Main Street avenue maple Via C/ str. weg 12345 O box GB12 "
     "A1 B2C 123456 7-A 12-34-56 +1 (0) 555-0100 x9 @ :// SSN passport number 3J98t1WpEZ73CNmQviecrnyiWrnqRhWNLy"
 ).split(" ")
+NOT_ASCII = "é٣ſKİ\u00a0—ー×²Ａ"
 SCRAPS = st.lists(
     st.sampled_from(PIECES) | st.text(st.characters(max_codepoint=127), max_size=3),
     max_size=12,
@@ -119,6 +126,38 @@ SCRAPS = st.lists(
 @example('the secret hunter2";')
 def test_the_automaton_says_what_the_tests_say(text: str) -> None:
     assert kinds_possible(text) == prefilter.kinds_possible(text)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    text=st.tuples(SCRAPS, texts_like(change=True), st.text(max_size=6), st.sampled_from(NOT_ASCII)).map(
+        "".join
+    )
+)
+@example("via Ñuñoa 14 — 1①2 Straße 3")
+def test_of_texts_not_in_ascii_the_automaton_says_no_less(text: str) -> None:
+    assert set(prefilter.kinds_possible(text)) <= set(kinds_possible(text))
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=texts_like(change=True) | SCRAPS)
+@example("AccountKey=" + "a1B2" * 22)
+@example("glagent-" + "aB3_" * 13)
+@example("my_secret_key = 'hunter 2 or so';")
+@example("'hunter2' == db_password")
+def test_an_expression_that_finds_a_secret_is_asked(text: str) -> None:
+    expressions = [*(one for _, one in secrets._expressions()), *secrets._quoted()]
+    for line in text.splitlines(keepends=True):
+        found = {place for place, one in enumerate(expressions) if one.search(line)}
+        assert found <= set(secrets._possible(line)), line
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.sampled_from([row for row in LABELLED if row.labels[0][0] == "ADDRESS"]).flatmap(like))
+def test_what_is_asked_before_a_pattern_of_addresses_is_found_wherever_it_is(text: str) -> None:
+    for name, pattern in addresses.PATTERNS.items():
+        if regex.search(pattern, text, flags=regex.MULTILINE):
+            assert all(one.search(text) for one in addresses.NEEDED[name]), (name, text)
 
 
 @settings(max_examples=300, deadline=None)

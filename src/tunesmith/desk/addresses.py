@@ -44,21 +44,30 @@ PATTERNS: dict[str, str] = {
     rf"[Pp]iazza|[Cc]orso|Largo)\s{_PLACE},?\s?(?:n\.?º?\s)?\d{{1,4}}\b{_TOWN}",
 }
 
-# What the pre-filter asks. ---------------------------------------------------------------------------------
+# What is asked first. ---------------------------------------------------------------------------------------
 
 HOUSE_FIRST = re.compile(
     r"\d[A-Za-z]?(?:[-/]\d{1,4})?,?\s(?:[A-Z\d]|[a-z]{3,}\s(?:street|avenue|road|lane|boulevard|crescent))"
 )
 """A house number with what may be the name of a street after it."""
 KIND_AFTER = re.compile(rf"\s(?:{'|'.join(_KIND)}|street|avenue|road|lane|boulevard|crescent)\b")
-"""What such a street is called; one of them stands in every address in English."""
-PLAIN = re.compile(
-    r"\d(?:\s?(?:bis|ter))?,?\s(?:[Rr]ue|[Aa]venue|[Aa]v\.|[Bb]oulevard|[Bb]d|[Pp]lace|[Cc]hemin|[Aa]llée|[Ii]mpasse|"
-    r"[Qq]uai|[Rr]oute)\s|\d\s?[a-h]?,\s\d{5}\s"
+"""What such a street is called."""
+_SPANISH = "[Cc]alle|C/|[Aa]venida|Avda\\.?|[Pp]laza|[Pp]aseo|[Vv]ia|[Vv]iale|[Pp]iazza|[Cc]orso|Largo"
+_FRENCH = (
+    "[Rr]ue|[Aa]venue|[Aa]v\\.|[Bb]oulevard|[Bb]d|[Pp]lace|[Cc]hemin|[Aa]llée|[Ii]mpasse|[Qq]uai|[Rr]oute"
 )
-"""A house number before a kind of street in French, or before a post code."""
-STEMS_BEFORE = (
-    *"box postfach postale apartado straße strasse str. weg platz allee gasse damm ufer straat laan gracht".split(),
-    *"plein kade singel dijk calle c/ avenida avda plaza paseo via viale piazza corso largo".split(),
-)
-"""In lower case; one of them stands in every address that ends with its number."""
+_OTHERS = {
+    "post box": r"(?:[Bb]ox|Postfach|[Pp]ostale|Apartado)\s\d",
+    "German": r"(?:[Ss]traße|[Ss]trasse|[Ss]tr\.|weg|[Pp]latz|[Aa]llee|gasse|damm|ufer)\s\d",
+    "before a post code": r"\d\s?[a-h]?,\s\d{5}\s",
+    "Dutch": r"(?:straat|laan|gracht|plein|kade|singel|dijk)\s\d",
+    "French": rf"\d(?:\s?(?:bis|ter))?,?\s(?:{_FRENCH})\s",
+    "Spanish, Italian": rf"(?:{_SPANISH})\s(?:[A-ZÀ-Þ\d]|d|l|y|et)",
+}
+OTHER = re.compile("|".join(_OTHERS.values()))
+"""One of these stands in every address that is not in English."""
+NEEDED: dict[str, tuple[re.Pattern[str], ...]] = {
+    **dict.fromkeys(("English", "English, in lower case"), (HOUSE_FIRST, KIND_AFTER)),
+    **{name: (OTHER, re.compile(one)) for name, one in _OTHERS.items()},
+}
+"""Of each pattern expressions that are found wherever it is; they cost a tenth of it."""

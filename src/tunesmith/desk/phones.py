@@ -7,7 +7,7 @@ that takes a millisecond for a date. Its numbering plan says much sooner that no
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 from typing import Any
 
@@ -22,6 +22,10 @@ _KINDS = (
 ).split()
 """A valid number is one of these in its country."""
 _NO_DIGIT = re.compile("[^0-9]")
+_GROUP = re.compile(r"\d{1,20}")
+"""As a matcher cuts digits that stand together."""
+MOST_DIGITS = 25
+"""Of a number with what is dialled before it: a national number has 17 at most."""
 
 
 class Matcher(phonenumbers.PhoneNumberMatcher):
@@ -63,10 +67,31 @@ class _Candidates(Matcher):
 def regions_possible(text: str, regions: Iterable[str], least: int) -> list[str]:
     """Those of `regions` in which a strict matcher finds a number of `least` digits in `text`. One that believes no
     candidate meets all that any other meets; and no rule of these regions adds digits to what is written."""
+    regions = tuple(regions)
+    if not any(_is_dialled(digits, regions) for digits in _sequences(text, least)):
+        return []
     candidates = _Candidates(text)
     candidates.has_next()
     enough = [one for one in candidates.seen if sum(map(str.isdigit, one[0])) >= least]
     return [region for region in regions if any(_verified(*one, region) for one in enough)]
+
+
+def _sequences(text: str, least: int) -> Iterator[str]:
+    """Digits of groups that follow each other, of which every candidate is one; groups that are long are no number."""
+    groups = [str(int("1" + digits))[1:] for digits in _GROUP.findall(text)]  # digits of any script
+    for first in range(len(groups)):
+        digits = ""
+        for group in groups[first:]:
+            digits += group
+            if len(digits) > MOST_DIGITS:
+                break
+            if len(digits) >= least:
+                yield digits
+
+
+@lru_cache(50_000)
+def _is_dialled(digits: str, regions: tuple[str, ...]) -> bool:
+    return any(_plan(region).fullmatch(digits) for region in regions)
 
 
 @cache

@@ -11,7 +11,7 @@ import re
 
 import regex
 
-from tunesmith.desk.addresses import HOUSE_FIRST, KIND_AFTER, PLAIN, STEMS_BEFORE
+from tunesmith.desk.addresses import HOUSE_FIRST, KIND_AFTER, OTHER
 from tunesmith.desk.kinds import KINDS
 
 _DIGIT = re.compile(r"\d")
@@ -87,7 +87,7 @@ def kinds_possible(text: str) -> list[str]:
         found.append("IP")
     if (colons + text.count("-") > 2 and MAC.search(text)) or (dots > 1 and MAC_DOTS.search(text)):
         found.append("MAC")
-    if addresses_possible(text, lower):
+    if addresses_possible(text):
         found.append("ADDRESS")
     return found
 
@@ -104,12 +104,10 @@ def _of_close_digits(text: str) -> list[str]:
     return found
 
 
-def addresses_possible(text: str, lower: str) -> bool:
-    if any(stem in lower for stem in STEMS_BEFORE):
-        return True
+def addresses_possible(text: str) -> bool:
     if HOUSE_FIRST.search(text) is not None and KIND_AFTER.search(text) is not None:
         return True
-    return PLAIN.search(text) is not None
+    return OTHER.search(text) is not None
 
 
 def keys_possible(text: str) -> bool:

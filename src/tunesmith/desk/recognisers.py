@@ -12,6 +12,7 @@ on the text itself. What differs from Presidio's own:
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, ClassVar
@@ -30,11 +31,13 @@ from presidio_analyzer import (
 from presidio_analyzer import predefined_recognizers as presidio
 from presidio_analyzer.context_aware_enhancers import ContextAwareEnhancer
 from presidio_analyzer.nlp_engine import NoOpNlpEngine
+from presidio_analyzer.pattern_recognizer import REGEX_TIMEOUT_SECONDS
 
 from tunesmith.desk import addresses, phones
 from tunesmith.desk.kinds import KINDS
 from tunesmith.desk.prefilter import PHONE_RUN
 from tunesmith.desk.secrets import spans_of
+from tunesmith.errors import DataError
 
 LANGUAGE = "en"
 BEFORE, AFTER = 60, 30
@@ -88,12 +91,64 @@ def _by_kind() -> dict[str, EntityRecognizer]:
 
 def findings(text: str, kinds: Sequence[str], min_score: float) -> list[RecognizerResult]:
     """What `engine().analyze` finds, without what it does for each call beside its recognisers' work."""
-    found = [one for kind in kinds for one in _by_kind()[kind].analyze(text, [kind], None) or ()]
+    found = [one for kind in kinds for one in _recognised(_by_kind()[kind], text)]
     found = _nearby().enhance_using_context(text, found, None, [])
     apart: list[RecognizerResult] = EntityRecognizer.remove_duplicates(
         [one for one in found if one.score >= min_score]
     )
     return apart
+
+
+def _recognised(recogniser: EntityRecognizer, text: str) -> Sequence[RecognizerResult]:
+    """What `recogniser.analyze` finds. Of one that has patterns and no `analyze` of its own it is found without what
+    Presidio writes down of every match to explain it, and only by patterns that may be there."""
+    kind = recogniser.supported_entities[0]
+    if (
+        not isinstance(recogniser, PatternRecognizer)
+        or type(recogniser).analyze is not PatternRecognizer.analyze
+    ):
+        return recogniser.analyze(text, [kind], None) or ()
+    found = []
+    there: dict[re.Pattern[str], bool] = {}
+    try:
+        for expression, needed, given in _expressions(kind):
+            if all(_is_there(one, text, there) for one in needed):
+                for match in expression.finditer(text, timeout=REGEX_TIMEOUT_SECONDS):
+                    score = _checked(recogniser, match[0], given)
+                    if score > 0:
+                        found.append(_result(recogniser, *match.span(), score))
+    except TimeoutError:
+        raise DataError(
+            f"{kind} was looked for in a text of {len(text):,} characters for more than a minute",
+            "texts that expressions read in milliseconds",
+            f"drop or shorten the row that begins '{text[:60]}', or leave {kind} out of scrub.kinds",
+        ) from None
+    return EntityRecognizer.remove_duplicates(found) if len(found) > 1 else found
+
+
+def _is_there(one: re.Pattern[str], text: str, known: dict[re.Pattern[str], bool]) -> bool:
+    if one not in known:
+        known[one] = one.search(text) is not None
+    return known[one]
+
+
+@cache
+def _expressions(kind: str) -> list[tuple[regex.Pattern[str], Sequence[re.Pattern[str]], float]]:
+    """(expression, what is found wherever it is, score) of each pattern of the kind's recogniser."""
+    recogniser = _by_kind()[kind]
+    needed = addresses.NEEDED if kind == "ADDRESS" else {}
+    return [
+        (regex.compile(one.regex, recogniser.global_regex_flags), needed.get(one.name, ()), one.score)
+        for one in recogniser.patterns
+    ]
+
+
+def _checked(recogniser: PatternRecognizer, matched: str, score: float) -> float:
+    """The score of what a pattern matched, by the recogniser's own checks: 0 of what is none."""
+    if not matched or recogniser.invalidate_result(matched):
+        return 0.0
+    valid = recogniser.validate_result(matched)
+    return score if valid is None else float(valid)
 
 
 @cache

@@ -7,10 +7,11 @@ what they find goes on to the end of the token. Nothing is asked of the services
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from typing import Any
 
+from tunesmith.desk.joined import Joined, laxer
 from tunesmith.desk.prefilter import assignments_possible, tokens_possible
 
 _SCANNERS = (
@@ -55,6 +56,28 @@ def _expressions() -> list[tuple[Any, Any]]:
     return found
 
 
+@cache
+def _quoted() -> dict[Any, int]:
+    """Expression -> its group that is the value."""
+    from detect_secrets.plugins.keyword import QUOTES_REQUIRED_DENYLIST_REGEX_TO_GROUP as QUOTED
+
+    return dict(QUOTED)
+
+
+@cache
+def _joined() -> Joined:
+    """Laxer than all of the scanners' expressions and the quoted ones, in their order."""
+    all_ = [*(expression for _, expression in _expressions()), *_quoted()]
+    return Joined([laxer(one, "['\"`]") for one in all_])
+
+
+def _possible(line: str) -> Collection[int]:
+    """Places of the expressions that may be found in a line."""
+    if line.isascii():
+        return _joined().found_in(line)
+    return range(len(_expressions()) + len(_quoted()))
+
+
 def spans_of(text: str) -> list[tuple[int, int]]:
     """(start, end) of every secret, in order; some may overlap."""
     found = [match.span() for match in KEY_BLOCK.finditer(text)] if "-" in text else []
@@ -63,15 +86,16 @@ def spans_of(text: str) -> list[tuple[int, int]]:
     if by_form or by_name:
         at = 0
         for line in text.splitlines(keepends=True):
-            spans = [*(tokens(line) if by_form else ()), *(assigned(line) if by_name else ())]
+            there = _possible(line)
+            spans = [*(tokens(line, there) if by_form else ()), *(assigned(line, there) if by_name else ())]
             found += [(at + start, at + end) for start, end in spans]
             at += len(line)
     return sorted(set(found))
 
 
-def tokens(line: str) -> Iterator[tuple[int, int]]:
-    for scanner, expression in _expressions():
-        for match in expression.finditer(line):
+def tokens(line: str, there: Collection[int]) -> Iterator[tuple[int, int]]:
+    for place, (scanner, expression) in enumerate(_expressions()):
+        for match in expression.finditer(line) if place in there else ():
             start, end = _place(match)
             goes_on = _TOKEN_GOES_ON.match(line, end)
             assert goes_on is not None
@@ -97,14 +121,13 @@ def _place(match: re.Match[str]) -> tuple[int, int]:
     return start, start + len(found.strip(' \t\r\n=:"'))
 
 
-def assigned(line: str) -> Iterator[tuple[int, int]]:
+def assigned(line: str, there: Collection[int]) -> Iterator[tuple[int, int]]:
     """Values of names such as password and api_key: quoted ones as detect-secrets' KeywordDetector finds them, bare
     ones where letters stand with digits."""
     from detect_secrets.filters import heuristic
-    from detect_secrets.plugins.keyword import QUOTES_REQUIRED_DENYLIST_REGEX_TO_GROUP as QUOTED
 
-    for expression, group in QUOTED.items():
-        for match in expression.finditer(line):
+    for place, (expression, group) in enumerate(_quoted().items(), len(_expressions())):
+        for match in expression.finditer(line) if place in there else ():
             value = match[group]
             if not (
                 " " in value.strip()
