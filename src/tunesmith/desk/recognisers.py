@@ -116,7 +116,7 @@ def _recognised(recogniser: EntityRecognizer, text: str) -> Sequence[RecognizerR
                 for match in expression.finditer(text, timeout=REGEX_TIMEOUT_SECONDS):
                     score = _checked(recogniser, match[0], given)
                     if score > 0:
-                        found.append(_result(recogniser, *match.span(), score))
+                        found.append(_result(recogniser, match.start(), match.end(), score))
     except TimeoutError:
         raise DataError(
             f"{kind} was looked for in a text of {len(text):,} characters for more than a minute",
