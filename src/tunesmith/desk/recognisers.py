@@ -121,7 +121,7 @@ def _recognised(recogniser: EntityRecognizer, text: str) -> Sequence[RecognizerR
         raise DataError(
             f"{kind} was looked for in a text of {len(text):,} characters for more than a minute",
             "texts that expressions read in milliseconds",
-            f"drop or shorten the row that begins '{text[:60]}', or leave {kind} out of scrub.kinds",
+            f"shorten the longest texts, or leave {kind} out of scrub.kinds",
         ) from None
     return EntityRecognizer.remove_duplicates(found) if len(found) > 1 else found
 
