@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunesmith.data.columns import Mapping
 from tunesmith.data.split import normalised
 from tunesmith.desk import mending, suspects, worthless
 from tunesmith.desk.clean import MENDING
-from tunesmith.desk.rows import Text
+from tunesmith.desk.rows import Row, Shape
 from tunesmith.desk.suspects import odd_share, reasons_of
 from tunesmith.desk.worthless import HALF, is_placeholder, is_refusal, is_sound, repeated_share
+from tunesmith.types import RowRef
 
 
 @pytest.mark.parametrize(
@@ -110,9 +112,10 @@ def test_sentences_are_plain() -> None:
     answer=st.lists(st.sampled_from("A,b,c,d, ,\t,\x1c,strasse,i,k,e\u0301".split(","))).map("".join),
 )
 def test_an_answer_in_its_prompt_is_found_whatever_its_case(prompt: str, answer: str) -> None:
-    texts = [Text(("p",), "prompt", prompt), Text(("a",), "answer", answer)]
+    shape = Shape(Mapping("prompt", {"prompt": "p", "completion": "a"}))
+    row = Row(0, "train", RowRef("f", 1), {"p": prompt, "a": answer}, shape)
     asked, answered = normalised(prompt), normalised(answer)
-    found = {reason for reason in reasons_of(texts, []) if reason.startswith("answer_")}
+    found = {reason for reason in reasons_of(row, []) if reason.startswith("answer_")}
     if answered and answered == asked:
         assert found == {"answer_is_prompt"}
     elif len(answered.split()) >= 4 and answered in asked:

@@ -196,7 +196,7 @@ def why(row: Row, mask: int, measure: Measure, others: Mapping[str, str]) -> dic
     """Reason -> what was found in this row. others: what only all rows together tell."""
     size = sizes_of([row], measure)[0]
     labels = classes_of(row, labels_of(row))
-    found = reasons_of(row.texts, labels) | dict(others)
+    found = reasons_of(row, labels) | dict(others)
     if isinstance(size, RowError):
         found["unusable"] = f"{size.reason}: {size.got.removeprefix(f'{row.ref}: ')}"
     elif size.longest > measure.context:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.data.columns import JUDGED, columns_of
-from tunesmith.desk.alike import key_of, mixed
+from tunesmith.desk.alike import key_of_normalised, mixed
 from tunesmith.desk.language import language_of
 from tunesmith.desk.lengths import Measure, Size
 from tunesmith.desk.plans import Plan
@@ -235,7 +235,7 @@ def _bytes(text: str) -> int:
 
 
 def _mask(row: Row, labels: Sequence[tuple[str, str]]) -> int:
-    return mask_of(reasons_of(row.texts, classes_of(row, labels), row.doubtful))
+    return mask_of(reasons_of(row, classes_of(row, labels)))
 
 
 def _four(size: Size | RowError) -> tuple[int, int, int, int]:
@@ -302,8 +302,8 @@ def keys_of(row: Row) -> tuple[int, int]:
     """Of what a row asks, and of what the answer is, whether text, label, number or judgement; 0 without an answer."""
     asked, answered = asked_and_answered(row)
     if not any(answered):
-        return _number(asked), 0
-    return _number(asked), _number(answered) or 1
+        return _number(row, asked), 0
+    return _number(row, asked), _number(row, answered) or 1
 
 
 def asked_and_answered(row: Row) -> tuple[list[str], list[str]]:
@@ -336,5 +336,5 @@ def _shown(row: Row, column: str) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _number(texts: Sequence[str]) -> int:
-    return int.from_bytes(key_of(texts)[:8], "little")
+def _number(row: Row, texts: Sequence[str]) -> int:
+    return int.from_bytes(key_of_normalised([row.normalised(text) for text in texts])[:8], "little")

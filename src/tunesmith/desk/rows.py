@@ -25,6 +25,7 @@ from typing import Any, Literal, get_args
 from tunesmith.data import peer_formats
 from tunesmith.data.columns import Mapping as Meaning
 from tunesmith.data.formats import is_usable, to_example
+from tunesmith.data.split import normalised
 from tunesmith.data.strict_json import parse_object
 from tunesmith.desk.worthless import is_sound
 from tunesmith.errors import RowError
@@ -178,6 +179,17 @@ class Row:
     @cached_property
     def texts(self) -> list[Text]:
         return self.shape.texts(self.values)
+
+    @cached_property
+    def _normalised(self) -> dict[str, str]:
+        return {}
+
+    def normalised(self, text: str) -> str:
+        """As `split.normalised`: worked out once for each text of the row."""
+        found = self._normalised.get(text)
+        if found is None:
+            found = self._normalised[text] = normalised(text)
+        return found
 
     @cached_property
     def doubtful(self) -> list[Text]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import regex
 
 from tunesmith.data.split import normalised
-from tunesmith.desk.rows import Text
+from tunesmith.desk.rows import Row, Text
 from tunesmith.desk.steps import excerpt
 from tunesmith.desk.worthless import HALF, is_placeholder, is_refusal, repeated_share
 
@@ -36,18 +36,16 @@ _CONTROLS = bytes(code for code in range(128) if _ODD.match(chr(code)))
 """Of ASCII, those that are odd."""
 
 
-def reasons_of(
-    texts: Sequence[Text], labels: Sequence[str], doubtful: Sequence[Text] | None = None
-) -> dict[str, str]:
+def reasons_of(row: Row, labels: Sequence[str]) -> dict[str, str]:
     """Reason -> what was found, of what a row tells by itself but for its length and whether training takes it.
-    labels: the classes that it names. doubtful: of the texts, those that are not sound (`Row.doubtful`); None: any."""
-    prompts = [text.text for text in texts if text.part == "prompt"]
-    answers = [text.text for text in texts if text.part == "answer"]
-    found = _worthless(texts if doubtful is None else doubtful)
+    labels: the classes that it names."""
+    prompts = [text.text for text in row.texts if text.part == "prompt"]
+    answers = [text.text for text in row.texts if text.part == "answer"]
+    found = _worthless(row.doubtful) if row.doubtful else {}
     for text in (*prompts, *answers):
         if (odd := odd_share(text, ODD)) > ODD:
             found["odd_characters"] = f"{odd:.0%} of its characters"
-    return found | _repeated(prompts, answers, labels)
+    return found | _repeated(row, prompts, answers, labels)
 
 
 def _worthless(texts: Sequence[Text]) -> dict[str, str]:
@@ -74,38 +72,24 @@ def odd_share(text: str, matters: float = 0.0) -> float:
     return odd / len(text) if odd >= LEAST_ODD else 0.0
 
 
-def _repeated(prompts: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
+def _repeated(
+    row: Row, prompts: Sequence[str], answers: Sequence[str], labels: Sequence[str]
+) -> dict[str, str]:
     """What of the answer or the label the prompt already says."""
     found: dict[str, str] = {}
-    if not labels:
-        answers = [answer for answer in answers if _may_stand_in(answer, prompts)]
-        if not answers:
-            return found
-    asked = [normalised(prompt) for prompt in prompts]
-    for answer in map(normalised, answers):
-        if not answer:
+    asked = [row.normalised(prompt) for prompt in prompts]
+    for answer in map(row.normalised, answers):
+        if not answer or not any([answer in prompt for prompt in asked]):
             continue
         if answer in asked:
             found["answer_is_prompt"] = excerpt([answer], 60)
-        elif len(answer.split()) >= WORDS_OF_ANSWER and any(answer in prompt for prompt in asked):
+        elif len(answer.split()) >= WORDS_OF_ANSWER:
             found["answer_in_prompt"] = excerpt([answer], 60)
     for label in labels:
         name = normalised(label.replace("_", " "))
         if name and any(f" {name} " in f" {_words(prompt)} " for prompt in asked):
             found["label_in_prompt"] = excerpt([label], 60)
     return found
-
-
-def _may_stand_in(answer: str, prompts: Sequence[str]) -> bool:
-    """Not where one of its first words stands in no prompt: a test that costs less than to normalise both."""
-    words = [word.lower() for word in answer.split(None, WORDS_OF_ANSWER)[:WORDS_OF_ANSWER]]
-    for prompt in prompts:
-        if not (answer.isascii() and prompt.isascii()):
-            return True
-        folded = prompt.lower()
-        if all(word in folded for word in words):
-            return True
-    return False
 
 
 def _words(text: str) -> str:
