@@ -6,9 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from tunesmith.config.run import DataConfig
-from tunesmith.data.formats import Mapping, detect, to_example
+from tunesmith.data.columns import Kind
+from tunesmith.data.formats import Mapping, detect, is_usable, to_example
 from tunesmith.errors import DataError, RowError
 from tunesmith.types import Message, RowRef
 
@@ -158,6 +161,34 @@ def test_label_rows_may_weigh_more_or_less() -> None:
         for value in (2, 0.5, "1.25", "", None)
     ]
     assert weights == [2.0, 0.5, 1.25, None, None]
+
+
+VALUES = st.just("a") | st.sampled_from(
+    ["a", " ", "", None, 1, [], ["a"], {}, [{"role": "user", "content": "a"}], "["]
+)
+
+
+@example(row={"a": "a", "b": "a"}, kind=("prompt", ["prompt", "completion"]), more=[], fields=("c",))
+@given(
+    row=st.fixed_dictionaries({}, optional=dict.fromkeys("abc", VALUES)),
+    kind=st.sampled_from(
+        [("text", ["text"]), ("prompt", ["prompt", "completion"]), ("pairs", ["anchor", "positive"])]
+    ),
+    more=st.sampled_from([[], [], ["system"], ["input"], ["history"], ["tools"], ["negatives"]]),
+    fields=st.sampled_from([(), (), ("c",)]),
+)
+def test_rows_told_usable_are_usable(
+    row: dict[str, Any], kind: tuple[Kind, list[str]], more: list[str], fields: tuple[str, ...]
+) -> None:
+    mapping = Mapping(kind[0], dict(zip(kind[1] + more, "abc", strict=False)), fields)
+    if is_usable(mapping, row):
+        to_example(mapping, row, RowRef("f", 1))  # raises no RowError
+
+
+def test_texts_are_told_usable() -> None:
+    mapping = Mapping("prompt", {"prompt": "q", "completion": "a"})
+    assert is_usable(mapping, {"q": "Where?", "a": "Here.", "n": 1})
+    assert not is_usable(mapping, {"q": "Where?", "a": " "})
 
 
 def test_text_rows() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 
 import pytest
@@ -157,6 +158,11 @@ def test_repeats_and_conflicts_in_train_are_kept_and_counted() -> None:
         "1 of 32 training rows repeat another (kept)",
         "1 training inputs stand with more than one label",
     )
+
+
+@given(st.text(st.sampled_from("aA. \n\x1c\x07~\xa0éÉe\u0301ßİ")))
+def test_normalised_texts_are_in_nfc_without_case_and_white_space(text: str) -> None:
+    assert normalised(text) == " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
 def test_10_equal_is_meant_after_normalisation() -> None:

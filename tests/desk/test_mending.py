@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunesmith.data.columns import Mapping
 from tunesmith.data.split import normalised
-from tunesmith.desk import mending
+from tunesmith.desk import mending, suspects, worthless
 from tunesmith.desk.clean import MENDING
-from tunesmith.desk.rows import Text
-from tunesmith.desk.suspects import reasons_of
-from tunesmith.desk.worthless import is_placeholder, is_refusal, repeated_share
+from tunesmith.desk.rows import Row, Shape
+from tunesmith.desk.suspects import odd_share, reasons_of
+from tunesmith.desk.worthless import HALF, is_placeholder, is_refusal, is_sound, repeated_share
+from tunesmith.types import RowRef
 
 
 @pytest.mark.parametrize(
@@ -92,6 +95,12 @@ def test_of_plain_text_no_rule_changes_anything(text: str) -> None:
     assert not (mending.is_plain(text) and changes)
 
 
+@given(text=st.one_of(PIECES, st.text(), st.text(st.sampled_from("a\n\t\ufffc\u200d\u0301\xad\ue000"))))
+def test_what_is_unseen_is_taken_out_whatever_stands_beside_it(text: str) -> None:
+    out = mending._UNSEEN.sub("", mending._LINES.sub("\n", text))
+    assert mending.unicode(text) == unicodedata.normalize("NFC", out)
+
+
 def test_sentences_are_plain() -> None:
     assert mending.is_plain("Where's my card? It's #3, 50% paid (I think)...")
 
@@ -103,9 +112,10 @@ def test_sentences_are_plain() -> None:
     answer=st.lists(st.sampled_from("A,b,c,d, ,\t,\x1c,strasse,i,k,e\u0301".split(","))).map("".join),
 )
 def test_an_answer_in_its_prompt_is_found_whatever_its_case(prompt: str, answer: str) -> None:
-    texts = [Text(("p",), "prompt", prompt), Text(("a",), "answer", answer)]
+    shape = Shape(Mapping("prompt", {"prompt": "p", "completion": "a"}))
+    row = Row(0, "train", RowRef("f", 1), {"p": prompt, "a": answer}, shape)
     asked, answered = normalised(prompt), normalised(answer)
-    found = {reason for reason in reasons_of(texts, []) if reason.startswith("answer_")}
+    found = {reason for reason in reasons_of(row, []) if reason.startswith("answer_")}
     if answered and answered == asked:
         assert found == {"answer_is_prompt"}
     elif len(answered.split()) >= 4 and answered in asked:
@@ -148,6 +158,48 @@ def test_refusals(text: str, refused: bool) -> None:
 )
 def test_placeholders(text: str, placeholder: bool) -> None:
     assert is_placeholder(text) is placeholder
+
+
+MARKS = (
+    "i,I,İ,ı,_,',²,1,u,A, ,\n,[,{,<,>,insert,your,name ,TODO,lorem,Lorem,LOREM,LoRem, ipsum dolor,x".split(
+        ","
+    )
+)
+REFUSING = [
+    "I'm sorry, but I can't help",
+    "as an AI",
+    "Unfortunately, I cannot help",
+    "I am unable to assist this",
+]
+
+
+@given(
+    text=st.lists(st.sampled_from(MARKS + REFUSING), max_size=20).map("".join)
+    | st.lists(st.sampled_from(["a b c d e", "f g h i j", "k l m n o", "p"]), max_size=20).map(" ".join),
+    answers=st.booleans(),
+)
+def test_sound_texts_are_none_that_teach_nothing(text: str, answers: bool) -> None:
+    refuses = worthless._REFUSAL.match(text) is not None
+    assert is_refusal(text) is refuses
+    nothing = (
+        is_placeholder(text)
+        or (answers and refuses)
+        or repeated_share(text) > HALF
+        or worthless._BLANK.search(text)
+    )
+    assert not (nothing and is_sound(text, answers=answers))
+
+
+def test_sentences_are_sound() -> None:
+    assert is_sound("I was charged twice [1]: once on Monday, then again at the weekend. Why?", answers=True)
+    assert is_sound(" ".join(f"word{i}" for i in range(100)), answers=True)
+
+
+@given(st.text(st.sampled_from("ab \n\t\x07\x1c\x7f\xa0é\ufffd\U0001f680")), st.sampled_from([0.0, 0.1, 0.5]))
+def test_a_share_of_odd_characters_that_matters_is_found(text: str, matters: float) -> None:
+    odd = len(suspects._ODD.findall(text))
+    share = odd / len(text) if odd >= suspects.LEAST_ODD else 0.0
+    assert odd_share(text, matters) in ({share} if share > matters else {share, 0.0})
 
 
 def test_share_of_repeated_words() -> None:

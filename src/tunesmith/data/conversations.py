@@ -35,15 +35,18 @@ def check_order(messages: Sequence[Message]) -> None:
     """
     calling = False  # inside a tool call and its results
     for index, message in enumerate(messages):
-        field = f"messages[{index}]"
         if message.role == "system" and index:
             fix = "join the system turns"
-            raise RowError("misplaced_system", "a system turn that is not the first", field=field, fix=fix)
+            raise _misplaced("misplaced_system", "a system turn that is not the first", index, fix)
         if message.role == "tool" and not calling:
-            raise RowError("tool_without_call", "a tool's result without a call before it", field=field)
+            raise _misplaced("tool_without_call", "a tool's result without a call before it", index)
         if index and "tool_calls" in messages[index - 1].extra and message.role != "tool":
-            raise RowError("tool_call_without_result", "no tool result after the call before it", field=field)
+            raise _misplaced("tool_call_without_result", "no tool result after the call before it", index)
         calling = message.role == "tool" or "tool_calls" in message.extra
+
+
+def _misplaced(reason: str, got: str, index: int, fix: str = "") -> RowError:
+    return RowError(reason, got, field=f"messages[{index}]", fix=fix)
 
 
 def _message(fields: dict[str, Any], field: str) -> Message:

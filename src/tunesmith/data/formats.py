@@ -35,7 +35,7 @@ from tunesmith.data.targets import (
 from tunesmith.errors import RowError
 from tunesmith.types import Example, Message, RowRef
 
-__all__ = ["Mapping", "detect", "to_example", "to_prompt"]
+__all__ = ["Mapping", "detect", "is_usable", "to_example", "to_prompt"]
 
 
 def to_example(
@@ -77,6 +77,19 @@ def to_example(
         return Example(ref, messages, label=label, pair=_pair(mapping, row))
     except RowError as error:
         raise located(error, ref) from None
+
+
+_TEXTS = {"text": {"text"}, "prompt": {"prompt", "completion"}, "pairs": {"anchor", "positive"}}
+
+
+def is_usable(mapping: Mapping, row: Row) -> bool:
+    """Whether `to_example` surely makes an Example of it, told at a small part of the cost: the row has the texts that
+    its kind needs, and no other part. False says nothing."""
+    texts = _TEXTS.get(mapping.kind)
+    if texts is None or mapping.json_fields or mapping.columns.keys() != texts:
+        return False
+    found = [row.get(column) for column in mapping.columns.values()]
+    return all([isinstance(text, str) and text.strip() for text in found])
 
 
 def to_prompt(mapping: Mapping, row: Row, ref: RowRef, instruction: str | None = None) -> Example:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import regex
 
 from tunesmith.errors import DataError
 from tunesmith.types import Example
@@ -32,7 +33,17 @@ class Parts:
     unseen_labels: tuple[str, ...] = ()
 
 
+_UNPRINTED = regex.compile("[^ -~]")  # what is no letter, digit or sign of ASCII, and no blank
+
+
+def is_spaced(text: str) -> bool:
+    """Whether it is printed ASCII, with one blank between words and none at its ends."""
+    return "  " not in text and text.strip() == text and _UNPRINTED.search(text) is None
+
+
 def normalised(text: str) -> str:
+    if is_spaced(text):
+        return text.lower()
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
     return " ".join(text.casefold().split())

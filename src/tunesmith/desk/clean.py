@@ -12,8 +12,7 @@ from tunesmith.desk.language import language_of
 from tunesmith.desk.rows import CONTENT, Path, Row, Text
 from tunesmith.desk.spans import SpanLost, replaced
 from tunesmith.desk.steps import Outcome, excerpt
-from tunesmith.desk.worthless import is_placeholder, is_refusal, repeated_share
-from tunesmith.errors import RowError
+from tunesmith.desk.worthless import HALF, is_placeholder, is_refusal, repeated_share
 
 MENDING: dict[str, Callable[[str], str]] = {
     "encoding": mending.encoding,
@@ -73,7 +72,7 @@ class Cleaning:
     def _fault(self, row: Row) -> tuple[str, str] | None:
         """The first rule by which the row is dropped, and what was found."""
         config = self.config
-        if config.usable and isinstance(error := row.example, RowError):
+        if config.usable and (error := row.error) is not None:
             return error.reason, error.got.removeprefix(f"{row.ref}: ")
         content = [text for text in row.texts if text.part in ("prompt", "answer")]
         if config.min_words or config.max_words is not None:
@@ -82,7 +81,7 @@ class Cleaning:
                 return "too_short", f"{words} words"
             if config.max_words is not None and words > config.max_words:
                 return "too_long", f"{words} words"
-        for text in content:
+        for text in row.doubtful if config.repetition >= HALF else content:
             if (share := repeated_share(text.text, config.repetition)) > config.repetition:
                 return "repetition", f"{share:.0%} of it repeats: {excerpt([text.text])}"
             if config.placeholders and is_placeholder(text.text):

@@ -149,7 +149,7 @@ def _suspicious(
     others = dict(told)
     if "conflict" in others:
         other = fetched[others["conflict"]]
-        answers = [excerpt(asked_and_answered(one, one.texts)[1], 40) for one in (row, other)]
+        answers = [excerpt(asked_and_answered(one)[1], 40) for one in (row, other)]
         others["conflict"] = f"'{answers[0]}', but {other.ref} says '{answers[1]}'"
     return {
         "place": str(row.ref),

@@ -165,7 +165,7 @@ def shown_conflicts(rows: Mapping[int, Row], pairs: Sequence[tuple[int, int]]) -
     """Of each what is asked, and both places with what they answer."""
     out = []
     for pair in pairs:
-        both = [asked_and_answered(rows[number], rows[number].texts) for number in pair]
+        both = [asked_and_answered(rows[number]) for number in pair]
         answers = [
             {"place": str(rows[number].ref), "split": rows[number].split, "answer": excerpt(answer, 120)}
             for number, (_, answer) in zip(pair, both, strict=True)
@@ -194,10 +194,9 @@ def reason_counts(masks: NDArray[np.int32]) -> dict[str, int]:
 
 def why(row: Row, mask: int, measure: Measure, others: Mapping[str, str]) -> dict[str, str]:
     """Reason -> what was found in this row. others: what only all rows together tell."""
-    example = row.example
-    size = sizes_of([row], [example], measure)[0]
-    labels = classes_of(row, labels_of(row, example))
-    found = reasons_of(row.texts, labels) | dict(others)
+    size = sizes_of([row], measure)[0]
+    labels = classes_of(row, labels_of(row))
+    found = reasons_of(row, labels) | dict(others)
     if isinstance(size, RowError):
         found["unusable"] = f"{size.reason}: {size.got.removeprefix(f'{row.ref}: ')}"
     elif size.longest > measure.context:

@@ -6,20 +6,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.data.columns import JUDGED
-from tunesmith.desk.alike import key_of, mixed
+from tunesmith.data.columns import JUDGED, columns_of
+from tunesmith.desk.alike import key_of_normalised, mixed
 from tunesmith.desk.language import language_of
 from tunesmith.desk.lengths import Measure, Size
 from tunesmith.desk.plans import Plan
 from tunesmith.desk.reading import Read
-from tunesmith.desk.rows import SPLITS, Row, Text
+from tunesmith.desk.rows import CONTENT, SPLITS, Row, Values
 from tunesmith.desk.steps import excerpt
 from tunesmith.desk.suspects import BITS, mask_of, reasons_of
 from tunesmith.errors import RowError
@@ -48,13 +48,15 @@ class Column:
     types: Counter[str] = field(default_factory=Counter)
     example: str = ""
 
-    def see(self, value: Any) -> None:
-        self.rows += 1
-        if value is None or value == "":
-            self.nulls += 1
-            return
-        self.types[_KINDS[type(value)]] += 1
-        if not self.example:
+    def see(self, values: Sequence[Any]) -> None:
+        there = [value for value in values if value is not None and value != ""]
+        self.rows += len(values)
+        self.nulls += len(values) - len(there)
+        for kind, count in Counter(map(type, there)).items():
+            self.types[_KINDS[kind]] += count
+        for value in there:
+            if self.example:
+                break
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             self.example = excerpt([" ".join(text[:400].split())], 80)
 
@@ -77,11 +79,19 @@ class Tables:
     languages: dict[str, Counter[str]] = field(default_factory=lambda: {s: Counter() for s in SPLITS})
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def column(self, file: int, name: str) -> Column | None:
+    def see(self, file: int, rows: Sequence[Values]) -> None:
+        """rows: of this file, in their order."""
+        for name in columns_of(rows):
+            values = [row[name] for row in rows if name in row]
+            column = self.column(file, name, len(values))
+            if column is not None:
+                column.see(values)
+
+    def column(self, file: int, name: str, values: int = 1) -> Column | None:
         table = self.columns[file]
         if name not in table:
             if len(table) >= COLUMNS:
-                self.left_out[f"values of further columns, file {file + 1}"] += 1
+                self.left_out[f"values of further columns, file {file + 1}"] += values
                 return None
             table[name] = Column()
         return table[name]
@@ -172,27 +182,22 @@ class _Looking:
         arrays: dict[str, list[NDArray[Any]]] = {}
         for index in part:
             rows = list(self.read.rows(self.read.chunks[index]))
-            texts = [row.texts for row in rows]
-            examples = [row.example for row in rows]
-            self._count(rows, texts, places, tables)
-            labels = [labels_of(row, example) for row, example in zip(rows, examples, strict=True)]
+            files = [places[row.ref.file] for row in rows]
+            self._count(rows, files, tables)
+            labels = [labels_of(row) for row in rows]
             for row, of_row in zip(rows, labels, strict=True):
                 for column, label in of_row:
                     tables.label(row.split, column, label[:200], 1, row.number)
-            reasons = [
-                reasons_of(of_row, classes_of(row, named))
-                for row, of_row, named in zip(rows, texts, labels, strict=True)
-            ]
             sampled = _chosen(rows, self.counted)
-            sizes = self._sizes(rows, texts, examples, sampled)
+            sizes = self._sizes(rows, sampled)
             found: dict[str, NDArray[Any]] = {
                 "splits": np.array([SPLITS.index(row.split) for row in rows], np.int8),
-                "files": np.array([places[row.ref.file] for row in rows], np.int32),
+                "files": np.array(files, np.int32),
                 "sizes": sizes,
                 "sampled": sampled,
-                "masks": np.array([mask_of(one) for one in reasons], np.int32),
-                "keys": np.array([keys_of(*both) for both in zip(rows, texts, strict=True)], np.uint64),
-                "targets": targets_of(rows, examples, max(len(s.meaning.targets) for s in self.read.shapes)),
+                "masks": np.array([_mask(*both) for both in zip(rows, labels, strict=True)], np.int32),
+                "keys": np.array([keys_of(row) for row in rows], np.uint64),
+                "targets": targets_of(rows, max(len(s.meaning.targets) for s in self.read.shapes)),
             }
             found["masks"] |= np.where(sizes[:, 0] == REFUSED, BITS["unusable"], 0)
             found["masks"] |= np.where(sizes[:, 3] > self.measure.context, BITS["too_long"], 0)
@@ -200,43 +205,37 @@ class _Looking:
                 arrays.setdefault(name, []).append(array)
         return {name: np.concatenate(parts) for name, parts in arrays.items()}, tables.as_said()
 
-    def _sizes(
-        self,
-        rows: Sequence[Row],
-        texts: Sequence[Sequence[Text]],
-        examples: Sequence[Example | RowError],
-        sampled: NDArray[np.bool_],
-    ) -> NDArray[np.int32]:
+    def _sizes(self, rows: Sequence[Row], sampled: NDArray[np.bool_]) -> NDArray[np.int32]:
         """(n, 4). A token has a byte at least: with fewer bytes than the model takes tokens no row is too long."""
         room = max(self.measure.context // 2, self.measure.context - TEMPLATE)
         out = np.full((len(rows), 4), NOT_COUNTED, np.int32)
         chosen = [
             at
-            for at, (is_sample, of_row) in enumerate(zip(sampled.tolist(), texts, strict=True))
-            if is_sample or sum(len(text.text.encode("utf-8", "replace")) for text in of_row) > room
+            for at, (row, is_sample) in enumerate(zip(rows, sampled.tolist(), strict=True))
+            if is_sample or sum([_bytes(text.text) for text in row.texts]) > room
         ]
-        out[[at for at, example in enumerate(examples) if isinstance(example, RowError)]] = REFUSED
+        out[[at for at, row in enumerate(rows) if row.error is not None]] = REFUSED
         if chosen:
-            sizes = sizes_of([rows[at] for at in chosen], [examples[at] for at in chosen], self.measure)
-            out[chosen] = [_four(size) for size in sizes]
+            out[chosen] = [_four(size) for size in sizes_of([rows[at] for at in chosen], self.measure)]
         return out
 
-    def _count(
-        self,
-        rows: Sequence[Row],
-        texts: Sequence[Sequence[Text]],
-        places: Mapping[str, int],
-        tables: Tables,
-    ) -> None:
-        chosen = _chosen(rows, self.languages)
-        for row, of_row, is_sample in zip(rows, texts, chosen.tolist(), strict=True):
-            for name, value in row.values.items():
-                column = tables.column(places[row.ref.file], name)
-                if column is not None:
-                    column.see(value)
-            if is_sample:
-                content = " ".join(t.text for t in of_row if t.part in ("prompt", "answer", "fixed"))
-                tables.languages[row.split][language_of(content[:2000]) or UNTOLD] += 1
+    def _count(self, rows: Sequence[Row], files: Sequence[int], tables: Tables) -> None:
+        of_file: dict[int, list[Values]] = {}
+        for row, file in zip(rows, files, strict=True):
+            of_file.setdefault(file, []).append(row.values)
+        for file, values in of_file.items():
+            tables.see(file, values)
+        for at in np.flatnonzero(_chosen(rows, self.languages)).tolist():
+            content = " ".join(t.text for t in rows[at].texts if t.part in ("prompt", "answer", "fixed"))
+            tables.languages[rows[at].split][language_of(content[:2000]) or UNTOLD] += 1
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+
+
+def _mask(row: Row, labels: Sequence[tuple[str, str]]) -> int:
+    return mask_of(reasons_of(row, classes_of(row, labels)))
 
 
 def _four(size: Size | RowError) -> tuple[int, int, int, int]:
@@ -245,20 +244,19 @@ def _four(size: Size | RowError) -> tuple[int, int, int, int]:
     return size.prompt, size.answer, size.whole, size.longest
 
 
-def targets_of(rows: Sequence[Row], examples: Sequence[Example | RowError], most: int) -> NDArray[np.float64]:
+def targets_of(rows: Sequence[Row], most: int) -> NDArray[np.float64]:
     """(n, most) the numbers that each row is to be answered with; NaN where it has none."""
     out = np.full((len(rows), most), np.nan)
-    for place, (row, example) in enumerate(zip(rows, examples, strict=True)):
-        if row.shape.meaning.targets and not isinstance(example, RowError):
-            numbers = json.loads(example.answer)
+    for place, row in enumerate(rows):
+        if row.shape.meaning.targets and not isinstance(row.example, RowError):
+            numbers = json.loads(row.example.answer)
             out[place, : len(row.shape.meaning.targets)] = numbers
     return out
 
 
-def sizes_of(
-    rows: Sequence[Row], examples: Sequence[Example | RowError], measure: Measure
-) -> list[Size | RowError]:
+def sizes_of(rows: Sequence[Row], measure: Measure) -> list[Size | RowError]:
     """Of each row its size, or why training drops it."""
+    examples = [row.example for row in rows]
     out: list[Size | RowError] = [e if isinstance(e, RowError) else _WAITING for e in examples]
     kinds: dict[str, list[tuple[int, Example]]] = {}
     for place, (row, example) in enumerate(zip(rows, examples, strict=True)):
@@ -274,9 +272,12 @@ def sizes_of(
 _WAITING = Size(0, 0, 0, 0)
 
 
-def labels_of(row: Row, example: Example | RowError) -> list[tuple[str, str]]:
+def labels_of(row: Row) -> list[tuple[str, str]]:
     """(column, label) of every class that a row names: its label or labels, a verdict, a field of a JSON answer."""
     meaning = row.shape.meaning
+    if not meaning.json_fields and meaning.kind not in ("label", "labels", "unpaired"):
+        return []
+    example = row.example
     if isinstance(example, RowError):
         return []
     if meaning.kind == "label":
@@ -297,18 +298,21 @@ def classes_of(row: Row, labels: Sequence[tuple[str, str]]) -> list[str]:
     return [label for _, label in labels] if row.shape.meaning.kind in ("label", "labels") else []
 
 
-def keys_of(row: Row, texts: Sequence[Text]) -> tuple[int, int]:
+def keys_of(row: Row) -> tuple[int, int]:
     """Of what a row asks, and of what the answer is, whether text, label, number or judgement; 0 without an answer."""
-    asked, answered = asked_and_answered(row, texts)
+    asked, answered = asked_and_answered(row)
     if not any(answered):
-        return _number(asked), 0
-    return _number(asked), _number(answered) or 1
+        return _number(row, asked), 0
+    return _number(row, asked), _number(row, answered) or 1
 
 
-def asked_and_answered(row: Row, texts: Iterable[Text]) -> tuple[list[str], list[str]]:
+def asked_and_answered(row: Row) -> tuple[list[str], list[str]]:
     """Of a conversation the last answer, and all before it; of judged rows the answers, and what was said of them."""
     meaning = row.shape.meaning
-    content = [text for text in texts if text.part in ("prompt", "answer", "system")]
+    if meaning.kind not in (*JUDGED, "messages"):
+        asked, answers = row.shape.sides
+        return [_shown(row, column) for column in asked], [_shown(row, column) for column in answers]
+    content = [text for text in row.texts if text.part in CONTENT]
     if meaning.kind in JUDGED:
         # The same answers in another order are the same question to people.
         question = sorted(text.text for text in content)
@@ -316,17 +320,8 @@ def asked_and_answered(row: Row, texts: Iterable[Text]) -> tuple[list[str], list
             *(text.text for text in content),
             *(json.dumps(row.values.get(column)) for column in _judging(row)),
         ]
-    if meaning.kind == "messages":
-        last = max((at for at, text in enumerate(content) if text.part == "answer"), default=len(content))
-        return [text.text for text in content[:last]], [text.text for text in content[last : last + 1]]
-    answers = [meaning.columns[part] for part in _ANSWERED if part in meaning.columns]
-    answers += [*meaning.json_fields, *meaning.targets]
-    asked = [_shown(row, column) for column in meaning.columns.values() if column not in answers]
-    return asked, [_shown(row, column) for column in answers]
-
-
-_ANSWERED = ("completion", "label", "labels", "tags", "spans")
-"""Parts that are the one right answer; of texts that belong together there may be many."""
+    last = max((at for at, text in enumerate(content) if text.part == "answer"), default=len(content))
+    return [text.text for text in content[:last]], [text.text for text in content[last : last + 1]]
 
 
 def _judging(row: Row) -> list[str]:
@@ -341,5 +336,5 @@ def _shown(row: Row, column: str) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _number(texts: Sequence[str]) -> int:
-    return int.from_bytes(key_of(texts)[:8], "little")
+def _number(row: Row, texts: Sequence[str]) -> int:
+    return int.from_bytes(key_of_normalised([row.normalised(text) for text in texts])[:8], "little")

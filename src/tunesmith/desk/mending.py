@@ -5,11 +5,14 @@ Every one is idempotent: what it gives, it leaves alone.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from html.parser import HTMLParser
 
 import ftfy
 import regex
+
+from tunesmith.data.split import is_spaced
 
 # What text decoded by the wrong table looks like: a lead byte of UTF-8 read as Latin-1 or Windows-1252, and another.
 _MOJIBAKE = regex.compile(
@@ -19,12 +22,7 @@ _MOJIBAKE = regex.compile(
 
 def is_plain(text: str) -> bool:
     """Whether no rule can act on it, told at a tenth of what it costs to ask each; False says nothing."""
-    return (
-        text.isascii()
-        and text.isprintable()
-        and not ("<" in text or "&" in text or "[" in text or "  " in text)
-        and text.strip() == text
-    )
+    return not ("<" in text or "&" in text or "[" in text) and is_spaced(text)
 
 
 def encoding(text: str) -> str:
@@ -46,15 +44,13 @@ _LINES = regex.compile("\r\n?|\u2028|\u2029|\x85")
 
 def unicode(text: str) -> str:
     """NFC, one kind of line end, nothing unseen."""
-    if text.isascii() and text.isprintable():
-        return text
-    out = _UNSEEN.sub("", _LINES.sub("\n", text))
-    return out if out.isascii() else _nfc(out)
+    # Of what is taken out only U+FFFC counts as printable.
+    if not text.replace("\n", " ").isprintable() or "\ufffc" in text:
+        text = _UNSEEN.sub("", _LINES.sub("\n", text))
+    return text if text.isascii() else _nfc(text)
 
 
 def _nfc(text: str) -> str:
-    import unicodedata
-
     return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
 
 

@@ -24,8 +24,10 @@ from typing import Any, Literal, get_args
 
 from tunesmith.data import peer_formats
 from tunesmith.data.columns import Mapping as Meaning
-from tunesmith.data.formats import to_example
+from tunesmith.data.formats import is_usable, to_example
+from tunesmith.data.split import normalised
 from tunesmith.data.strict_json import parse_object
+from tunesmith.desk.worthless import is_sound
 from tunesmith.errors import RowError
 from tunesmith.types import Example, RowRef
 
@@ -48,6 +50,8 @@ _PART: dict[str, Part] = {
     **dict.fromkeys(("messages", "history", "prompt", "input", "text", "pair", "anchor"), "prompt"),
     **dict.fromkeys(("tokens", "tags"), "fixed"),
 }
+_ANSWERED = ("completion", "label", "labels", "tags", "spans")
+"""Parts that are the one right answer; of texts that belong together there may be many."""
 _ROLE: dict[str, Part] = {"assistant": "answer", "system": "system", "user": "prompt", "tool": "prompt"}
 
 
@@ -72,6 +76,14 @@ class Shape:
         if self.meaning.kind in ("unpaired", "rating") and "label" in self.meaning.columns:
             parts[self.meaning.columns["label"]] = "other"  # a verdict, not a class
         object.__setattr__(self, "parts", parts)
+
+    @cached_property
+    def sides(self) -> tuple[list[str], list[str]]:
+        """Columns that ask, and those that hold the one right answer."""
+        meaning = self.meaning
+        answers = [meaning.columns[part] for part in _ANSWERED if part in meaning.columns]
+        answers += [*meaning.json_fields, *meaning.targets]
+        return [column for column in meaning.columns.values() if column not in answers], answers
 
     def texts(self, values: Values) -> list[Text]:
         """Every string of the row but the names of roles."""
@@ -167,6 +179,30 @@ class Row:
     @cached_property
     def texts(self) -> list[Text]:
         return self.shape.texts(self.values)
+
+    @cached_property
+    def _normalised(self) -> dict[str, str]:
+        return {}
+
+    def normalised(self, text: str) -> str:
+        """As `split.normalised`: worked out once for each text of the row."""
+        found = self._normalised.get(text)
+        if found is None:
+            found = self._normalised[text] = normalised(text)
+        return found
+
+    @cached_property
+    def doubtful(self) -> list[Text]:
+        """Prompts and answers that may teach nothing: see `worthless.is_sound`."""
+        content = (text for text in self.texts if text.part == "prompt" or text.part == "answer")
+        return [text for text in content if not is_sound(text.text, answers=text.part == "answer")]
+
+    @cached_property
+    def error(self) -> RowError | None:
+        """Why training drops it, where it does."""
+        if is_usable(self.shape.meaning, self.values):
+            return None
+        return self.example if isinstance(self.example, RowError) else None
 
     @cached_property
     def example(self) -> Example | RowError:

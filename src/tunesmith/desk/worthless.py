@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import string
+
 import regex
 
 _CANNOT = r"(?:can(?:no|'|’)?t|cannot|(?:am|[’']m)\s+(?:not\s+able|unable)\s+to)"
@@ -17,6 +19,8 @@ _REFUSAL = regex.compile(
     )""",
     regex.IGNORECASE | regex.VERBOSE,
 )
+_NO_REFUSAL = frozenset(string.ascii_letters + string.digits) - frozenset("aiuAIU")
+"""No refusal begins with these."""
 
 _MISSING = regex.compile(
     r"""\W*(?:todo|tbd|tba|fixme|n/?a|none|null|nil|nan|undefined|test|xxx+|asdf\w*|placeholder|\.{2,}|-+|\?+|
@@ -28,20 +32,37 @@ _BLANK = regex.compile(
     r"[\[<{](?:insert|your|enter|add|fill\s+in|customer(?:'s)?|company|agent)[\s_-][^\[\]<>{}\n]{2,40}[\]>}]",
     regex.IGNORECASE,
 )
-_MARKS = ("[", "<", "{", "lorem", "Lorem", "LOREM")
 SHORT = 60
 """Characters up to which a whole text may be a placeholder."""
 
 
 def is_refusal(text: str) -> bool:
-    return _REFUSAL.match(text) is not None
+    return text[:1] not in _NO_REFUSAL and _REFUSAL.match(text) is not None
 
 
 def is_placeholder(text: str) -> bool:
     """Nothing but a mark that an answer is missing, or text with a blank that was to be filled in."""
-    if len(text) > SHORT and not any(mark in text for mark in _MARKS):
+    blank = "[" in text or "<" in text or "{" in text
+    if len(text) > SHORT and not (blank or "lorem" in text or "Lorem" in text or "LOREM" in text):
         return False
-    return bool(_MISSING.fullmatch(text) or _BLANK.search(text) or _FILLER.search(text))
+    return bool(_MISSING.fullmatch(text) or (blank and _BLANK.search(text)) or _FILLER.search(text))
+
+
+HALF = 0.5
+
+
+def is_sound(text: str, *, answers: bool) -> bool:
+    """Whether it is surely no placeholder, no refusal where it answers, and at most half of it repeats: told at a part
+    of what it costs to ask each; False says nothing."""
+    return not (is_placeholder(text) or (answers and is_refusal(text))) and _varies(text)
+
+
+def _varies(text: str) -> bool:
+    """Whether the first words of it alone show that half of all are different ones."""
+    if len(text) < 2 * LEAST - 1:
+        return True
+    words = text.split()
+    return len(words) < LEAST or 1 - len(set(words[: 5 * len(words) // 8])) / len(words) <= HALF
 
 
 WORDS = 5
