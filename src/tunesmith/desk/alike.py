@@ -8,6 +8,7 @@ sensitive hashing). Of each minimal hash 8 bits are kept (arXiv:0910.3349): they
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ CROWD = 40
 
 BLOCK = 2**14
 """Characters that are hashed at a time, about: with larger arrays most of the time goes into fetching memory."""
+BANDED = 2**8
+"""Texts whose bands are worked out at a time, as many for the same reason."""
 
 
 def key_of(texts: Sequence[str]) -> bytes:
@@ -61,20 +64,25 @@ class Sketches:
         return self.of_normalised([normalised(text) for text in texts])
 
     def of_normalised(self, texts: Sequence[str]) -> NDArray[np.uint8]:
-        blocks = [self._of_block(block) for block in _blocks(texts)]
-        return np.concatenate(blocks) if blocks else self._of_block([])
+        minima = array("I")
+        for block in _blocks(texts):
+            of_block = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
+                *shingles(block), self.permutations, SEED
+            )
+            for of_text in of_block.to_rows():
+                minima.fromlist(of_text)
+        whole = np.frombuffer(minima, np.uint32).reshape(len(texts), self.permutations)
+        parts = [self._banded(whole[at : at + BANDED]) for at in range(0, len(texts), BANDED)]
+        return np.concatenate(parts) if parts else self._banded(whole)
 
-    def _of_block(self, texts: Sequence[str]) -> NDArray[np.uint8]:
-        hashes, starts = shingles(texts)
-        matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(hashes, starts, self.permutations, SEED)
-        minima = np.array(matrix.to_rows(), np.uint32).reshape(len(texts), self.permutations)
+    def _banded(self, minima: NDArray[np.uint32]) -> NDArray[np.uint8]:
         bands, width = shape_of_bands(self.threshold, self.permutations)
-        keys = np.zeros((len(texts), bands), np.uint64)
+        keys = np.zeros((len(minima), bands), np.uint64)
         for at in range(width):
             keys = mixed(keys ^ minima[:, at : bands * width : width].astype(np.uint64))
         low = (minima & 0xFF).astype(np.uint8)
         high = (keys >> np.uint64(32)).astype("<u4").view(np.uint8)
-        return np.concatenate([low, high.reshape(len(texts), 4 * bands)], 1)
+        return np.concatenate([low, high.reshape(len(minima), 4 * bands)], 1)
 
     def pairs(self, sketches: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
         """(m, 2) places of rows that are at least that alike, and (m,) how much; a pair may come more than once."""
