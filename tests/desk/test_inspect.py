@@ -21,7 +21,7 @@ from tunesmith.config.desk import Desk
 from tunesmith.data.render import Renderer
 from tunesmith.data.shares import Sharing
 from tunesmith.data.template import apply_choice, choose_template
-from tunesmith.desk.facts import Inspecting, Inspection, Trained
+from tunesmith.desk.facts import Cost, Inspecting, Inspection, Trained
 from tunesmith.desk.inspect import inspect
 from tunesmith.desk.lengths import Measure, Rendered, Size, binned
 from tunesmith.desk.looks import _threshold, mixed
@@ -335,10 +335,10 @@ def test_rows_are_inspected_on_the_walk_on_which_a_version_is_made(
     document = {"data": {"train": [written(tmp_path, rows)]}, "clean": {}, "scrub": {}, "dedup": {}}
     sharing, trained = Sharing(processes), []
 
-    def cost(given: Trained) -> dict[str, Any]:
+    def cost(given: Trained) -> Cost:
         assert not list(tmp_path.rglob("*.looks.npy"))
         trained.append(given)
-        return {"rows": given.count, "tokens_per_epoch": given.tokens, "not_known": "a test"}
+        return lambda: {"rows": given.count, "tokens_per_epoch": given.tokens, "not_known": "a test"}
 
     asked = Inspecting(Words(), cost)
     one, two = (Desk.model_validate(document | {"output": str(tmp_path / name)}) for name in ("one", "two"))

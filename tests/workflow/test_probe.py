@@ -25,7 +25,7 @@ def needs(
 ) -> None:
     """A child that takes so much for each token; `died`: what it ends with where that is over `available`."""
 
-    def child(run: Run, rows: list[TokenRow], size: int) -> dict[str, float] | int:
+    def child(run: Run, rows: list[TokenRow], size: int, *_: Any) -> dict[str, float] | int:
         peak = size * bytes_per_token
         if died is not None and peak > available:
             return died
@@ -53,7 +53,7 @@ def test_a_tenth_of_the_memory_is_left_free(monkeypatch):
 def where_layers_keep(monkeypatch: pytest.MonkeyPatch, bytes_per_token: int, saved: int) -> None:
     """A child that takes so much for each token, or `saved` with activation checkpointing; 1 GB is free."""
 
-    def child(run: Run, rows: list[TokenRow], size: int) -> dict[str, float]:
+    def child(run: Run, rows: list[TokenRow], size: int, *_: Any) -> dict[str, float]:
         needed = size * (saved if run.train.activation_checkpointing else bytes_per_token)
         return {"seconds_per_token": 1e-4, "peak_bytes": float(needed)}
 
@@ -171,22 +171,20 @@ def prepared_rows(run: Run, folder: Path) -> Any:
 def test_what_is_wrong_with_the_recipe_is_said_as_such_and_not_as_a_crash(base, labels, tmp_path):
     tree = settings(base, tmp_path, {"train": str(labels)}, method={"freeze": {"layers": 3}})
     prepared = prepared_rows(Run.model_validate(tree), tmp_path)
+    waiting = probe.start()
     with pytest.raises(ConfigError, match=r"freeze\.layers=3") as caught:
-        probe.probe(prepared.run, prepared.rows["train"])
+        probe.probe(prepared.run, prepared.rows["train"], waiting)
+    assert waiting.returncode == 0, "the child that waited is the one that was asked"
     assert "at most the model's 2 layers" in caught.value.expected
 
 
 def test_a_child_that_really_is_killed_counts_as_too_large(monkeypatch):
-    import subprocess
-    import sys
+    def killed() -> probe.Child:
+        child = start()
+        child.kill()
+        return child
 
-    real = subprocess.run
-    monkeypatch.setattr(
-        probe.subprocess,
-        "run",
-        lambda command, **how: real(
-            [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"], **how
-        ),
-    )
+    start = probe.start
+    monkeypatch.setattr(probe, "start", killed)
     with pytest.raises(ResourceError, match=r"signal 9"):
         probe.probe(Run.model_validate({"train": {"batch_size": 3}}), fakes.rows(3))

@@ -131,7 +131,7 @@ def _rows_of_lines(
         if line is None:
             yield number, UnreadableRow(too_long(), path, number, "")
             continue
-        if not line.strip():
+        if line.isspace():
             continue
         if first:
             _refuse_documents(path, line)

@@ -46,7 +46,10 @@ def normalised(text: str) -> str:
         return text.lower()
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
-    return " ".join(text.casefold().split())
+    text = text.casefold()
+    if text.isprintable() and "  " not in text:  # the only white space that is printable is a blank
+        return text.strip(" ")
+    return " ".join(text.split())
 
 
 def prompt_key(example: Example) -> Key:

@@ -24,12 +24,10 @@ def parse_object(text: str, *, cut_off: bool = False) -> dict[str, Any]:
     Raises RowError with a reason of: not_an_object, bad_json, cut_off, concatenated_json, duplicate_key,
     not_finite, huge_integer, too_deep, too_many_values, lone_surrogate.
     """
-    if text.count(",") > MAX_VALUES:
+    if len(text) > MAX_VALUES and text.count(",") > MAX_VALUES:
         raise RowError("too_many_values", f"more than {MAX_VALUES:,} values in one row")
     try:
-        value = json.loads(
-            text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float, parse_int=_int
-        )
+        value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise _syntax_error(text, error, cut_off) from None
     except RecursionError:
@@ -39,7 +37,7 @@ def parse_object(text: str, *, cut_off: bool = False) -> dict[str, Any]:
         raise RowError("not_an_object", f'the line holds a JSON {kind}; a row is an object: {{"text": "…"}}')
     if text.count("[") + text.count("{") > MAX_DEPTH:
         _check_depth(value)
-    if "\\ud" in text or "\\uD" in text:
+    if "\\u" in text and ("\\ud" in text or "\\uD" in text):
         _check_surrogates(value)
     return value
 
@@ -72,8 +70,14 @@ def _int(digits: str) -> int:
     return int(digits)
 
 
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_constant, parse_float=_float, parse_int=_int
+)
+
+
 def _syntax_error(text: str, error: json.JSONDecodeError, cut_off: bool) -> RowError:
-    at = f"{error.msg} at character {error.pos + 1}"
+    what = "Unexpected UTF-8 BOM (decode using utf-8-sig)" if text.startswith("\ufeff") else error.msg
+    at = f"{what} at character {error.pos + 1}"
     if error.msg == "Extra data":
         return RowError(
             "concatenated_json",

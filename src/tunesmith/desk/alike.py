@@ -8,9 +8,9 @@ sensitive hashing). Of each minimal hash 8 bits are kept (arXiv:0910.3349): they
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import rensa
@@ -28,6 +28,8 @@ CROWD = 40
 
 BLOCK = 2**14
 """Characters that are hashed at a time, about: with larger arrays most of the time goes into fetching memory."""
+BANDED = 2**8
+"""Texts whose bands are worked out at a time, as many for the same reason."""
 
 
 def key_of(texts: Sequence[str]) -> bytes:
@@ -62,20 +64,25 @@ class Sketches:
         return self.of_normalised([normalised(text) for text in texts])
 
     def of_normalised(self, texts: Sequence[str]) -> NDArray[np.uint8]:
-        blocks = [self._of_block(block) for block in _blocks(texts)]
-        return np.concatenate(blocks) if blocks else self._of_block([])
+        minima = array("I")
+        for block in _blocks(texts):
+            of_block = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
+                *shingles(block), self.permutations, SEED
+            )
+            for of_text in of_block.to_rows():
+                minima.fromlist(of_text)
+        whole = np.frombuffer(minima, np.uint32).reshape(len(texts), self.permutations)
+        parts = [self._banded(whole[at : at + BANDED]) for at in range(0, len(texts), BANDED)]
+        return np.concatenate(parts) if parts else self._banded(whole)
 
-    def _of_block(self, texts: Sequence[str]) -> NDArray[np.uint8]:
-        hashes, starts = shingles(texts)
-        matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(hashes, starts, self.permutations, SEED)
-        minima = np.array(matrix.to_rows(), np.uint32).reshape(len(texts), self.permutations)
+    def _banded(self, minima: NDArray[np.uint32]) -> NDArray[np.uint8]:
         bands, width = shape_of_bands(self.threshold, self.permutations)
-        keys = np.zeros((len(texts), bands), np.uint64)
+        keys = np.zeros((len(minima), bands), np.uint64)
         for at in range(width):
             keys = mixed(keys ^ minima[:, at : bands * width : width].astype(np.uint64))
         low = (minima & 0xFF).astype(np.uint8)
         high = (keys >> np.uint64(32)).astype("<u4").view(np.uint8)
-        return np.concatenate([low, high.reshape(len(texts), 4 * bands)], 1)
+        return np.concatenate([low, high.reshape(len(minima), 4 * bands)], 1)
 
     def pairs(self, sketches: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
         """(m, 2) places of rows that are at least that alike, and (m,) how much; a pair may come more than once."""
@@ -152,17 +159,22 @@ def mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x
 
 
-def _meeting(keys: NDArray[Any]) -> Iterator[NDArray[np.int64]]:
+def _meeting(keys: NDArray[np.uint32]) -> Iterator[NDArray[np.int64]]:
     """(m, 2) places of rows with equal keys, the earlier one first; in parts."""
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    sizes = np.diff(np.concatenate([starts, [len(ordered)]]))
+    # Key and place in one number: such are sorted several times as fast as places by their keys.
+    ordered = np.sort(keys.astype(np.uint64) << np.uint64(32) | np.arange(len(keys), dtype=np.uint64))
+    keys, order = (
+        (ordered >> np.uint64(32)).astype(np.uint32),
+        (ordered & np.uint64(2**32 - 1)).astype(np.int64),
+    )
+    again = np.flatnonzero(keys[1:] == keys[:-1])  # the few that have the key of the next
+    runs = np.flatnonzero(np.diff(again, prepend=-2) > 1)
+    starts, sizes = again[runs], np.diff(runs, append=len(again)) + 1
     for gap in range(1, CROWD):
         begin = starts[(sizes > gap) & (sizes <= CROWD)]
-        size = sizes[(sizes > gap) & (sizes <= CROWD)]
+        count = sizes[(sizes > gap) & (sizes <= CROWD)] - gap
         if len(begin):
-            first = np.concatenate([np.arange(b, b + s - gap) for b, s in zip(begin, size, strict=True)])
+            first = np.arange(count.sum()) + np.repeat(begin - np.cumsum(count) + count, count)
             yield np.stack([order[first], order[first + gap]], 1)
     for begin, size in zip(starts[sizes > CROWD], sizes[sizes > CROWD], strict=True):
         members = order[begin : begin + size]

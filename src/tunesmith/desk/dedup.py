@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,16 +98,18 @@ class Repeats:
         return Dropping(self.name, found)
 
     def _alike(
-        self, seen: Seen, labels: NDArray[np.uint64], gone: Container[int]
+        self, seen: Seen, labels: NDArray[np.uint64], gone: Collection[int]
     ) -> dict[int, tuple[int, float]]:
         """place -> place of the row that it is like, and how much; of rows that are not `gone`."""
         assert self.sketches is not None
+        stands = np.ones(len(labels), bool)
+        stands[list(gone)] = False
         neighbours: dict[int, dict[int, float]] = defaultdict(dict)
         for pairs, alike in self.sketches.pairs(seen.looks[:, 24:]):
-            agree = labels[pairs[:, 0]] == labels[pairs[:, 1]]
-            for (a, b), share in zip(pairs[agree].tolist(), alike[agree].tolist(), strict=True):
-                if a not in gone and b not in gone:
-                    neighbours[a][b] = neighbours[b][a] = share
+            one, two = pairs.T
+            chosen = stands[one] & stands[two] & (labels[one] == labels[two])
+            for (a, b), share in zip(pairs[chosen].tolist(), alike[chosen].tolist(), strict=True):
+                neighbours[a][b] = neighbours[b][a] = share
         rank = rank_of(seen)
         found: dict[int, tuple[int, float]] = {}
         stays: set[int] = set()

@@ -42,8 +42,10 @@ class Trained:
     tokens: int
 
 
-Costing = Callable[[Trained], dict[str, Any]]
-Told = tuple[dict[str, Any], Trained | None]
+Cost = Callable[[], dict[str, Any]]
+Costing = Callable[[Trained], Cost]
+"""Gets ready to measure, and returns what measures."""
+Told = tuple[dict[str, Any], Cost | None]
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,14 @@ class Inspecting:
         Chunks are read again when the walk has ended: a plan that does away with them comes after this one."""
         looks = yield from looking(rows, self.measure, LANGUAGES, self.counted or sys.maxsize)
         facts = _facts(rows, looks, self.measure, refused)
-        return facts, None if self.cost is None else _trained(rows, looks)
+        trained = None if self.cost is None else _trained(rows, looks)
+        return facts, None if self.cost is None or trained is None else self.cost(trained)
 
     def whole(self, told: Told, veil: Veil | None) -> dict[str, Any]:
         """With the cost, which is worked out only now: a step that is measured needs the memory of the walk. veil: over
         what is shown of rows."""
-        facts, trained = told
-        facts["cost"] = None if self.cost is None or trained is None else self.cost(trained)
+        facts, cost = told
+        facts["cost"] = None if cost is None else cost()
         if veil is not None:
             _hide(facts, veil)
         return facts

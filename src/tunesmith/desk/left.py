@@ -29,7 +29,8 @@ class Left:
         texts = row.texts
         content = [len(text.text) for text in texts if text.part in CONTENT]
         self.lengths.append(sum(content) or sum(len(text.text) for text in texts if text.part == "fixed"))
-        self._count(Counter(named(row)))
+        if labels := named(row):
+            self._count(Counter(labels))
 
     def join(self, lengths: Iterable[int], labels: Mapping[str, int], unnamed: int) -> None:
         """Rows that another process added."""

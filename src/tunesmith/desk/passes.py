@@ -234,10 +234,11 @@ class Pass:
             if lines:
                 with self._piece(index, split) as out:
                     out.writelines(lines)
+        names = {one.file: _ENCODE(one.file) for one in self.read.files}
         with self._piece(index, "origins") as out:
-            for row in rows:
-                origin = [row.number, row.split, row.ref.file, row.ref.line]
-                out.write(_ENCODE(origin) + "\n")
+            out.writelines(
+                f'[{row.number}, "{row.split}", {names[row.ref.file]}, {row.ref.line}]\n' for row in rows
+            )
 
     def _piece(self, index: int, ending: str) -> TextIO:
         return (self.target / f"{index:06d}.{ending}").open("w", encoding="utf-8", newline="\n")

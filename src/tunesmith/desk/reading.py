@@ -22,7 +22,7 @@ from tunesmith.data.readers import head_of, read_rows, read_stretch, sha256
 from tunesmith.data.shares import ALONE, Made, Sharing, shared_out
 from tunesmith.data.sources import UnreadableRow
 from tunesmith.data.stretches import Stretch, stretches
-from tunesmith.desk.rows import SPLITS, Row, Shape, Split, Written
+from tunesmith.desk.rows import SPLITS, Row, Shape, Split, Values, Written, written
 from tunesmith.errors import DataError, RowError
 from tunesmith.types import EventSink, RowRef, silent
 
@@ -86,7 +86,11 @@ class Read:
 
 def packed(row: Row, file: int) -> str:
     """The line of a row in a chunk."""
-    return f"[{row.number},{SPLITS.index(row.split)},{file},{row.ref.line},{row.json}]\n"
+    return _line(row.number, row.split, file, row.ref.line, row.json)
+
+
+def _line(number: int, split: Split, file: int, line: int, values: str) -> str:
+    return f"[{number},{SPLITS.index(split)},{file},{line},{values}]\n"
 
 
 def read(
@@ -170,8 +174,7 @@ class _Keeping:
             if isinstance(found, RowError):
                 _refuse(one, self.listed, self.told, found, line)
             else:
-                ref = RowRef(one.file, line)
-                self.writer.add(Row(self.writer.count, one.split, ref, found, shapes[-1]), len(shapes) - 1)
+                self.writer.add(one.split, len(shapes) - 1, line, found)
             if one.rows % CHUNK_ROWS == 0:
                 self.sink("progress", name="rows read", done=self.writer.count, total=None)
 
@@ -268,8 +271,8 @@ class _Chunks:
         self._lines: list[str] = []
         self._bytes = 0
 
-    def add(self, row: Row, file: int) -> None:
-        line = packed(row, file)
+    def add(self, split: Split, file: int, at: int, values: Values) -> None:
+        line = _line(self.count, split, file, at, written(values))
         self._lines.append(line)
         self._bytes += len(line)
         self.count += 1

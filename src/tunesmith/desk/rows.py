@@ -40,7 +40,9 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 Path = tuple[str | int, ...]
 Values = dict[str, Any]
 
-_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
+written = json.JSONEncoder(ensure_ascii=False).encode
+"""Values -> how they stand in a version."""
+_PARSED = json.JSONDecoder().raw_decode
 JSON = "$json"
 """In a path: the string that is found so far holds JSON, and the path goes on inside."""
 _PART: dict[str, Part] = {
@@ -215,7 +217,7 @@ class Row:
     @cached_property
     def json(self) -> str:
         """The values as they are written."""
-        return _ENCODE(self.values)
+        return written(self.values)
 
     def but(self, values: Values, split: Split | None = None) -> Row:
         """The same row with other values, or in another split."""
@@ -232,5 +234,5 @@ class Written(Row):
 
     @cached_property
     def values(self) -> Values:
-        found: Values = json.loads(self.json)
+        found: Values = _PARSED(self.json)[0]  # written here, so there is nothing around it
         return found

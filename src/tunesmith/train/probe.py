@@ -2,7 +2,7 @@
 
 On a CPU running out of memory is a kill, not an exception, so a child process runs the largest micro-batch and
 reports; a child that dies or takes too much halves the micro-batch. On a GPU its memory is what counts. The child is
-`python -m tunesmith.train.probe FOLDER`.
+`python -m tunesmith.train.probe`, which loads its libraries and waits for the name of a folder.
 """
 
 from __future__ import annotations
@@ -51,9 +51,26 @@ class Estimate:
     activation_checkpointing: bool = False
 
 
-def probe(run: Run, rows: Sequence[TokenRow]) -> Estimate:
+Child = subprocess.Popen[str]
+
+
+def start() -> Child:
+    """A child that loads its libraries meanwhile: seconds that who knows beforehand that he will measure has not to
+    wait. It ends when its input is closed."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tunesmith.train.probe"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TQDM_DISABLE": "1"},
+    )
+
+
+def probe(run: Run, rows: Sequence[TokenRow], waiting: Child | None = None) -> Estimate:
     """Measure in a child process, halving the micro-batch until it fits; where the longest row alone does not, once
-    more with activation checkpointing, unless the recipe decides on that. ResourceError where that does not fit."""
+    more with activation checkpointing, unless the recipe decides on that. waiting: the child that measures first.
+    ResourceError where that does not fit."""
     longest, device = int(sizes(rows)[0].max()), devices.choose(run.model.device)
     size = max(run.train.micro_batch_tokens or FIRST_TOKENS[device.type], longest)
     saves = bool(run.train.activation_checkpointing)
@@ -64,7 +81,8 @@ def probe(run: Run, rows: Sequence[TokenRow]) -> Estimate:
     while True:
         tried.append(size)
         available = devices.free_memory(device)
-        measured = _run_child(_saving(run, saves), rows, size)
+        measured = _run_child(_saving(run, saves), rows, size, waiting)
+        waiting = None
         if isinstance(measured, dict) and measured["peak_bytes"] <= SHARE * available:
             return Estimate(
                 size,
@@ -103,7 +121,9 @@ def _describe(measured: dict[str, float] | int) -> str:
     )
 
 
-def _run_child(run: Run, rows: Sequence[TokenRow], size: int) -> dict[str, float] | int:
+def _run_child(
+    run: Run, rows: Sequence[TokenRow], size: int, waiting: Child | None
+) -> dict[str, float] | int:
     """The child's figures, or its exit status where it was killed."""
     with tempfile.TemporaryDirectory(prefix="tunesmith-probe-") as name:
         folder = Path(name)
@@ -112,18 +132,13 @@ def _run_child(run: Run, rows: Sequence[TokenRow], size: int) -> dict[str, float
         assert run.train.batch_size is not None
         for kind, chosen in largest(rows, size, run.train.batch_size).items():
             _write_rows(folder / kind, chosen)
-        child = subprocess.run(
-            [sys.executable, "-m", "tunesmith.train.probe", name],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "TQDM_DISABLE": "1"},
-        )
+        with waiting or start() as child:
+            said, faults = child.communicate(name)
         if child.returncode == 0:
-            return _figures(json.loads(child.stdout.splitlines()[-1]))
-        if child.returncode > 0 and "MemoryError" not in child.stderr and "alloc" not in child.stderr:
+            return _figures(json.loads(said.splitlines()[-1]))
+        if child.returncode > 0 and "MemoryError" not in faults and "alloc" not in faults:
             raise ResourceError(
-                f"the trial step failed:\n{child.stderr[-2000:]}", "a step that runs", "see the error above"
+                f"the trial step failed:\n{faults[-2000:]}", "a step that runs", "see the error above"
             )
         return child.returncode
 
@@ -163,7 +178,7 @@ def _read_rows(folder: Path) -> list[TokenRow]:
     return list(FlatRows(arrays, ["probe"]))
 
 
-def main(folder: Path) -> None:
+def main() -> None:
     """The child: a whole step on each of the worst micro-batches, in a process that the kernel kills first."""
     Path("/proc/self/oom_score_adj").write_text("1000")
     from tunesmith.config.judged import Judged
@@ -171,6 +186,10 @@ def main(folder: Path) -> None:
     from tunesmith.train.engine import embedding_noise
     from tunesmith.train.reference import zero_reference
 
+    name = sys.stdin.read()
+    if not name:
+        return  # nothing is to be measured after all
+    folder = Path(name)
     spec = yaml.safe_load((folder / "spec.yaml").read_text())
     run = Run.model_validate(spec["run"])
     batches = [_read_rows(folder / kind) for kind in ("longest", "supervised")]
@@ -204,7 +223,7 @@ def _step(built: Built, rows: list[TokenRow], noise: EmbeddingNoise | None) -> N
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1]))
+        main()
     except TunesmithError as problem:
         parts = [type(problem).__name__, problem.got, problem.expected, problem.fix]
         print(json.dumps({"error": parts}))

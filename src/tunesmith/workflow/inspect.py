@@ -18,12 +18,12 @@ from tunesmith.data.columns import Mapping as Meaning
 from tunesmith.data.pairs import PairEncoder
 from tunesmith.data.render import Renderer
 from tunesmith.data.template import apply_choice, choose_template
-from tunesmith.desk.facts import COUNTED, Inspecting, Inspection, Trained
+from tunesmith.desk.facts import COUNTED, Cost, Inspecting, Inspection, Trained
 from tunesmith.desk.inspect import inspect as look_at
 from tunesmith.desk.lengths import Measure, Paired, Read, Rendered
 from tunesmith.errors import TunesmithError
 from tunesmith.models.load import Source, find, load_tokenizer, read_config
-from tunesmith.train.probe import probe
+from tunesmith.train.probe import Child, probe, start
 from tunesmith.types import EventSink, silent
 from tunesmith.workflow.heads import context_of
 from tunesmith.workflow.meaning import meanings_of
@@ -75,9 +75,17 @@ def inspecting(model: str, sink: EventSink, *, cost: bool = True, counted: int =
     source = find(model)
     tokenizer, config = load_tokenizer(source), read_config(source)
 
-    def costing(trained: Trained) -> dict[str, Any]:
-        sink("phase", name="cost", text="a step of training on the longest rows, in a process of its own")
-        return cost_of(trained, model, source, config)
+    def costing(trained: Trained) -> Cost:
+        waiting = start()
+
+        def cost() -> dict[str, Any]:
+            sink("phase", name="cost", text="a step of training on the longest rows, in a process of its own")
+            with waiting:
+                found = cost_of(trained, model, source, config, waiting)
+                waiting.kill()  # one that was not asked after all
+            return found
+
+        return cost
 
     return Inspecting(_measure(source, tokenizer, config), costing if cost else None, counted)
 
@@ -93,9 +101,9 @@ def _measure(source: Source, tokenizer: Any, config: Any) -> Measure:
     return Rendered(Renderer(tokenizer, choice), source.base, context)
 
 
-def cost_of(trained: Trained, model: str, source: Source, config: Any) -> dict[str, Any]:
+def cost_of(trained: Trained, model: str, source: Source, config: Any, waiting: Child) -> dict[str, Any]:
     """Rows and tokens of an epoch, and what the recipe's defaults make of them on this machine; where a step of such
-    training cannot be taken, why (`not_known`)."""
+    training cannot be taken, why (`not_known`). waiting: as of `probe`."""
     meaning = trained.rows[0].shape.meaning
     rows = {"rows": trained.count, "tokens_per_epoch": trained.tokens}
     method = (HEADS if gate.is_encoder(config) else WRITERS).get(meaning.kind)
@@ -104,13 +112,19 @@ def cost_of(trained: Trained, model: str, source: Source, config: Any) -> dict[s
         return rows | {"not_known": f"{model} is not trained on {meaning.kind} rows alone: {said}"}
     with tempfile.TemporaryDirectory(prefix="tunesmith-cost-") as name:
         try:
-            return rows | _measured(trained, meaning, method, model, source, Path(name))
+            return rows | _measured(trained, meaning, method, model, source, Path(name), waiting)
         except TunesmithError as error:
             return rows | {"not_known": str(error)}
 
 
 def _measured(
-    trained: Trained, meaning: Meaning, method: dict[str, Any], model: str, source: Source, folder: Path
+    trained: Trained,
+    meaning: Meaning,
+    method: dict[str, Any],
+    model: str,
+    source: Source,
+    folder: Path,
+    waiting: Child,
 ) -> dict[str, Any]:
     sample = folder / "sample.jsonl"
     lines = (json.dumps(row.values, ensure_ascii=False) + "\n" for row in trained.rows)
@@ -124,7 +138,7 @@ def _measured(
         "train": {"batch_size": batch, "epochs": epochs},
     }
     prepared = prepare(Run.model_validate(document), folder, silent)
-    found = probe(prepared.run, prepared.rows["train"])
+    found = probe(prepared.run, prepared.rows["train"], waiting)
     steps = math.ceil(round(epochs * trained.count) / batch)
     tokens = epochs * trained.tokens
     return {
