@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from pathlib import Path
@@ -10,6 +11,13 @@ import psutil
 
 DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
 """What may be asked for as the device that a model computes on."""
+
+
+def trim_memory() -> None:
+    """Gives back what this process has freed and its allocator keeps, where that can (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def available_memory() -> int:

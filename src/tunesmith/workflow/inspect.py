@@ -10,6 +10,7 @@ from typing import Any
 
 from tunesmith.config import defaults
 from tunesmith.config.desk import Desk
+from tunesmith.config.machine import trim_memory
 from tunesmith.config.run import Run
 from tunesmith.config.weights import known_parameters
 from tunesmith.core import gate
@@ -80,6 +81,7 @@ def inspecting(model: str, sink: EventSink, *, cost: bool = True, counted: int =
 
         def cost() -> dict[str, Any]:
             sink("phase", name="cost", text="a step of training on the longest rows, in a process of its own")
+            trim_memory()  # so that the step that is measured has what the rows had
             with waiting:
                 found = cost_of(trained, model, source, config, waiting)
                 waiting.kill()  # one that was not asked after all
