@@ -76,7 +76,7 @@ class Repeats:
 
     def look(self, rows: Sequence[Row]) -> NDArray[Any]:
         """16 bytes of what must be equal, 8 of labels, and the sketch."""
-        texts = [[normalised(text) for text in said(row, self.by)] for row in rows]
+        texts = [[row.normalised(text) for text in said(row, self.by)] for row in rows]
         labels = [[normalised(label) for label in labelled(row, self.by)] for row in rows]
         keys = b"".join(
             key_of_normalised([*text, "", *label]) + key_of_normalised(label)[:8]
