@@ -66,8 +66,10 @@ _OTHERS = {
 }
 OTHER = re.compile("|".join(_OTHERS.values()))
 """One of these stands in every address that is not in English."""
-NEEDED: dict[str, tuple[re.Pattern[str], ...]] = {
-    **dict.fromkeys(("English", "English, in lower case"), (HOUSE_FIRST, KIND_AFTER)),
-    **{name: (OTHER, re.compile(one)) for name, one in _OTHERS.items()},
+NEEDED = {
+    "English": "",
+    "English, in lower case": r"[a-z]\s(?:street|avenue|road|lane|boulevard|crescent)\b",
+    **_OTHERS,
 }
-"""Of each pattern expressions that are found wherever it is; they cost a tenth of it."""
+"""Of each pattern an expression that is found wherever it is. Most texts that pass the pre-filter hold the English
+one."""

@@ -34,6 +34,7 @@ from presidio_analyzer.nlp_engine import NoOpNlpEngine
 from presidio_analyzer.pattern_recognizer import REGEX_TIMEOUT_SECONDS
 
 from tunesmith.desk import addresses, phones
+from tunesmith.desk.joined import Joined
 from tunesmith.desk.kinds import KINDS
 from tunesmith.desk.prefilter import PHONE_RUN
 from tunesmith.desk.secrets import spans_of
@@ -109,14 +110,15 @@ def _recognised(recogniser: EntityRecognizer, text: str) -> Sequence[RecognizerR
     ):
         return recogniser.analyze(text, [kind], None) or ()
     found = []
-    there: dict[re.Pattern[str], bool] = {}
+    expressions = _expressions(kind)
     try:
-        for expression, needed, given in _expressions(kind):
-            if all(_is_there(one, text, there) for one in needed):
-                for match in expression.finditer(text, timeout=REGEX_TIMEOUT_SECONDS):
+        for at, part in _parts(kind, text):
+            for place in _asked(kind, part):
+                expression, given = expressions[place]
+                for match in expression.finditer(part, timeout=REGEX_TIMEOUT_SECONDS):
                     score = _checked(recogniser, match[0], given)
                     if score > 0:
-                        found.append(_result(recogniser, match.start(), match.end(), score))
+                        found.append(_result(recogniser, at + match.start(), at + match.end(), score))
     except TimeoutError:
         raise DataError(
             f"{kind} was looked for in a text of {len(text):,} characters for more than a minute",
@@ -126,21 +128,34 @@ def _recognised(recogniser: EntityRecognizer, text: str) -> Sequence[RecognizerR
     return EntityRecognizer.remove_duplicates(found) if len(found) > 1 else found
 
 
-def _is_there(one: re.Pattern[str], text: str, known: dict[re.Pattern[str], bool]) -> bool:
-    if one not in known:
-        known[one] = one.search(text) is not None
-    return known[one]
-
-
 @cache
-def _expressions(kind: str) -> list[tuple[regex.Pattern[str], Sequence[re.Pattern[str]], float]]:
-    """(expression, what is found wherever it is, score) of each pattern of the kind's recogniser."""
+def _expressions(kind: str) -> list[tuple[regex.Pattern[str], float]]:
+    """(expression, score) of each pattern of the kind's recogniser."""
     recogniser = _by_kind()[kind]
-    needed = addresses.NEEDED if kind == "ADDRESS" else {}
-    return [
-        (regex.compile(one.regex, recogniser.global_regex_flags), needed.get(one.name, ()), one.score)
-        for one in recogniser.patterns
-    ]
+    flags = recogniser.global_regex_flags
+    return [(regex.compile(one.regex, flags), one.score) for one in recogniser.patterns]
+
+
+def _parts(kind: str, text: str) -> Iterable[tuple[int, str]]:
+    """What is to be looked at, and where it begins: no e-mail address goes over a blank."""
+    if kind == "EMAIL":
+        return [(word.start(), word[0]) for word in _WORD_WITH_AT.finditer(text)]
+    return ((0, text),)
+
+
+_WORD_WITH_AT = re.compile(r"(?<!\S)[^\s@]*+@\S*+")
+
+
+def _asked(kind: str, text: str) -> Iterable[int]:
+    """Places of the expressions that may find something in a text."""
+    if kind != "ADDRESS":
+        return range(len(_expressions(kind)))
+    if text.isascii():
+        return _ADDRESSES.found_in(text)
+    return [place for place, needed in enumerate(_ADDRESSES.patterns) if re.search(needed, text)]
+
+
+_ADDRESSES = Joined([addresses.NEEDED[name] for name in addresses.PATTERNS])
 
 
 def _checked(recogniser: PatternRecognizer, matched: str, score: float) -> float:
@@ -328,9 +343,7 @@ _ISSUERS = {
     "Discover, UnionPay": r"6(?:011|4[4-9]\d|5\d\d|2\d\d)(?:[- ]?\d){12,15}",
     "Maestro": r"(?:5018|5020|5038|5893|6304|6759|676[1-3])(?:[- ]?\d){8,15}",
 }
-_CARDS = [
-    Pattern(name, rf"(?<![\d.,+])(?<!\d[- ])(?:{form})(?![- ]?\d)", 0.3) for name, form in _ISSUERS.items()
-]
+_CARDS = [Pattern("issuers", rf"(?<![\d.,+])(?<!\d[- ])(?:{'|'.join(_ISSUERS.values())})(?![- ]?\d)", 0.3)]
 _PRESIDIO: dict[str, tuple[Any, list[Pattern] | None]] = {
     "EMAIL": (Email, None),
     "CARD": (presidio.CreditCardRecognizer, _CARDS),
