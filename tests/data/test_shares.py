@@ -183,3 +183,29 @@ def test_the_environment_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> N
             monkeypatch.setenv("TOKENIZERS_PARALLELISM", before)
         assert {said for _, said in shared_out(20, seen, Sharing(2, part=10))} == {"false"}
         assert os.environ.get("TOKENIZERS_PARALLELISM") == before
+
+
+def test_this_process_does_something_else_while_the_others_work(tmp_path: Path) -> None:
+    """The others wait for what it does; and an error in it ends them."""
+    sign, ended = tmp_path / "sign", tmp_path / "ended"
+
+    def work(part: range) -> Made:
+        limit = time.monotonic() + 20
+        while not sign.exists() and time.monotonic() < limit:
+            time.sleep(0.01)
+        ended.touch()
+        return {}, sign.exists()
+
+    made = shared_out(2, work, Sharing(2, least=1, part=1), sign.touch)
+    assert [said for _, said in made] == [True, True]
+    sign.unlink()
+    ended.unlink()
+    with pytest.raises(DataError, match="no such model"):
+        shared_out(2, work, Sharing(2, least=1, part=1), _fails)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+    assert not ended.exists()
+
+
+def _fails() -> None:
+    raise DataError("no such model", "a folder", "name one")

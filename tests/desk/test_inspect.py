@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -55,7 +56,9 @@ def looked_at(*files: str, measure: Measure | None = None, **more: Any) -> Inspe
         [f for f in files if "test" in Path(f).name],
     )
     document = {"data": {"train": train, "test": rest}, "clean": {}, "dedup": {}} | more
-    return inspect(Desk.model_validate(document), Inspecting(measure or Words()), quiet, sharing=Sharing(1))
+    return inspect(
+        Desk.model_validate(document), lambda: Inspecting(measure or Words()), quiet, sharing=Sharing(1)
+    )
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -168,7 +171,8 @@ def test_tokens_of_a_sample_stand_for_all_and_no_row_that_is_too_long_is_missed(
     document = {"data": {"train": [written(tmp_path, rows)]}}
     desk = Desk.model_validate(document)
     whole, some = (
-        inspect(desk, Inspecting(Words(), counted=n), quiet, sharing=Sharing(1)).facts for n in (0, 100)
+        inspect(desk, partial(Inspecting, Words(), counted=n), quiet, sharing=Sharing(1)).facts
+        for n in (0, 100)
     )
     assert (whole["tokens"]["counted"], whole["tokens"]["rows"]) == (601, 601)
     assert 90 <= some["tokens"]["counted"] <= 100
@@ -180,7 +184,7 @@ def test_tokens_of_a_sample_stand_for_all_and_no_row_that_is_too_long_is_missed(
     assert other["all"] == pytest.approx(other["mean"] * 601, rel=0.01)
     assert (
         "of a sample of"
-        in inspect(desk, Inspecting(Words(), counted=100), quiet, sharing=Sharing(1)).as_text()
+        in inspect(desk, partial(Inspecting, Words(), counted=100), quiet, sharing=Sharing(1)).as_text()
     )
 
 
@@ -210,7 +214,7 @@ def test_processes_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("tunesmith.desk.reading.CHUNK_ROWS", 7)
     file = written(tmp_path, [*TICKETS, *TICKETS[:5], {"text": "", "label": "x"}])
     desk = Desk.model_validate({"data": {"train": [file]}, "clean": {}, "dedup": {}})
-    one, two = (inspect(desk, Inspecting(Words()), quiet, sharing=Sharing(n)).facts for n in (1, 2))
+    one, two = (inspect(desk, partial(Inspecting, Words()), quiet, sharing=Sharing(n)).facts for n in (1, 2))
     assert one == two
 
 
@@ -340,7 +344,7 @@ def test_rows_are_inspected_on_the_walk_on_which_a_version_is_made(
         trained.append(given)
         return lambda: {"rows": given.count, "tokens_per_epoch": given.tokens, "not_known": "a test"}
 
-    asked = Inspecting(Words(), cost)
+    asked = partial(Inspecting, Words(), cost)
     one, two = (Desk.model_validate(document | {"output": str(tmp_path / name)}) for name in ("one", "two"))
     alone = inspect(one, asked, quiet, sharing=sharing)
     beside = make(one, quiet, sharing=sharing, inspecting=asked)

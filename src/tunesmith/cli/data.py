@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -125,7 +126,7 @@ def _carried_out(
             "leave one of them out",
         )
     with progress(quiet) as sink:
-        inspecting = None if inspect is None else work.inspecting(inspect, sink)
+        inspecting = None if inspect is None else partial(work.inspecting, inspect, sink)
         made = make_version(
             desk, sink, dry_run=dry_run, names=_names(desk), embed=_embed(desk), inspecting=inspecting
         )

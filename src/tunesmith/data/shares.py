@@ -51,16 +51,24 @@ class Sharing:
 ALONE = Sharing(1)
 
 
-def shared_out(count: int, work: Work, sharing: Sharing) -> list[Made]:
-    """What `work` makes of each part of range(count), in order."""
+def shared_out(
+    count: int, work: Work, sharing: Sharing, meanwhile: Callable[[], object] | None = None
+) -> list[Made]:
+    """What `work` makes of each part of range(count), in order. meanwhile: what this process does while the others
+    work."""
     parts = [range(at, min(at + sharing.part, count)) for at in range(0, count, sharing.part)]
     with tempfile.TemporaryDirectory(prefix="tunesmith-rows-") as name:
         tasks = [(part, Path(name) / str(part.start)) for part in parts]
-        _run(min(sharing.processes, len(tasks)), tasks, work)
+        _run(min(sharing.processes, len(tasks)), tasks, work, meanwhile)
         return [_read(folder) if (folder / SAID).exists() else work(part) for part, folder in tasks]
 
 
-def _run(processes: int, tasks: Sequence[tuple[range, Path]], work: Work) -> None:
+def _run(
+    processes: int,
+    tasks: Sequence[tuple[range, Path]],
+    work: Work,
+    meanwhile: Callable[[], object] | None,
+) -> None:
     """Ends when every process has ended, however it did."""
     running: set[int] = set()
     try:
@@ -73,6 +81,8 @@ def _run(processes: int, tasks: Sequence[tuple[range, Path]], work: Work) -> Non
                 if process == 0:
                     _child(tasks, work)
                 running.add(process)
+        if meanwhile is not None:
+            meanwhile()
         for process in tuple(running):
             os.waitpid(process, 0)
             running.remove(process)

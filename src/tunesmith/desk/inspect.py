@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from tunesmith.types import EventSink
 
 def inspect(
     desk: Desk,
-    inspecting: Inspecting,
+    inspecting: Callable[[], Inspecting],
     sink: EventSink,
     *,
     sharing: Sharing | None = None,
@@ -31,8 +33,8 @@ def inspect(
     embed: Embed | None = None,
 ) -> Inspection:
     """Looks at every row that `desk.data` names, and tries each step that the recipe names by itself, on the rows as
-    they were read. names and embed: as of `make`; where the recipe scrubs, rows are shown with the kinds of personal
-    data in their place.
+    they were read. inspecting: loads what looks at them, while they are read. names and embed: as of `make`; where the
+    recipe scrubs, rows are shown with the kinds of personal data in their place.
 
     Raises DataError for files that cannot be read.
     """
@@ -42,17 +44,18 @@ def inspect(
     with few_collections(), tempfile.TemporaryDirectory(prefix="tunesmith-desk-") as name:
         folder = Path(name)
         told = str if veil is None else veil.over
-        rows = Once(**vars(read(desk.data, folder / "read", folder / REFUSED, sink, told, sharing)))
+        loaded = cache(inspecting)
+        rows = Once(**vars(read(desk.data, folder / "read", folder / REFUSED, sink, told, sharing, loaded)))
         sink("phase", name="looking", text=f"{len(rows.chunks):,} chunks")
         trial = _Trial(rows, folder, sharing, sink, veil, scrubbing, embed)
         seen, *tried = side_by_side(
             [
-                inspecting.plan(rows, folder / REFUSED),
+                loaded().plan(rows, folder / REFUSED),
                 *(trial.of(desk, name) for name in desk.steps()),
             ],
             by_processes(len(rows.chunks), sharing),
         )
-        facts = inspecting.whole(seen, veil)
+        facts = loaded().whole(seen, veil)
         return Inspection(facts | {"steps": [step for steps in tried for step in steps]})
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -90,26 +91,27 @@ def make(
     sharing: Sharing | None = None,
     names: Names | None = None,
     embed: Embed | None = None,
-    inspecting: Inspecting | None = None,
+    inspecting: Callable[[], Inspecting] | None = None,
 ) -> Made:
     """Reads, carries out every step that is named, and adds a version to `desk.output`; of a dry run, only counts.
     names: finds those of people, for scrubbing; then one process does all, which has the model. embed: tells what texts
-    mean, for de-duplication by meaning. inspecting: also look at the rows as they were read, on the same walk; what was
-    seen lies in the version, as a page and as JSON.
+    mean, for de-duplication by meaning. inspecting: also look at the rows as they were read, on the same walk, by what
+    it loads while they are read; what was seen lies in the version, as a page and as JSON.
 
     Raises DataError for files or rows that stop the work; then nothing is left behind.
     """
     sharing = sharing or (Sharing.by_cores() if names is None else Sharing(1))
     scrubbing = None if desk.scrub is None else Scrubbing.of(desk.scrub, names)
+    loaded = None if inspecting is None else cache(inspecting)
 
     def work(folder: Path) -> Work:
         veil = None
         if desk.scrub is not None and scrubbing is not None:
             veil = Veil(scrubbing.finder, desk.scrub.keep_originals)
         told = str if veil is None or veil.keeps else veil.over
-        found = read(desk.data, folder / WORK / "read", folder / REFUSED, sink, told, sharing)
+        found = read(desk.data, folder / WORK / "read", folder / REFUSED, sink, told, sharing, loaded)
         steps = steps_of(desk, found, folder / WORK, scrubbing, embed)
-        return Work(found, steps, veil, ray=desk.ray, inspecting=inspecting)
+        return Work(found, steps, veil, ray=desk.ray, inspecting=loaded and loaded())
 
     return made_by(desk, work, sink, sharing, dry_run=dry_run)
 
@@ -117,7 +119,7 @@ def make(
 @dataclass(frozen=True)
 class Work:
     """Rows that were read, and the steps that they are to go through. veil, more: as of `Passes` and `Made`. ray: the
-    address of a cluster that takes part. inspecting: as of `make`."""
+    address of a cluster that takes part. inspecting: what looks at the rows beside, if anything does."""
 
     found: Read
     steps: Sequence[Step]

@@ -100,9 +100,11 @@ def read(
     sink: EventSink,
     told: Callable[[str], str] = str,
     sharing: Sharing = ALONE,
+    meanwhile: Callable[[], object] | None = None,
 ) -> Read:
     """Everything that `data` names, as chunks in `folder`. refused: rows that cannot be read are listed there. told:
-    what may be kept of the text of such a row. sharing: processes that read a large file together.
+    what may be kept of the text of such a row. sharing: processes that read a large file together. meanwhile: what this
+    process may do while they read; it is done for each of such files.
 
     Raises DataError for what concerns a whole file, and where not one row can be read.
     """
@@ -121,7 +123,7 @@ def read(
                 with unchanged(source.file):
                     one = FileRead(source.file, split, sha256(source.file))
                     found.files.append(one)
-                    _read(data, source, found, _Keeping(writer, listed, told, sink), sharing)
+                    _read(data, source, found, _Keeping(writer, listed, told, sink), sharing, meanwhile)
     writer.close()
     if not writer.count:
         reasons = sum((one.refused for one in found.files), Counter[str]())
@@ -131,7 +133,14 @@ def read(
     return found
 
 
-def _read(data: DeskData, source: Source, found: Read, keeping: _Keeping, sharing: Sharing) -> None:
+def _read(
+    data: DeskData,
+    source: Source,
+    found: Read,
+    keeping: _Keeping,
+    sharing: Sharing,
+    meanwhile: Callable[[], object] | None,
+) -> None:
     """The last of the files that are read."""
     one, cut = found.files[-1], stretches(source.file, STRETCH) if sharing.processes > 1 else []
     rows = read_rows(source.file, Counter() if cut else one.repaired)
@@ -144,7 +153,7 @@ def _read(data: DeskData, source: Source, found: Read, keeping: _Keeping, sharin
     writer.close()
     work = _Stretches(one, cut, found.shapes, folder, keeping.told)
     for place, (_, said) in enumerate(
-        shared_out(len(cut), work, Sharing(sharing.processes, least=2, part=1))
+        shared_out(len(cut), work, Sharing(sharing.processes, least=2, part=1), meanwhile)
     ):
         one.rows += said["rows"]
         one.refused.update(said["refused"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,11 @@ def inspect(
 
     Raises ModelError and DataError for what cannot be read.
     """
-    asked = inspecting(model, sink, cost=cost, counted=counted)
     named = desk.scrub.names_model if desk.scrub is not None else None
     names = None if named is None else names_of(named)
     meaning = desk.dedup.meaning if desk.dedup is not None else None
     embed = None if meaning is None else meanings_of(meaning.encoder)
+    asked = partial(inspecting, model, sink, cost=cost, counted=counted)
     return look_at(desk, asked, sink, names=names, embed=embed)
 
 
