@@ -123,15 +123,19 @@ class Repeats:
         return found
 
 
-def rank_of(seen: Seen) -> NDArray[np.int64]:
+def rank_of(seen: Seen) -> NDArray[np.int8]:
     """(N,) of rows of which one is to stay, the lowest stays."""
-    return np.array([FIRST.index(split) for split in SPLITS])[seen.splits]
+    rank: NDArray[np.int8] = np.array([FIRST.index(split) for split in SPLITS], np.int8)[seen.splits]
+    return rank
 
 
 def equal(seen: Seen, keys: NDArray[np.uint64]) -> dict[int, int]:
     """place -> place of the row that stays, of rows with equal keys (N, 2)."""
     order = np.lexsort((seen.numbers, rank_of(seen), keys[:, 1], keys[:, 0]))
-    same = (keys[order][1:] == keys[order][:-1]).all(1)
+    same = np.ones(max(len(order) - 1, 0), bool)
+    for part in keys.T:
+        ordered = part[order]
+        same &= ordered[1:] == ordered[:-1]
     stays = np.maximum.accumulate(np.where(np.concatenate([[True], ~same]), np.arange(len(order)), 0))
     again = np.flatnonzero(np.concatenate([[False], same]))
     return dict(zip(order[again].tolist(), order[stays[again]].tolist(), strict=True))

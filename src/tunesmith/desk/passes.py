@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tunesmith.data.shares import Made, Sharing
 from tunesmith.desk.cluster import Cluster
@@ -26,7 +27,7 @@ from tunesmith.desk.scrub import Veil
 from tunesmith.desk.steps import Outcome, RowStep, RunsModel, Seen, Step, Survey, is_survey
 from tunesmith.types import EventSink
 
-LOOKS = {"numbers": np.int64, "splits": np.int8, "files": np.int32, "lines": np.int64, "looks": None}
+LOOKS = ("numbers", "splits", "files", "lines", "looks")
 EXAMPLES = 3
 """Of each rule, shown to a person."""
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
@@ -199,8 +200,8 @@ class Pass:
             self._chunk(index, steps, seen, left)
         said = {"steps": steps, "left": {split: (one.labels, one.unnamed) for split, one in left.items()}}
         if self.survey is None:
-            return {split: np.array(one.lengths, np.int64) for split, one in left.items()}, said
-        arrays = {name: np.array(seen[name], kind) for name, kind in LOOKS.items() if kind is not None}
+            return {split: _narrow(one.lengths) for split, one in left.items()}, said
+        arrays = {name: _narrow(seen[name]) for name in LOOKS if name != "looks"}
         return arrays | {"looks": np.concatenate(seen["looks"])}, said
 
     def _chunk(
@@ -271,6 +272,11 @@ class Pass:
             counts["out"] += 1 + len(added)
             row = row.but(outcome.values, outcome.split)
         return [row, *added]
+
+
+def _narrow(numbers: Sequence[int]) -> NDArray[Any]:
+    """None of them is negative: in as few bytes as the largest takes, a hundred million less for ten million rows."""
+    return np.array(numbers, np.min_scalar_type(max(numbers, default=0)))
 
 
 def _nothing() -> dict[str, Any]:

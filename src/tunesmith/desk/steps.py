@@ -65,12 +65,12 @@ Step = RowStep | Survey
 @dataclass(frozen=True)
 class Seen:
     """All rows that came as far as a survey, in the order of their numbers. numbers (N,), splits (N,) as places in
-    SPLITS, files (N,) as places in `names`, lines (N,), looks (N, ...)."""
+    SPLITS, files (N,) as places in `names`, lines (N,), looks (N, ...). Of what is no look as few bytes as it takes."""
 
-    numbers: NDArray[np.int64]
-    splits: NDArray[np.int8]
-    files: NDArray[np.int32]
-    lines: NDArray[np.int64]
+    numbers: NDArray[np.integer[Any]]
+    splits: NDArray[np.integer[Any]]
+    files: NDArray[np.integer[Any]]
+    lines: NDArray[np.integer[Any]]
     looks: NDArray[Any]
     names: Sequence[str]
 
