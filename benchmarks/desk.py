@@ -26,6 +26,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -128,19 +129,22 @@ def run(system: str, path: Path, folder: Path) -> dict[str, Any]:
         if len(parts) > 1:
             said["inspect_seconds"] = parts[0]["seconds"]
     else:
-        said = measured([sys.executable, str(Path(__file__).with_name("desk_peers.py")), str(path)])
+        cache = str(folder / f"cache-{time.time_ns()}")  # what an earlier run has put down is not taken again
+        command = [sys.executable, str(Path(__file__).with_name("desk_peers.py")), str(path)]
+        said = measured(command, {"HF_DATASETS_CACHE": cache})
         said["found"] = json.loads(said.pop("said").splitlines()[-1])
     count = sum(1 for _ in path.open("rb"))
     return said | {"rows_per_s": round(count / said["seconds"], 1), "load": os.getloadavg()[0]}
 
 
-def measured(command: list[str]) -> dict[str, Any]:
+def measured(command: list[str], more: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Seconds, and the most memory that the process and all its children hold at a time (proportional shares)."""
     environment = {
         **os.environ,
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        **(more or {}),
     }
     started = time.time()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
