@@ -17,7 +17,7 @@ from tests.desk.labelled import Sentence, scores, sentences, table
 from tests.desk.test_make import TICKETS
 
 from tunesmith.config.desk import Scrub
-from tunesmith.desk import addresses, prefilter, recognisers, secrets
+from tunesmith.desk import addresses, matching, prefilter, recognisers, secrets
 from tunesmith.desk.automaton import kinds_possible
 from tunesmith.desk.finding import Finder
 from tunesmith.desk.kinds import KINDS, PERSON
@@ -135,6 +135,7 @@ def test_the_automaton_says_what_the_tests_say(text: str) -> None:
     )
 )
 @example("via Ñuñoa 14 — 1①2 Straße 3")
+@example("NRIC: A0000000A×")
 def test_of_texts_not_in_ascii_the_automaton_says_no_less(text: str) -> None:
     assert set(prefilter.kinds_possible(text)) <= set(kinds_possible(text))
 
@@ -158,7 +159,7 @@ def test_what_is_asked_before_a_pattern_of_addresses_is_found_wherever_it_is(tex
     for name, pattern in addresses.PATTERNS.items():
         if regex.search(pattern, text, flags=regex.MULTILINE):
             assert regex.search(addresses.NEEDED[name], text), (name, text)
-            assert list(addresses.PATTERNS).index(name) in recognisers._asked("ADDRESS", text), (name, text)
+            assert list(addresses.PATTERNS).index(name) in matching._asked("ADDRESS", text, 8), (name, text)
 
 
 @settings(max_examples=300, deadline=None)

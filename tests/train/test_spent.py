@@ -46,7 +46,7 @@ def test_the_profiler_tells_a_rollouts_parts_from_the_rest_of_data() -> None:
                 x @ x
             x + x
         x @ x
-    told = summary(list(found.events()), 1.0, torch.ones(1))
+    told = summary(list(found.events()), [1.0], torch.ones(1))
     assert set(told["parts"]) >= {
         "writing answers",
         "their log-probabilities and advantages",

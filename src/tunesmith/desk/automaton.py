@@ -63,15 +63,14 @@ class _InAscii(dict[int, str]):
         if character.isalnum():
             letter = unicodedata.normalize("NFKD", character)[0]
             return letter if letter.isascii() and letter.isalpha() else "x"
-        if character == "\xd7":  # stands among the capitals from À to Þ
-            return "x"
         return " " if character.isspace() else "\x01"
 
 
 _IN_ASCII = _InAscii()
 _JOINED_IN_ASCII = Joined([pattern.translate(_IN_ASCII) for pattern in TESTS.values()])
-_CASED = re.compile("[\u0130\u0131\u017f\u212a]")
-"""Characters that are letters of ASCII where case does not count."""
+_UNLIKE = re.compile("[\u0130\u0131\u017f\u212a\xd7]")
+"""Characters that are letters of ASCII where case does not count; and one that is no letter, but stands among those
+from À to Þ."""
 
 
 def passed(text: str) -> Collection[str]:
@@ -84,7 +83,7 @@ def passed(text: str) -> Collection[str]:
 
 def kinds_possible(text: str) -> list[str]:
     """Names of the kinds that `text` may hold; most texts: none."""
-    if not text.isascii() and _CASED.search(text):
+    if not text.isascii() and _UNLIKE.search(text):
         return prefilter.kinds_possible(text)
     there = passed(text)
     if not there:

@@ -12,7 +12,6 @@ on the text itself. What differs from Presidio's own:
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, ClassVar
@@ -31,14 +30,12 @@ from presidio_analyzer import (
 from presidio_analyzer import predefined_recognizers as presidio
 from presidio_analyzer.context_aware_enhancers import ContextAwareEnhancer
 from presidio_analyzer.nlp_engine import NoOpNlpEngine
-from presidio_analyzer.pattern_recognizer import REGEX_TIMEOUT_SECONDS
 
 from tunesmith.desk import addresses, phones
-from tunesmith.desk.joined import Joined
 from tunesmith.desk.kinds import KINDS
+from tunesmith.desk.matching import recognised, result_of
 from tunesmith.desk.prefilter import PHONE_RUN
 from tunesmith.desk.secrets import spans_of
-from tunesmith.errors import DataError
 
 LANGUAGE = "en"
 BEFORE, AFTER = 60, 30
@@ -92,78 +89,12 @@ def _by_kind() -> dict[str, EntityRecognizer]:
 
 def findings(text: str, kinds: Sequence[str], min_score: float) -> list[RecognizerResult]:
     """What `engine().analyze` finds, without what it does for each call beside its recognisers' work."""
-    found = [one for kind in kinds for one in _recognised(_by_kind()[kind], text)]
+    found = [one for kind in kinds for one in recognised(_by_kind()[kind], text)]
     found = _nearby().enhance_using_context(text, found, None, [])
     apart: list[RecognizerResult] = EntityRecognizer.remove_duplicates(
         [one for one in found if one.score >= min_score]
     )
     return apart
-
-
-def _recognised(recogniser: EntityRecognizer, text: str) -> Sequence[RecognizerResult]:
-    """What `recogniser.analyze` finds. Of one that has patterns and no `analyze` of its own it is found without what
-    Presidio writes down of every match to explain it, and only by patterns that may be there."""
-    kind = recogniser.supported_entities[0]
-    if (
-        not isinstance(recogniser, PatternRecognizer)
-        or type(recogniser).analyze is not PatternRecognizer.analyze
-    ):
-        return recogniser.analyze(text, [kind], None) or ()
-    found = []
-    expressions = _expressions(kind)
-    try:
-        for at, part in _parts(kind, text):
-            for place in _asked(kind, part):
-                expression, given = expressions[place]
-                for match in expression.finditer(part, timeout=REGEX_TIMEOUT_SECONDS):
-                    score = _checked(recogniser, match[0], given)
-                    if score > 0:
-                        found.append(_result(recogniser, at + match.start(), at + match.end(), score))
-    except TimeoutError:
-        raise DataError(
-            f"{kind} was looked for in a text of {len(text):,} characters for more than a minute",
-            "texts that expressions read in milliseconds",
-            f"shorten the longest texts, or leave {kind} out of scrub.kinds",
-        ) from None
-    return EntityRecognizer.remove_duplicates(found) if len(found) > 1 else found
-
-
-@cache
-def _expressions(kind: str) -> list[tuple[regex.Pattern[str], float]]:
-    """(expression, score) of each pattern of the kind's recogniser."""
-    recogniser = _by_kind()[kind]
-    flags = recogniser.global_regex_flags
-    return [(regex.compile(one.regex, flags), one.score) for one in recogniser.patterns]
-
-
-def _parts(kind: str, text: str) -> Iterable[tuple[int, str]]:
-    """What is to be looked at, and where it begins: no e-mail address goes over a blank."""
-    if kind == "EMAIL":
-        return [(word.start(), word[0]) for word in _WORD_WITH_AT.finditer(text)]
-    return ((0, text),)
-
-
-_WORD_WITH_AT = re.compile(r"(?<!\S)[^\s@]*+@\S*+")
-
-
-def _asked(kind: str, text: str) -> Iterable[int]:
-    """Places of the expressions that may find something in a text."""
-    if kind != "ADDRESS":
-        return range(len(_expressions(kind)))
-    if text.isascii():
-        return _ADDRESSES.found_in(text)
-    return [place for place, needed in enumerate(_ADDRESSES.patterns) if re.search(needed, text)]
-
-
-_ADDRESSES = Joined([addresses.NEEDED[name] for name in addresses.PATTERNS])
-
-
-def _checked(recogniser: PatternRecognizer, matched: str, score: float) -> float:
-    """The score of what a pattern matched, by the recogniser's own checks: 0 of what is none."""
-    if not matched or recogniser.invalidate_result(matched):
-        return 0.0
-    valid = recogniser.validate_result(matched)
-    return score if valid is None else float(valid)
 
 
 @cache
@@ -202,15 +133,6 @@ class Nearby(ContextAwareEnhancer):
         return [result for result in raw_results if result.score > 0]
 
 
-def _result(recogniser: EntityRecognizer, start: int, end: int, score: float) -> RecognizerResult:
-    of = {
-        RecognizerResult.RECOGNIZER_NAME_KEY: recogniser.name,
-        RecognizerResult.RECOGNIZER_IDENTIFIER_KEY: recogniser.id,
-    }
-    kind = recogniser.supported_entities[0]
-    return RecognizerResult(kind, start, end, score, recognition_metadata=of)
-
-
 class Email(presidio.EmailRecognizer):
     _suffixes = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
 
@@ -230,7 +152,7 @@ class Phone(presidio.PhoneRecognizer):
             at = max(0, run.start() - 3)
             for one, score in self.within(text[at : run.end() + 12]):
                 found.setdefault((at + one.start, at + one.end), score)
-        return [_result(self, *_unbracketed(text, *place), score) for place, score in found.items()]
+        return [result_of(self, *_unbracketed(text, *place), score) for place, score in found.items()]
 
     def within(self, text: str) -> Iterable[tuple[phonenumbers.PhoneNumberMatch, float]]:
         for one, score in self._matches(text):
@@ -269,7 +191,7 @@ class Iban(presidio.IbanRecognizer):
         for start in self._START.finditer(text):
             end = self._end(text, start.start(), IBAN_LENGTHS.get(start[0].upper(), 0))
             if end is not None:
-                found.append(_result(self, start.start(), end, 1.0))
+                found.append(result_of(self, start.start(), end, 1.0))
         return found
 
     def _end(self, text: str, start: int, length: int) -> int | None:
@@ -329,7 +251,7 @@ class Secrets(EntityRecognizer):
         pass
 
     def analyze(self, text: str, entities: list[str], nlp_artifacts: Any = None) -> list[RecognizerResult]:
-        return [_result(self, start, end, 0.9) for start, end in spans_of(text)]
+        return [result_of(self, start, end, 0.9) for start, end in spans_of(text)]
 
 
 # What each kind is recognised by --------------------------------------------------------------------------
