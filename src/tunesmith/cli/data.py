@@ -11,6 +11,7 @@ import typer
 from tunesmith.cli import audit, looking, quality, synth
 from tunesmith.cli.arguments import files_and_settings
 from tunesmith.cli.options import DryRun, FilesAndSettings, Json, Quiet, VersionFolder
+from tunesmith.embedded import BASE_MODEL
 from tunesmith.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ Ray: TypeAlias = Annotated[
 Folder: TypeAlias = Annotated[Path, typer.Argument(metavar="DATASET", help="Folder of a data set.")]
 
 
-BASE = "tunesmith/base-8m"
 app.command()(looking.inspect)
 
 
@@ -65,7 +65,7 @@ def make(
             "--model without --inspect", "tokens are counted by --inspect alone", "add --inspect"
         )
     options: dict[str, tuple[str, Any]] = {"output": ("--output", output), "ray": ("--ray", ray)}
-    asked = (model or BASE) if inspect else None
+    asked = (model or BASE_MODEL) if inspect else None
     _carried_out(recipe, overrides, options, dry_run, as_json, quiet, inspect=asked)
 
 

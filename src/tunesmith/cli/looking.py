@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from tunesmith.cli.options import FilesAndSettings, Json, Quiet
+from tunesmith.embedded import BASE_MODEL
 
 if TYPE_CHECKING:
     from tunesmith.config.desk import Desk
@@ -27,7 +28,7 @@ def inspect(
         typer.Option(
             "--model", "-m", help="Whose tokens are counted: a model's or a run's folder, a hub id."
         ),
-    ] = "tunesmith/base-8m",
+    ] = BASE_MODEL,
     cost: Annotated[
         bool, typer.Option("--cost/--no-cost", help="Measure what training on the rows would take here.")
     ] = True,
