@@ -17,9 +17,12 @@ from transformers import AutoTokenizer, DebertaV2Config, DebertaV2Model
 import tunesmith
 from tests.workflow.conftest import THINGS, TOKENIZER, label_rows, read_jsonl, settings, write_jsonl
 from tunesmith.config.methods import ClassifyConfig
-from tunesmith.config.run import Run
+from tunesmith.config.run import DataConfig, Run
+from tunesmith.data.account import Account
+from tunesmith.data.load import read_examples
 from tunesmith.errors import ConfigError, ModelError
 from tunesmith.train.profile import COUNT, FIRST
+from tunesmith.types import silent
 from tunesmith.workflow.predict import predict
 from tunesmith.workflow.train import resume
 
@@ -115,12 +118,18 @@ def test_a_head_learns_and_comes_out_with_its_proof(
     assert PRIMARY[kind] in by_name["tuned"]
     assert report.primary == PRIMARY[kind]
     assert report.curves.validation_loss[-1][1] < report.curves.validation_loss[0][1]
-    answers = tmp_path / "answers.jsonl"
-    predict(str(result.folder), tmp_path / "test.jsonl", answers, sink=lambda kind, /, **fields: None)
+    answers, log = tmp_path / "answers.jsonl", tmp_path / "log.jsonl"
+    predict(str(result.folder), tmp_path / "test.jsonl", answers, sink=silent, log=log)
     said = [row["answer"] for row in read_jsonl(answers)]
     assert len(said) == 24
     kinds = {"many": list, "tag": list, "regress": float}
     assert all(isinstance(a, kinds.get(kind, str)) for a in said)
+    formats = {"tag": "tags", "regress": "number"}
+    logged = DataConfig(format=formats.get(kind, "auto"), targets=["score"] if kind == "regress" else [])
+    asked = read_examples([str(tmp_path / "test.jsonl")], run.data, Account("stop"))[0]
+    again = read_examples([str(log)], logged, Account("stop"))[0]
+    assert [row.texts for row in again] == [row.texts for row in asked]
+    assert [row.answer for row in again] == [a if isinstance(a, str) else json.dumps(a) for a in said]
 
 
 def test_a_span_whose_label_no_training_row_has_counts_as_missed(encoder: Path, tmp_path: Path) -> None:
@@ -200,7 +209,7 @@ def test_a_classifier_abstains_below_its_threshold(encoder: Path, tmp_path: Path
     )
     result = tunesmith.train(Run.model_validate(tree))
     answers = tmp_path / "answers.jsonl"
-    predict(str(result.folder), tmp_path / "test.jsonl", answers, sink=lambda kind, /, **fields: None)
+    predict(str(result.folder), tmp_path / "test.jsonl", answers, sink=silent)
     rows = read_jsonl(answers)
     assert all(row["answer"] is None for row in rows)
     assert all(0 < row["confidence"] < 0.999 for row in rows)
@@ -235,7 +244,7 @@ def test_an_encoder_that_the_gate_refuses_takes_a_head_padded(kind: str, tmp_pat
     assert report.model.architecture.startswith("DebertaV2For")
     assert report.curves.validation_loss[-1][1] < report.curves.validation_loss[0][1]
     answers = tmp_path / "answers.jsonl"
-    predict(str(result.folder), tmp_path / "test.jsonl", answers, sink=lambda kind, /, **fields: None)
+    predict(str(result.folder), tmp_path / "test.jsonl", answers, sink=silent)
     assert len(read_jsonl(answers)) == 24
 
 

@@ -15,7 +15,7 @@ from tunesmith.config.run import DataConfig, Run
 from tunesmith.data.account import Account
 from tunesmith.data.load import read_examples
 from tunesmith.data.readers import read_rows
-from tunesmith.errors import DataError, ModelError
+from tunesmith.errors import ConfigError, DataError, ModelError
 from tunesmith.evaluate.answers import Answerer
 from tunesmith.types import Example
 from tunesmith.workflow import predict as work
@@ -79,6 +79,37 @@ def test_without_a_target_the_answers_go_to_standard_output(trained, tmp_path, c
     predict(str(trained("full").folder), source, None, sink=silent)
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [r["line"] for r in found] == [1, 2]
+
+
+def test_what_was_asked_and_answered_is_logged_as_rows_to_learn_from(trained, tmp_path):
+    rows = [*label_rows(5, seed=3), "{broken"]
+    source, log = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "log.jsonl"
+    folder = trained("full").folder
+    found = answers(folder, source, batch_size=2, log=log)
+    answers(folder, source, log=log, max_new_tokens=1)
+    lines = read_jsonl(log)
+    assert len(lines) == 10
+    assert len({line["id"] for line in lines}) == 10
+    assert [line["source"] for line in lines] == 2 * [f"{source}:{n}" for n in range(1, 6)]
+    assert {(line["model"], len(line["weights"])) for line in lines} == {(str(folder), 16)}
+    account = Account("skip")
+    again, _ = read_examples([str(log)], DataConfig(), account)
+    ended = [row for row in found if row.get("ended")]
+    assert [row.answer for row in again if row.ref.line <= 5] == [row["answer"] for row in ended]
+    prompts = {row.ref.line: row.messages[:-1] for row in again}
+    opened = load(folder)
+    wanted = [opened._example(row["text"], 0).prompt for row in rows[:5]]
+    assert all(prompts[line] == wanted[line - 1] for line in prompts if line <= 5)
+    cut = 10 - len(again)  # an answer that was cut off is no whole one
+    assert cut == sum(line["response"]["choices"][0]["finish_reason"] == "length" for line in lines) > 0
+    assert account.dropped == {"unfinished_answer": cut}
+
+
+def test_a_log_is_no_file_of_the_rows_or_answers(trained, tmp_path):
+    source = write_jsonl(tmp_path / "in.jsonl", label_rows(2))
+    with pytest.raises(ConfigError, match="rows or the answers"):
+        answers(trained("full").folder, source, log=source)
+    assert read_jsonl(source) == label_rows(2)
 
 
 def test_a_file_that_fails_leaves_no_answers_behind(trained, tmp_path):

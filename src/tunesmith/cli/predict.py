@@ -33,6 +33,15 @@ def predict(
     device: Annotated[
         str, typer.Option("--device", help="auto, cpu, cuda or cuda:N; auto: a GPU where there is one.")
     ] = "auto",
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            "--log",
+            metavar="FILE.jsonl",
+            help="Add each row and its answer to this log, as rows that data inspect, make and train read.",
+            show_default=False,
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Answer every row of a file. Rows are read and written as a stream, so any length of file will do."""
@@ -48,5 +57,6 @@ def predict(
             max_new_tokens=max_new_tokens,
             column=column,
             device=device,
+            log=log,
             sink=sink,
         )

@@ -87,6 +87,7 @@ def predict(
     max_new_tokens: int | None,
     column: str | None,
     device: str,
+    log: Path | None,
     sink: EventSink,
 ) -> None:
     """target: None writes to standard output."""
@@ -100,6 +101,7 @@ def predict(
         max_new_tokens=max_new_tokens,
         column=column,
         device=device,
+        log=log,
         sink=sink,
     )
 

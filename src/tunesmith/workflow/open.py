@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
@@ -22,6 +23,7 @@ from tunesmith.data.pairs import PairEncoder
 from tunesmith.data.render import Renderer
 from tunesmith.data.steps import steps_of
 from tunesmith.data.template import Kind, choose_template
+from tunesmith.data.traffic import Answering
 from tunesmith.data.trees import trees_of
 from tunesmith.errors import ModelError, near_miss
 from tunesmith.evaluate.answers import Answerer, Answers
@@ -180,6 +182,21 @@ class Opened:
         said = (text or None) if plain else json.loads(text)
         sure = {} if answers.confidence is None else {"confidence": round(answers.confidence[index], 6)}
         return {"answer": said, **sure}
+
+    def logged(
+        self, name: str, example: Example, record: Mapping[str, Any], max_new_tokens: int
+    ) -> dict[str, Any]:
+        """A row of the log of traffic: an example with its answer as `record` has it. name: of this model."""
+        manifest, head, said = self.loaded.manifest, self.loaded.head, record["answer"]
+        hashes = sorted(manifest.files.values()) if manifest else [self.loaded.base_hash]
+        who = Answering(name, hashlib.sha256("".join(hashes).encode()).hexdigest()[:16])
+        if head is None:
+            return who.written(example, said, whole=record["ended"], limit=max_new_tokens)
+        if head.method == "regress":
+            parts = dict(zip(head.labels, said if len(head.labels) > 1 else [said], strict=True))
+        else:
+            parts = {"spans" if head.method == "tag" else "label": said}
+        return who.judged(example, parts, record.get("confidence"))
 
     def _example(self, value: str | Sequence[Mapping[str, str]], index: int) -> Example:
         if isinstance(value, str):

@@ -6,19 +6,23 @@ import itertools
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
 from tunesmith.data.columns import Mapping
 from tunesmith.data.inputs import input_mapping, scored_mapping, to_prompt, to_scored
 from tunesmith.data.readers import head_of, read_rows
-from tunesmith.errors import DataError, RowError
+from tunesmith.data.traffic import TrafficLog
+from tunesmith.errors import ConfigError, DataError, RowError
 from tunesmith.types import EventSink, Example, RowRef
 from tunesmith.workflow.open import Opened, load, unanswered
 
 MAX_NEW_TOKENS = 256
 BATCH_SIZE = 32
+
+Answered = tuple[int, Example | None, dict[str, Any]]
+"""A row's line, what was asked, and the answer; nothing asked, and an error, of a row that cannot be used."""
 
 
 def predict(
@@ -30,6 +34,7 @@ def predict(
     max_new_tokens: int | None = None,
     column: str | None = None,
     device: str = "auto",
+    log: Path | None = None,
     sink: EventSink,
 ) -> None:
     """Write {"line", "answer", "ended"} for each row of `source`, or {"line", "error"} for one that cannot be used.
@@ -38,19 +43,40 @@ def predict(
     "score"}, the last of the answer.
 
     column: the column of the input; else the columns are read as those of the training rows were. The target is
-    written aside and renamed, so that a file with its name is whole. device: as `model.device`.
+    written aside and renamed, so that a file with its name is whole. device: as `model.device`. log: a file to which
+    each row and its answer are added, batch by batch, as rows to be read again (`data.traffic`).
     """
     opened = load(model, device=device)
+    if log is not None:
+        _check_log(opened, log, source, target)
     sink("note", text=opened.renderer.describe())
+    limit = max_new_tokens or MAX_NEW_TOKENS
     done = bad = 0
-    with _output(target) as out:
-        for line, record in _answers(opened, source, column, batch_size or BATCH_SIZE, max_new_tokens):
-            out.write(json.dumps({"line": line, **record}, ensure_ascii=False) + "\n")
-            done += 1
-            bad += "error" in record
-            sink("progress", name="predict", done=done, total=None)
+    with _output(target) as out, TrafficLog(log) if log else nullcontext() as traffic:
+        for chunk in _answers(opened, source, column, batch_size or BATCH_SIZE, limit):
+            if traffic is not None:
+                traffic.add(opened.logged(model, row, record, limit) for _, row, record in chunk if row)
+            for line, _, record in chunk:
+                out.write(json.dumps({"line": line, **record}, ensure_ascii=False) + "\n")
+                done += 1
+                bad += "error" in record
+                sink("progress", name="predict", done=done, total=None)
         out.flush()
-    sink("done", text=f"{done:,} rows read = {done - bad:,} answered + {bad:,} not usable (see 'error')")
+    added = f"; answers added to {log}" if log else ""
+    text = f"{done:,} rows read = {done - bad:,} answered + {bad:,} not usable (see 'error'){added}"
+    sink("done", text=text)
+
+
+def _check_log(opened: Opened, log: Path, source: Path, target: Path | None) -> None:
+    """Raises ConfigError where there is nothing to be logged, or the log would be read or written as another file."""
+    if opened.rewards or opened.embeds:
+        what = "scores answers" if opened.rewards else "embeds texts"
+        got = f"--log with a model that {what}"
+        raise ConfigError(
+            got, "a model whose answers can be rows: one that writes, or says classes, numbers, spans"
+        )
+    if log.resolve() in {path.resolve() for path in (source, target) if path is not None}:
+        raise ConfigError(f"{log} is the log and the rows or the answers as well", "a file of its own")
 
 
 @contextmanager
@@ -68,10 +94,10 @@ def _output(target: Path | None) -> Iterator[TextIO]:
 
 
 def _answers(
-    opened: Opened, source: Path, column: str | None, batch_size: int, max_new_tokens: int | None
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line, answer or error) in the order of the file, a batch of rows at a time."""
-    answerer = opened.answerer(max_new_tokens or MAX_NEW_TOKENS, batch_size)
+    opened: Opened, source: Path, column: str | None, batch_size: int, max_new_tokens: int
+) -> Iterator[list[Answered]]:
+    """In the order of the file, a batch of rows at a time."""
+    answerer = opened.answerer(max_new_tokens, batch_size)
     rows = iter(read_rows(source))
     head = head_of(rows)
     readable = [row for _, row in head if not isinstance(row, RowError)]
@@ -99,8 +125,8 @@ def _answers(
             found = answerer.answer(usable)
             for index, example in enumerate(usable):
                 records[example.ref.line] = opened.record(found, index)
-        for line, _ in chunk:
-            yield line, records[line]
+        asked = {example.ref.line: example for example in usable}
+        yield [(line, asked.get(line), records[line]) for line, _ in chunk]
 
 
 def _example(opened: Opened, mapping: Mapping, row: dict[str, Any], ref: RowRef) -> Example:
