@@ -7,6 +7,7 @@ import json
 import os
 import random
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def settings(base: Path | str, output: Path, data: dict[str, Any], **more: Any) 
     return tree
 
 
-def no_probe(run: Run, rows: Any) -> Estimate:
+def no_probe(run: Run, rows: Any, trial: Any = None) -> Estimate:
     """For tests that are not about the probe: it costs a process that loads everything."""
     return Estimate(run.train.micro_batch_tokens or 4096, 1e-5, 10**9, 2 * 10**10, (4096,))
 
@@ -126,6 +127,7 @@ def _one_core(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_quick(patch: pytest.MonkeyPatch) -> None:
     """Without what costs seconds a run: the probe's process, and the plots. `trained` has the plots."""
     patch.setattr("tunesmith.workflow.train.probe", no_probe)
+    patch.setattr("tunesmith.train.trial.standing_by", nullcontext)
     patch.setattr("tunesmith.evaluate.plots.figures", lambda report: [])
 
 

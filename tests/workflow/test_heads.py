@@ -125,7 +125,7 @@ def test_a_head_learns_and_comes_out_with_its_proof(
     kinds = {"many": list, "tag": list, "regress": float}
     assert all(isinstance(a, kinds.get(kind, str)) for a in said)
     formats = {"tag": "tags", "regress": "number"}
-    logged = DataConfig(format=formats.get(kind, "auto"), targets=["score"] if kind == "regress" else [])
+    logged = DataConfig(format=formats.get(kind, "auto"))
     asked = read_examples([str(tmp_path / "test.jsonl")], run.data, Account("stop"))[0]
     again = read_examples([str(log)], logged, Account("stop"))[0]
     assert [row.texts for row in again] == [row.texts for row in asked]

@@ -11,11 +11,12 @@ import pytest
 import tunesmith
 from tests import fakes
 from tests.workflow.conftest import settings
+from tunesmith.cli import work
 from tunesmith.config.run import Run
 from tunesmith.errors import ConfigError, ResourceError
-from tunesmith.train import probe
+from tunesmith.train import probe, trial
 from tunesmith.train.folder import RunFolder
-from tunesmith.types import TokenRow
+from tunesmith.types import TokenRow, silent
 
 GB = 10**9
 
@@ -171,7 +172,7 @@ def prepared_rows(run: Run, folder: Path) -> Any:
 def test_what_is_wrong_with_the_recipe_is_said_as_such_and_not_as_a_crash(base, labels, tmp_path):
     tree = settings(base, tmp_path, {"train": str(labels)}, method={"freeze": {"layers": 3}})
     prepared = prepared_rows(Run.model_validate(tree), tmp_path)
-    waiting = probe.start()
+    waiting = trial.start()
     with pytest.raises(ConfigError, match=r"freeze\.layers=3") as caught:
         probe.probe(prepared.run, prepared.rows["train"], waiting)
     assert waiting.returncode == 0, "the child that waited is the one that was asked"
@@ -179,12 +180,36 @@ def test_what_is_wrong_with_the_recipe_is_said_as_such_and_not_as_a_crash(base, 
 
 
 def test_a_child_that_really_is_killed_counts_as_too_large(monkeypatch):
-    def killed() -> probe.Child:
+    def killed() -> trial.Child:
         child = start()
         child.kill()
         return child
 
-    start = probe.start
+    start = trial.start
     monkeypatch.setattr(probe, "start", killed)
     with pytest.raises(ResourceError, match=r"signal 9"):
         probe.probe(Run.model_validate({"train": {"batch_size": 3}}), fakes.rows(3))
+
+
+def test_a_child_that_nobody_asks_ends_with_what_it_stood_by_for():
+    with pytest.raises(ConfigError), trial.standing_by() as child:
+        raise ConfigError("a recipe that is wrong", "another")
+    assert child.returncode == -signal.SIGKILL
+
+
+def test_a_command_asks_the_child_that_it_started_first(base, labels, tmp_path, monkeypatch):
+    """And starts no other; what it finds is the plan."""
+    started: list[trial.Child] = []
+    real = trial.start
+
+    def start() -> trial.Child:
+        started.append(real())
+        return started[-1]
+
+    monkeypatch.setattr(trial, "start", start)
+    monkeypatch.setattr(probe, "start", start)
+    run = Run.model_validate(settings(base, tmp_path, {"train": str(labels)}))
+    how = {"sink": silent, "max_minutes": None, "seeds": 1, "resume": None, "profile": False}
+    result = work.train(run, dry_run=True, **how)
+    assert result.plan["tokens_per_second"] > 0
+    assert [child.returncode for child in started] == [0]

@@ -1,13 +1,15 @@
 """Where the command line hands over: each function calls one of `tunesmith.workflow` and nothing else.
 
 A run searches for garbage before it loads another model. Half a million objects of imported libraries are none, and
-are no more looked at (`gc.freeze`): the process is the command's own.
+are no more looked at (`gc.freeze`): the process is the command's own. The process that tries a step before a run is
+started first: it loads its libraries beside this one.
 """
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,10 +22,13 @@ if TYPE_CHECKING:
 
 
 def quickstart(output: Path, seed: int, sink: EventSink) -> Result:
-    from tunesmith.workflow.quickstart import quickstart as work
+    from tunesmith.train.trial import standing_by
 
-    gc.freeze()
-    return work(output, seed=seed, sink=sink)
+    with standing_by() as trial:
+        from tunesmith.workflow.quickstart import quickstart as work
+
+        gc.freeze()
+        return work(output, seed=seed, sink=sink, trial=trial)
 
 
 def resolved(run: Run) -> tuple[Run, dict[str, str]]:
@@ -43,18 +48,22 @@ def train(
     profile: bool,
 ) -> Result:
     """resume: True continues the run's folder, False replaces it, None refuses a folder that exists."""
-    from tunesmith.workflow.train import train as work
+    from tunesmith.train.trial import standing_by
 
-    gc.freeze()
-    return work(
-        run,
-        sink=sink,
-        max_minutes=max_minutes,
-        seeds=seeds,
-        resume=resume,
-        dry_run=dry_run,
-        profile=profile,
-    )
+    with standing_by() if not resume else nullcontext() as trial:
+        from tunesmith.workflow.train import train as work
+
+        gc.freeze()
+        return work(
+            run,
+            sink=sink,
+            max_minutes=max_minutes,
+            seeds=seeds,
+            resume=resume,
+            dry_run=dry_run,
+            profile=profile,
+            trial=trial,
+        )
 
 
 def resume(folder: Path, sink: EventSink) -> Result:

@@ -8,8 +8,6 @@ reports; a child that dies or takes too much halves the micro-batch. On a GPU it
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +24,7 @@ from tunesmith.config.run import Run
 from tunesmith.core import device as devices
 from tunesmith.data.flat import FlatRows, flat_rows, sizes
 from tunesmith.errors import ResourceError, TunesmithError
+from tunesmith.train.trial import Child, start
 from tunesmith.types import TokenRow
 
 if TYPE_CHECKING:
@@ -49,22 +48,6 @@ class Estimate:
     available_bytes: int
     tried: tuple[int, ...]
     activation_checkpointing: bool = False
-
-
-Child = subprocess.Popen[str]
-
-
-def start() -> Child:
-    """A child that loads its libraries meanwhile: seconds that who knows beforehand that he will measure has not to
-    wait. It ends when its input is closed."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "tunesmith.train.probe"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TQDM_DISABLE": "1"},
-    )
 
 
 def probe(run: Run, rows: Sequence[TokenRow], waiting: Child | None = None) -> Estimate:

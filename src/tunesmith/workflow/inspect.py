@@ -25,7 +25,8 @@ from tunesmith.desk.inspect import inspect as look_at
 from tunesmith.desk.lengths import Measure, Paired, Read, Rendered
 from tunesmith.errors import TunesmithError
 from tunesmith.models.load import Source, find, load_tokenizer, read_config
-from tunesmith.train.probe import Child, probe, start
+from tunesmith.train.probe import probe
+from tunesmith.train.trial import Child, start
 from tunesmith.types import EventSink, silent
 from tunesmith.workflow.heads import context_of
 from tunesmith.workflow.meaning import meanings_of

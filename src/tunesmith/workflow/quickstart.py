@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tunesmith.config.run import DataConfig, EvaluateConfig, ModelConfig, Run, TrainConfig
 from tunesmith.embedded import tickets
+from tunesmith.train.trial import Child
 from tunesmith.types import EventSink
 from tunesmith.workflow.finish import Result
 from tunesmith.workflow.train import train
@@ -40,8 +41,8 @@ def recipe(output: Path, seed: int) -> Run:
     )
 
 
-def quickstart(output: Path, *, seed: int = 0, sink: EventSink) -> Result:
-    """Run the recipe; a quickstart that was run before is replaced."""
-    result = train(recipe(output, seed), sink=sink, resume=False)
+def quickstart(output: Path, *, seed: int = 0, sink: EventSink, trial: Child | None = None) -> Result:
+    """Run the recipe; a quickstart that was run before is replaced. trial: as of `train`."""
+    result = train(recipe(output, seed), sink=sink, resume=False, trial=trial)
     result.text += NEXT.format(folder=result.folder)
     return result

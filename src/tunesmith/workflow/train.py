@@ -38,6 +38,7 @@ from tunesmith.train.reference import with_reference
 from tunesmith.train.rollout import Memory, RolloutSource
 from tunesmith.train.source import Ahead, StaticSource, rows_taken
 from tunesmith.train.stop import Stop
+from tunesmith.train.trial import Child
 from tunesmith.types import EventSink, TokenRow, silent
 from tunesmith.workflow.finish import Result, finish, versions
 from tunesmith.workflow.own import trial_rows
@@ -56,12 +57,13 @@ def train(
     resume: bool | None = None,
     dry_run: bool = False,
     profile: bool = False,
+    trial: Child | None = None,
 ) -> Result:
     """Carry out a recipe.
 
     resume: True continues the run's folder, False replaces it, None refuses one that exists. seeds: train with
     seed, seed + 1, ... and report the spread. dry_run: stop before training, with the plan. profile: measure where the
-    time of some steps goes.
+    time of some steps goes. trial: a process that waits to try a step (`trial.standing_by`), for the first run.
     """
     show = sink or silent
     runs = [run.model_copy(deep=True) for _ in range(seeds)]
@@ -70,7 +72,10 @@ def train(
     if not dry_run:
         for one in runs[1:]:  # before the first starts: the last may be hours away
             _refuse(RunFolder(Path(one.output) / one.name), resume)
-    results = [_train_one(one, show, max_minutes, resume, dry_run, profile) for one in runs]
+    results = [
+        _train_one(one, show, max_minutes, resume, dry_run, profile, trial if one is runs[0] else None)
+        for one in runs
+    ]
     if seeds > 1 and not dry_run:
         _report_spread(results, run.seed)
     return results[0]
@@ -97,11 +102,12 @@ def _train_one(
     resume: bool | None,
     dry: bool,
     profile: bool = False,
+    trial: Child | None = None,
 ) -> Result:
     run = absolute(run)
     folder = RunFolder(Path(run.output) / run.name)
     if dry:
-        return _plan_only(run, folder, show)
+        return _plan_only(run, folder, show, trial)
     _refuse_foreign(folder)
     with folder.locked():
         _refuse(folder, resume)
@@ -117,7 +123,7 @@ def _train_one(
             if kind != "estimate":
                 show(kind, **fields)
 
-        return _carry_out(run, folder, sink, max_minutes, profile)
+        return _carry_out(run, folder, sink, max_minutes, profile, trial)
 
 
 def _refuse(folder: RunFolder, resume: bool | None) -> None:
@@ -165,18 +171,23 @@ def _clear(folder: RunFolder) -> None:
         path.unlink(missing_ok=True)
 
 
-def _plan_only(run: Run, folder: RunFolder, show: EventSink) -> Result:
+def _plan_only(run: Run, folder: RunFolder, show: EventSink, trial: Child | None) -> Result:
     with tempfile.TemporaryDirectory(prefix="tunesmith-") as scratch:
         prepared = prepare(run, Path(scratch), show)
         check_watch(prepared)
-        estimate = _estimate(prepared, show)
+        estimate = _estimate(prepared, show, trial)
     plan = _plan(prepared, estimate)
     text = explain(prepared.run, prepared.reasons) + "\n" + _plan_text(plan)
     return Result(folder.path, plan=plan, text=text)
 
 
 def _carry_out(
-    run: Run, folder: RunFolder, sink: EventSink, max_minutes: float | None, profile: bool
+    run: Run,
+    folder: RunFolder,
+    sink: EventSink,
+    max_minutes: float | None,
+    profile: bool,
+    trial: Child | None,
 ) -> Result:
     started = time.monotonic()
     sink("start", versions=versions(), machine=describe_machine(), pid=os.getpid())
@@ -193,7 +204,7 @@ def _carry_out(
     latest = checkpoints.load_latest()
     estimate: Estimate | None = None
     if latest is None:
-        estimate = _estimate(prepared, sink)
+        estimate = _estimate(prepared, sink, trial)
         prepared.run.train.micro_batch_tokens = estimate.micro_batch_tokens
         prepared.run.train.activation_checkpointing = estimate.activation_checkpointing
         storage.write_whole(folder.config, explain(prepared.run, prepared.reasons).encode())
@@ -226,9 +237,9 @@ def _restore(built: Built, latest: tuple[int, Snapshot, list[str]], sink: EventS
     sink("note", text=f"resumed after step {step}")
 
 
-def _estimate(prepared: Prepared, sink: EventSink) -> Estimate:
+def _estimate(prepared: Prepared, sink: EventSink, trial: Child | None) -> Estimate:
     sink("phase", name="estimate", text="running the largest micro-batch in a child process")
-    estimate = probe(prepared.run, _trained(prepared))
+    estimate = probe(prepared.run, _trained(prepared), trial)
     saves = estimate.activation_checkpointing and not prepared.run.train.activation_checkpointing
     if saves:
         sink(
