@@ -32,6 +32,7 @@ from tunesmith.desk.left import Left
 from tunesmith.desk.meaning import Embed, Meanings
 from tunesmith.desk.originals import read_again
 from tunesmith.desk.pages import card_page
+from tunesmith.desk.parquet import as_parquet
 from tunesmith.desk.passes import Counted, Passes
 from tunesmith.desk.plans import Once
 from tunesmith.desk.reading import FileRead, Read, read
@@ -246,26 +247,6 @@ def _written(recipe: Making, pieces: Path, folder: Path) -> dict[str, int]:
                 as_parquet(folder / f"{split}.jsonl")
     _joined(sorted(pieces.glob("*.origins")), folder / ORIGINS)
     return rows
-
-
-def as_parquet(path: Path) -> None:
-    """The same rows as Parquet, in its place. Raises DataError where a column holds values of several kinds."""
-    import pyarrow as pa
-    import pyarrow.json as pj
-    import pyarrow.parquet as pq
-
-    from tunesmith.errors import DataError
-
-    try:
-        table = pj.read_json(path, read_options=pj.ReadOptions(block_size=64 * 2**20))
-    except pa.ArrowInvalid as error:
-        raise DataError(
-            f"{path.name}: the rows do not fit one table ({error})",
-            "the same kind of value in every row of a column",
-            "write format: jsonl",
-        ) from None
-    pq.write_table(table, path.with_suffix(".parquet"), row_group_size=10_000)
-    path.unlink()
 
 
 def _joined(parts: Sequence[Path], target: Path) -> int:
