@@ -61,15 +61,16 @@ class Review(Section):
 class Clean(Section):
     """Mends texts and drops rows that teach nothing. Each rule is on or off, and counted by its name."""
 
+    html: bool = True
+    """Tags and entities of HTML become the text that a browser shows. Tags that are none of HTML's, and code between
+    ```, are left alone."""
+
     encoding: bool = True
     """Text that was decoded by the wrong table, such as `cafÃ©` for `café`, is mended where ftfy is certain."""
 
     unicode: bool = True
     """Characters composed (NFC), line ends as one line feed; control characters, directional marks and characters of no
     width are taken out, but for the joiners that emoji and some scripts are written with."""
-
-    html: bool = True
-    """Tags and entities of HTML become the text that a browser shows. A text without a known tag is left alone."""
 
     special_tokens: bool = True
     """Marks by which templates tell turns apart (`<|im_end|>`, `[INST]`, `</s>` …) are taken out of contents, where
