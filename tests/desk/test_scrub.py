@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from tests.desk.test_make import desk_of, left, quiet, written
 
@@ -104,6 +107,27 @@ def test_originals_come_back_from_the_files_they_are_from(tmp_path: Path) -> Non
     (tmp_path / "rows.jsonl").unlink()
     with pytest.raises(DataError, match="is gone"):
         list(restored(made.version))
+
+
+@pytest.mark.parametrize("kind", ["archive", "query", "store"])
+def test_originals_come_back_from_wherever_rows_came_from(tmp_path: Path, kind: str) -> None:
+    lines = "".join(json.dumps(row) + "\n" for row in rows())
+    if kind == "archive":
+        entry = str(tmp_path / "logs.zip")
+        with zipfile.ZipFile(entry, "w") as archive:
+            archive.writestr("logs/march.jsonl", lines)
+    elif kind == "query":
+        with sqlite3.connect(tmp_path / "tickets.db") as tickets:
+            tickets.execute("CREATE TABLE tickets (text, label, agent)")
+            tickets.executemany("INSERT INTO tickets VALUES (:text, :label, :agent)", rows())
+        entry = f"sql:sqlite:///{tmp_path}/tickets.db#SELECT * FROM tickets ORDER BY rowid"
+    else:
+        entry = f"memory://{tmp_path.name}/rows.jsonl"
+        fsspec.filesystem("memory").pipe(entry, lines.encode())
+    desk = Desk.model_validate({"output": str(tmp_path / "out"), "data": {"train": [entry]}, "scrub": {}})
+    made = make(desk, quiet)
+    assert made.version is not None
+    assert [values for _, values in restored(made.version)] == rows()
 
 
 def test_originals_that_are_kept_need_no_files(tmp_path: Path) -> None:
