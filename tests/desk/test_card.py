@@ -45,6 +45,17 @@ def test_the_page_and_markdown_say_the_same(tmp_path: Path) -> None:
     assert "card.html" in manifest["files"]
 
 
+def test_an_example_of_several_lines_stands_under_its_rule(tmp_path: Path) -> None:
+    rows = [*TICKETS, {"text": "It broke.\nSent from my phone", "label": "hardware"}]
+    text = make(desk_of(tmp_path, rows, clean={}), quiet, sharing=Sharing(1)).as_text()
+    assert "\n            It broke.\n            Sent from my phone\n            It broke.\n" in text
+
+
+def test_one_class_has_no_entropy(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, [{**row, "label": "a"} for row in TICKETS], clean={})
+    assert "entropy 0.00 bits" in (folder / "card.html").read_text()
+
+
 def test_markup_in_rows_stays_text(tmp_path: Path) -> None:
     rows = [{**row, "label": row["label"] + EVIL} for row in TICKETS]
     folder = folder_of(tmp_path, [*rows, {"text": f"<b>{EVIL}</b>  {EVIL}", "label": EVIL}], clean={})
