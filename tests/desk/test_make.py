@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,8 @@ from tunesmith.config.desk import Desk
 from tunesmith.config.run import DataConfig
 from tunesmith.data.load import load_splits
 from tunesmith.data.shares import Sharing
-from tunesmith.desk.make import Made, file_facts, make, restored
+from tunesmith.desk.make import Made, file_facts, make
+from tunesmith.desk.originals import restored
 from tunesmith.desk.rows import SPLITS
 from tunesmith.desk.versions import DataSet
 from tunesmith.errors import DataError
@@ -103,6 +105,18 @@ def test_in_is_out_and_dropped_whatever_the_rows(tmp_path: Path, rows: list[dict
     dropped = sum(step.dropped.total() for step in made.steps)
     assert len(rows) == len(left(made)) + dropped
     assert [values for _, values in restored(made.version)] == rows
+
+
+def test_rows_are_had_back_one_by_one(tmp_path: Path) -> None:
+    rows = [{"text": f"row <b>{at}</b> " + chr(97 + at % 26) * 5_000, "label": "a"} for at in range(2_000)]
+    rows[3]["text"] = " "
+    made = make(desk_of(tmp_path, rows, clean={}), quiet, sharing=Sharing(1))
+    assert made.version is not None
+    tracemalloc.start()
+    assert all(values == row for (_, values), row in zip(restored(made.version), rows, strict=True))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4e6  # of 10 MB
 
 
 def test_processes_make_the_same_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

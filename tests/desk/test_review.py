@@ -19,7 +19,8 @@ from tests.desk.test_make import desk_of, left, quiet, written
 from tunesmith.config.desk import Desk
 from tunesmith.desk.decisions import Decision, read_decisions, write_decisions
 from tunesmith.desk.held import content_key
-from tunesmith.desk.make import make, restored
+from tunesmith.desk.make import make
+from tunesmith.desk.originals import restored
 from tunesmith.desk.quality import SUMMARY, TABLE
 from tunesmith.desk.review import Choice, walk_of
 from tunesmith.errors import DataError

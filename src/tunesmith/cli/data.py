@@ -217,12 +217,12 @@ def restore(
     """Write the rows as they were read, before any step: nothing that the desk does is lost."""
     import json
 
-    from tunesmith.desk.make import restored
+    from tunesmith.cli import output as out
+    from tunesmith.desk.originals import restored
     from tunesmith.desk.versions import DataSet
-    from tunesmith.storage import write_whole
 
     rows = restored(DataSet(data_set).version(number))
-    write_whole(target, "".join(json.dumps(values, ensure_ascii=False) + "\n" for _, values in rows))
+    out.write(target, (json.dumps(values, ensure_ascii=False) + "\n" for _, values in rows))
 
 
 @app.command()

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.desk.make import CHANGES, ORIGINS, rows_of_split
+from tunesmith.desk.originals import rows_of_split
 from tunesmith.desk.rows import SPLITS
 from tunesmith.desk.steps import excerpt
-from tunesmith.desk.versions import DataSet, Version
+from tunesmith.desk.versions import CHANGES, ORIGINS, DataSet, Version
 from tunesmith.errors import DataError
 
 EXAMPLES = 3

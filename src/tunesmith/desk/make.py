@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -30,7 +30,6 @@ from tunesmith.desk.finding import Names
 from tunesmith.desk.labels import Labels
 from tunesmith.desk.left import Left
 from tunesmith.desk.meaning import Embed, Meanings
-from tunesmith.desk.originals import read_again
 from tunesmith.desk.pages import card_page
 from tunesmith.desk.parquet import as_parquet
 from tunesmith.desk.passes import Counted, Passes
@@ -41,11 +40,18 @@ from tunesmith.desk.scrub import Scrubbing, Veil
 from tunesmith.desk.splitting import Splitting
 from tunesmith.desk.stated import Stated
 from tunesmith.desk.steps import Step
-from tunesmith.desk.versions import MANIFEST, DataSet, Version, manifest_text
+from tunesmith.desk.versions import (
+    CHANGES,
+    MANIFEST,
+    ORIGINS,
+    REFUSED,
+    DataSet,
+    Version,
+    manifest_text,
+)
 from tunesmith.storage import digest
 from tunesmith.types import EventSink
 
-ORIGINS, CHANGES, REFUSED = "origins.jsonl", "changes.jsonl", "refused.jsonl"
 INSPECTION = "inspection"
 """Of the rows as they were read: a page (.html), and the same as JSON."""
 WORK = "work"
@@ -295,50 +301,3 @@ def file_facts(one: FileRead) -> dict[str, Any]:
         "refused": dict(one.refused.most_common()),
         "repaired": dict(one.repaired.most_common()),
     }
-
-
-# And back ------------------------------------------------------------------------------------------------
-
-
-def restored(made: Version) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number, columns) of every row that was read, in order, as it was before any step.
-
-    Raises DataError where scrubbing left no originals, and the files that they are from are gone or others.
-    """
-    rows: dict[int, dict[str, Any]] = {}
-    with (made.folder / ORIGINS).open(encoding="utf-8") as origins:
-        at = [json.loads(line) for line in origins]
-    for split in SPLITS:
-        numbers = [number for number, of, *_ in at if of == split]
-        for number, values in zip(numbers, rows_of_split(made, split), strict=True):
-            rows.setdefault(number, values)  # a row that was added stands after the one that it is of
-    with (made.folder / CHANGES).open(encoding="utf-8") as changes:
-        undone: dict[int, list[dict[str, Any]]] = {}
-        for line in changes:
-            entry = json.loads(line)
-            undone.setdefault(entry["row"], []).append(entry)
-    hidden = {n: e[0] for n, e in undone.items() if any(entry.get("hidden") for entry in e)}
-    for number, entries in undone.items():
-        rows[number] = {} if number in hidden else _undone(rows.get(number, {}), entries)
-    rows |= read_again(made, {number: (one["file"], one["line"]) for number, one in hidden.items()})
-    yield from sorted(rows.items())
-
-
-def _undone(values: dict[str, Any], entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    for entry in reversed(entries):
-        if entry.get("dropped"):
-            values = entry["before"]
-            continue
-        values = {**values, **entry["before"]}
-        for column in entry.get("added", ()):
-            del values[column]
-    return values
-
-
-def rows_of_split(made: Version, split: str) -> Iterator[dict[str, Any]]:
-    from tunesmith.data.readers import read_rows
-
-    for ending in ("jsonl", "parquet"):
-        path = made.folder / f"{split}.{ending}"
-        if path.is_file():
-            yield from (row for _, row in read_rows(path) if isinstance(row, dict))

@@ -98,7 +98,7 @@ def _shown(text: str) -> str:
 
 def _entity(match: regex.Match[str]) -> str:
     if match[1][0] != "#" and match[1] not in html5:
-        return match[0]
+        return str(match[0])
     return unescape(match[0]).replace("\xa0", " ")
 
 

@@ -32,6 +32,7 @@ from tunesmith.errors import DataError
 from tunesmith.storage import digest, sync_folder, write_whole
 
 MANIFEST = "manifest.json"
+ORIGINS, CHANGES, REFUSED = "origins.jsonl", "changes.jsonl", "refused.jsonl"
 MAKING = ".making-"
 """Before the number of the process that makes a version."""
 FORMAT = 1

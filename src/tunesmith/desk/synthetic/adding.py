@@ -19,7 +19,7 @@ from tunesmith.config.desk import DeskData
 from tunesmith.config.synth import Synthetic
 from tunesmith.data.shares import Sharing
 from tunesmith.desk.held import version_of, whole
-from tunesmith.desk.make import REFUSED, WORK, Made, Work, made_by
+from tunesmith.desk.make import WORK, Made, Work, made_by
 from tunesmith.desk.reading import CHUNK_ROWS, Chunk, FileRead, Read, packed, read
 from tunesmith.desk.rows import Row
 from tunesmith.desk.synthetic import questions
@@ -29,6 +29,7 @@ from tunesmith.desk.synthetic.made import MadeRows
 from tunesmith.desk.synthetic.questions import Ask, Told
 from tunesmith.desk.synthetic.seeds import Candidate, Refused, Seeds, is_synthetic, seeds_of
 from tunesmith.desk.synthetic.spool import blocks
+from tunesmith.desk.versions import REFUSED
 from tunesmith.errors import DataError
 from tunesmith.types import EventSink, RowRef
 
