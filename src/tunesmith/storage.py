@@ -29,6 +29,17 @@ def write_whole(path: Path, data: bytes | str | Iterable[bytes]) -> None:
     rename(aside, path)
 
 
+def made_folder(path: Path) -> Path:
+    """Made, with those above it, where it is not there. Raises ResourceError where it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(
+            f"{path}: no folder can be made there ({error.strerror})", "a folder that you may write to"
+        ) from error
+    return path
+
+
 def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """One after the other, without a copy of them all."""
     with path.open("wb") as file:

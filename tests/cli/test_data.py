@@ -33,7 +33,7 @@ def test_a_folder_for_what_is_written_is_made_and_a_file_in_its_place_is_an_erro
     assert len(target.read_text().splitlines()) == len(TICKETS) + 1
     answer = run("data", "restore", data_set, "-o", str(target / "back.jsonl"))
     assert answer.code == ResourceError.exit_code
-    assert "back.jsonl: cannot be written" in answer.err
+    assert "back.jsonl: no folder can be made there" in answer.err
 
 
 @pytest.fixture

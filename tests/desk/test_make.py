@@ -4,6 +4,7 @@ whole or not there."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -30,7 +31,7 @@ from tunesmith.desk.make import Made, file_facts, make
 from tunesmith.desk.originals import restored
 from tunesmith.desk.rows import SPLITS
 from tunesmith.desk.versions import DataSet
-from tunesmith.errors import DataError
+from tunesmith.errors import DataError, ResourceError
 
 ALL: dict[str, Any] = {"clean": {}, "dedup": {}, "split": {"validation": 0.2, "test": 0.2}}
 
@@ -157,6 +158,23 @@ def test_training_reads_the_current_version(tmp_path: Path) -> None:
 def test_a_fault_leaves_no_version(tmp_path: Path) -> None:
     desk = desk_of(tmp_path, TICKETS, split={"time": "when"})
     with pytest.raises(DataError, match="field 'when': 'None' is no time"):
+        make(desk, quiet)
+    assert list((tmp_path / "out" / "versions").iterdir()) == []
+
+
+def test_a_place_for_no_data_set_and_a_full_disk_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = desk_of(tmp_path, TICKETS, clean={})
+    (tmp_path / "file").touch()
+    with pytest.raises(ResourceError, match="no folder can be made there"):
+        make(desk.model_copy(update={"output": str(tmp_path / "file")}), quiet)
+
+    def full(*given: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tunesmith.desk.make._joined", full)
+    with pytest.raises(ResourceError, match=r"the disk under .* is full"):
         make(desk, quiet)
     assert list((tmp_path / "out" / "versions").iterdir()) == []
 

@@ -34,11 +34,11 @@ def show_json(document: Any) -> None:
 def write(path: Path, text: str | Iterable[str]) -> None:
     """The text, or its parts one after the other, as a whole file; its folder is made where there is none. Raises
     ResourceError where it cannot be written."""
-    from tunesmith.storage import write_whole
+    from tunesmith.storage import made_folder, write_whole
 
     parts = [text] if isinstance(text, str) else text
+    made_folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, (part.encode("utf-8") for part in parts))
     except OSError as error:
         raise ResourceError(

@@ -32,7 +32,7 @@ from tunesmith.desk.terms import (
     group_of,
 )
 from tunesmith.errors import ConfigError, DataError, ModelError, RowError
-from tunesmith.storage import write_whole
+from tunesmith.storage import made_folder, write_whole
 from tunesmith.types import EventSink, Example
 from tunesmith.workflow.open import load, unanswered
 
@@ -66,8 +66,7 @@ def audit(config: Audit, sink: EventSink) -> AuditReport:
         folder=config.output,
     )
     if config.output is not None:
-        folder = Path(config.output)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = made_folder(Path(config.output))
         write_whole(folder / "audit.json", json.dumps(report.as_dict(), ensure_ascii=False, indent=2) + "\n")
         write_whole(folder / "audit.md", report.as_markdown())
     return report

@@ -28,7 +28,7 @@ from tunesmith.embedded import base_model_path
 from tunesmith.errors import DataError, ModelError, RowError
 from tunesmith.evaluate.answers import Answerer
 from tunesmith.evaluate.report import Losses
-from tunesmith.storage import write_whole
+from tunesmith.storage import made_folder, write_whole
 from tunesmith.types import EventSink, Example, TokenRow
 from tunesmith.workflow.features import words
 from tunesmith.workflow.open import load
@@ -240,7 +240,7 @@ def _written(
         folder=None if target is None else str(target),
     )
     if target is not None:
-        target.mkdir(parents=True, exist_ok=True)
+        made_folder(target)
         write_whole(target / TABLE, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in records))
         write_whole(target / SUMMARY, json.dumps(report.as_dict(), ensure_ascii=False, indent=2) + "\n")
     return report
