@@ -50,6 +50,15 @@ def test_a_gap_in_the_labels_is_found_with_its_size(tmp_path: Path) -> None:
     assert all(gap["low"] < gap["gap"] < gap["high"] for gap in report["gaps"])
 
 
+def test_a_gap_of_rows_with_weights_is_also_said_by_these(tmp_path: Path) -> None:
+    rows = [{**row, "sample_weight": 0.25 if at < 16 else 1} for at, row in enumerate(letters())]
+    file = write_jsonl(tmp_path / "rows.jsonl", rows)
+    report = audit(Audit.model_validate({"data": {"train": [str(file)]}}), silent)
+    (gap,) = (one for one in report.gaps if (one.group, one.label) == ("female", "granted"))
+    assert (gap.value, gap.weighted) == (pytest.approx(0.6), pytest.approx(0.5 - 0.2))
+    assert "; +0.300 by the weights of rows" in report.as_text()
+
+
 def test_a_models_answers_are_compared_by_group_and_by_swapped_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

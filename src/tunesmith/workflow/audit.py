@@ -14,6 +14,7 @@ import numpy as np
 import regex
 
 from tunesmith.config.audit import Audit
+from tunesmith.data.asked import optional
 from tunesmith.data.formats import to_example
 from tunesmith.desk.audit import AuditReport
 from tunesmith.desk.bias import LEAST, MOST_LABELS, Share, gaps, rates, representation
@@ -60,7 +61,7 @@ def audit(config: Audit, sink: EventSink) -> AuditReport:
         rates={name: rates(one, labels, config.confidence) for name, one in kept.items()}
         if labels and classes
         else {},
-        gaps=gaps(kept, labels, config.confidence) if labels and classes else [],
+        gaps=gaps(kept, labels, config.confidence, _weights(rows)) if labels and classes else [],
         model=None if config.model is None else _by_model(config, rows, labels, kept, groupings, sink),
         toxicity=_toxicity(config, rows, groups, sink),
         folder=config.output,
@@ -87,6 +88,14 @@ def _usable(rows: Sequence[Row]) -> tuple[list[Row], Counter[str]]:
             "not one row can be used", f"found {dict(unusable)}", "tunesmith data clean drops such rows"
         )
     return kept, unusable
+
+
+def _weights(rows: Sequence[Row]) -> list[float] | None:
+    """What `balance` writes into rows, or somebody else; None where no row has a weight."""
+    found = [optional(row.shape.meaning, row.values, "sample_weight") for row in rows]
+    if all(weight in (None, "") for weight in found):
+        return None
+    return [1.0 if weight in (None, "") else float(weight) for weight in found]
 
 
 def _groupings(config: Audit, rows: Sequence[Row]) -> dict[str, Grouping]:
