@@ -88,7 +88,7 @@ def _one_step(name: str, help_text: str) -> None:
             "data.train": ("FILE", files),
             "output": ("--output", output),
             "ray": ("--ray", ray),
-            name: (name, {}),
+            name: (f"data {name}", {}),
         }
         _carried_out(None, overrides, values, dry_run, as_json, quiet)
 

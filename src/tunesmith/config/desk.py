@@ -85,7 +85,8 @@ class Clean(Section):
     left alone."""
 
     labels: bool = True
-    """Labels that differ from a much more frequent one in case, blanks or a single letter become that one."""
+    """Labels alike but for case, blanks, `_` and `-` become the commonest of them; one of five letters or more that is
+    a single letter from one ten times as frequent becomes that one. Digits are never mistyped."""
 
     label_in_text: bool = True
     """Lines that state the row's own label (`Category: billing`) are taken out of its text; a row of which nothing
