@@ -139,6 +139,23 @@ def test_processes_make_the_same_version(tmp_path: Path, monkeypatch: pytest.Mon
         assert (one.version.folder / name).read_bytes() == (two.version.folder / name).read_bytes()
 
 
+def test_a_data_set_is_read_with_all_its_splits(tmp_path: Path) -> None:
+    split = {"validation": 0.2, "test": 0.2, "near": None}
+    first = make(desk_of(tmp_path, TICKETS, split=split), quiet)
+    more = written(tmp_path, [{"text": "another   matter", "label": "billing"}], "more.jsonl")
+
+    def rows_after(train: list[str], **steps: Any) -> dict[str, int]:
+        document = {"output": str(tmp_path / "out"), "data": {"train": train}, **steps}
+        return make(Desk.model_validate(document), quiet, dry_run=True).rows
+
+    out = str(tmp_path / "out")
+    assert rows_after([out], clean={}) == first.rows
+    assert rows_after([out, more], clean={}) == {**first.rows, "train": first.rows["train"] + 1}
+    assert rows_after([f"{out}#train"], clean={}) == {"train": first.rows["train"]}
+    anew = rows_after([out], split={"validation": 0.1, "test": 0.1, "near": None})
+    assert (sum(anew.values()), anew["test"]) == (len(TICKETS), 6)
+
+
 def test_a_trial_writes_nothing(tmp_path: Path) -> None:
     made = make(desk_of(tmp_path, TICKETS, **ALL), quiet, dry_run=True)
     assert made.version is None

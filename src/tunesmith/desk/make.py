@@ -27,6 +27,7 @@ from tunesmith.desk.decisions import Reviewed
 from tunesmith.desk.dedup import Repeats, SameId, contamination, said
 from tunesmith.desk.facts import Inspecting, Inspection, Told
 from tunesmith.desk.finding import Names
+from tunesmith.desk.held import spread
 from tunesmith.desk.labels import Labels
 from tunesmith.desk.left import Left
 from tunesmith.desk.meaning import Embed, Meanings
@@ -116,7 +117,8 @@ def make(
         if desk.scrub is not None and scrubbing is not None:
             veil = Veil(scrubbing.finder, desk.scrub.keep_originals)
         told = str if veil is None or veil.keeps else veil.over
-        found = read(desk.data, folder / WORK / "read", folder / REFUSED, sink, told, sharing, loaded)
+        data = spread(desk.data)
+        found = read(data, folder / WORK / "read", folder / REFUSED, sink, told, sharing, loaded)
         steps = steps_of(desk, found, folder / WORK, scrubbing, embed)
         return Work(found, steps, veil, ray=desk.ray, inspecting=loaded and loaded())
 

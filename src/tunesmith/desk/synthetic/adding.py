@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from tunesmith.config.desk import DeskData
 from tunesmith.config.synth import Synthetic
 from tunesmith.data.shares import Sharing
-from tunesmith.desk.held import version_of, whole
+from tunesmith.desk.held import spread
 from tunesmith.desk.make import WORK, Made, Work, made_by
 from tunesmith.desk.reading import CHUNK_ROWS, Chunk, FileRead, Read, packed, read
 from tunesmith.desk.rows import Row
@@ -114,10 +114,7 @@ class _Adding:
         return Work(found, steps, more={"synthetic": facts, "notes": said_of(facts, self.recipe)})
 
     def _read(self, data: DeskData, folder: Path, refused: Path) -> Read:
-        version = version_of(data)
-        if version is not None:
-            data = data.model_copy(update=whole(version, data.train[0]))
-        return read(data, folder, refused, self.sink)
+        return read(spread(data), folder, refused, self.sink)
 
     def _against(self, folder: Path) -> Read | None:
         """Evaluation rows that are no part of the data set."""
