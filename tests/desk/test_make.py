@@ -31,7 +31,7 @@ from tunesmith.desk.make import Made, file_facts, make
 from tunesmith.desk.originals import restored
 from tunesmith.desk.rows import SPLITS
 from tunesmith.desk.versions import DataSet
-from tunesmith.errors import DataError, ResourceError
+from tunesmith.errors import ConfigError, DataError, ResourceError
 
 ALL: dict[str, Any] = {"clean": {}, "dedup": {}, "split": {"validation": 0.2, "test": 0.2}}
 
@@ -154,6 +154,14 @@ def test_a_data_set_is_read_with_all_its_splits(tmp_path: Path) -> None:
     assert rows_after([f"{out}#train"], clean={}) == {"train": first.rows["train"]}
     anew = rows_after([out], split={"validation": 0.1, "test": 0.1, "near": None})
     assert (sum(anew.values()), anew["test"]) == (len(TICKETS), 6)
+
+
+@pytest.mark.parametrize("wrong", ["english", "EN", "xx"])
+def test_a_language_that_is_never_told_is_no_reason_to_drop_all_rows(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(ConfigError, match=f"clean.languages names '{wrong}'"):
+        make(desk_of(tmp_path, TICKETS, clean={"languages": ["de", wrong]}), quiet, dry_run=True)
+    made = make(desk_of(tmp_path, TICKETS, clean={"languages": ["en", "de"]}), quiet, dry_run=True)
+    assert made.rows == {"train": len(TICKETS)}
 
 
 def test_a_trial_writes_nothing(tmp_path: Path) -> None:

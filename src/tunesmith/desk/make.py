@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -14,11 +14,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tunesmith.config.desk import Desk, Making
+from tunesmith.config.desk import Clean, Desk, Making
 from tunesmith.data.folders import sources_of
 from tunesmith.data.load import few_collections
 from tunesmith.data.shares import Sharing
-from tunesmith.desk import card
+from tunesmith.desk import card, language
 from tunesmith.desk.alike import Sketches
 from tunesmith.desk.balance import Balancing
 from tunesmith.desk.clean import Cleaning
@@ -202,11 +202,7 @@ def steps_of(
     if desk.review is not None:
         steps.append(Reviewed.of(desk.review))
     if desk.clean is not None:
-        steps.append(Cleaning(desk.clean))
-        if desk.clean.labels and any("label" in shape.parts.values() for shape in found.shapes):
-            steps.append(Labels())
-        if desk.clean.label_in_text:
-            steps.append(Stated())
+        steps += _cleaning(desk.clean, found)
     if scrubbing is not None:
         steps.append(scrubbing)
     if desk.dedup is not None:
@@ -226,6 +222,16 @@ def steps_of(
     if desk.balance is not None:
         steps.append(Balancing.of(desk.balance, desk.seed))
     return steps
+
+
+def _cleaning(clean: Clean, found: Read) -> Iterator[Step]:
+    if clean.languages:
+        language.check(clean.languages)
+    yield Cleaning(clean)
+    if clean.labels and any("label" in shape.parts.values() for shape in found.shapes):
+        yield Labels()
+    if clean.label_in_text:
+        yield Stated()
 
 
 def _benchmarks(desk: Desk) -> dict[str, list[list[str]]]:
