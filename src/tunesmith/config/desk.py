@@ -73,8 +73,8 @@ class Clean(Section):
     width are taken out, but for the joiners that emoji and some scripts are written with."""
 
     special_tokens: bool = True
-    """Marks by which templates tell turns apart (`<|im_end|>`, `[INST]`, `</s>` …) are taken out of contents, where
-    they would end the turn."""
+    """Marks by which templates tell turns apart (`<|im_end|>`, `[INST]`, `</s>` …) and tokenisers texts (`[SEP]`,
+    `<pad>` …) are taken out of contents, where they would end the turn."""
 
     boilerplate: bool = True
     """Lines that stand under mails and pages whatever these say (sent from my phone, unsubscribe, all rights reserved,

@@ -134,7 +134,8 @@ class _Shown(HTMLParser):
 
 
 _SPECIAL = regex.compile(
-    r"<\|[a-zA-Z][\w ]{1,40}\|>|</?s>|</?(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>|\[/?INST\]|<<?/?SYS>>?"
+    r"\[(?:CLS|SEP|PAD|BOS|EOS)\]|<extra_id_\d{1,3}>|<end_of_utterance>"
+    r"|<\|[a-zA-Z][\w ]{1,40}\|>|</?s>|</?(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>|\[/?INST\]|<<?/?SYS>>?"
     r"|<(?:\uff5c)[^<>\uff5c]{2,40}(?:\uff5c)>"
 )
 
