@@ -124,6 +124,9 @@ def test_a_version_made_of_the_one_before_says_what_changed(tmp_path: Path, form
     assert facts["changed"] == {"now by clean: whitespace": 1}
     assert (facts["came"], facts["went"]) == ({}, {"clean: empty_text": 1})
     assert (facts["same"], facts["moved"]) == (len(TICKETS), {})
+    shown = facts["examples"]["changed"][0]
+    assert shown["before"].startswith("my  card | card")
+    assert shown["after"].startswith("my card | card")
     back = diff(tmp_path / "out", 2, 1).facts
     assert (sum(back["came"].values()), back["went"], back["rows_changed"]) == (1, {}, 1)
 

@@ -339,7 +339,7 @@ def shown(version: Version, places: Sequence[int] | NDArray[np.int64]) -> list[d
                 said = (
                     v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values.values()
                 )
-                texts[place] = " ".join(excerpt(said, 120).split())
+                texts[place] = excerpt(said, 120).replace("\n", "⏎")  # blanks stay: they may be what changed
     return [{"place": named[int(place)], "text": texts[int(place)]} for place in places]
 
 

@@ -32,8 +32,7 @@ class Held:
 
 
 def held(data: DeskData, sink: EventSink) -> Held:
-    """Every row that `data` names; see `spread`.
-    Raises DataError as `reading.read` does."""
+    """Every row that `data` names, as `spread` reads it. Raises DataError as `reading.read` does."""
     version = version_of(data)
     data = spread(data)
     with tempfile.TemporaryDirectory(prefix="tunesmith-desk-") as name:

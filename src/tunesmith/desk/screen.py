@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
@@ -201,8 +202,10 @@ def _example(step: Mapping[str, Any], rule: str) -> str:
 
 def _both(one: Mapping[str, Any]) -> list[str]:
     columns = (one["before"], one["after"] or {})
-    said = ([v for v in values.values() if isinstance(v, str)] for values in columns)
-    return list(dict.fromkeys(excerpt([_line(text) for text in texts], 48) for texts in said if texts))
+    said = (
+        [v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in c.values()] for c in columns
+    )
+    return list(dict.fromkeys(excerpt(texts, 48).replace("\n", "⏎") for texts in said if texts))
 
 
 def _conflicts(found: Mapping[str, Any]) -> Iterator[str]:
