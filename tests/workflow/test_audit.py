@@ -76,6 +76,21 @@ def test_a_models_answers_are_compared_by_group_and_by_swapped_words(
     assert gender["accuracy_difference"] == 0.0
 
 
+def test_a_row_with_a_span_of_half_a_word_is_left_out_of_the_swaps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{**row, "marks": [[0, 6, "kind"]]} for row in letters()]
+    start = rows[0]["text"].index("she")
+    rows[0]["marks"] = [[start, start + 2, "half"]]
+    file = write_jsonl(tmp_path / "rows.jsonl", rows)
+    monkeypatch.setattr(work, "classifier", lambda model: lambda asked: ["granted"] * len(asked))
+    data = {"train": [str(file)], "format": "label"}
+    model = audit(Audit.model_validate({"data": data, "model": "a run", "bootstrap": 50}), silent).model
+    assert model is not None
+    counts = {(one["from"], one["left_out"], one["changed"]["n"]) for one in model["swaps"]}
+    assert counts == {("female", 1, 19), ("male", 0, 20)}
+
+
 def test_subgroup_metrics_are_those_of_a_count_by_hand() -> None:
     labels, answers = ["x", "x", "y", "y"] * 5, ["x", "y", "y", "y"] * 5
     groups = ["a", "a", "b", "b"] * 5

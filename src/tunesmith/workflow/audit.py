@@ -22,6 +22,7 @@ from tunesmith.desk.conflicts import answer_of
 from tunesmith.desk.dedup import said
 from tunesmith.desk.held import held, kinds_of
 from tunesmith.desk.rows import Row
+from tunesmith.desk.spans import SpanLost
 from tunesmith.desk.terms import (
     NONE,
     SEVERAL,
@@ -175,10 +176,11 @@ def _swaps(
         if not members:
             continue
         order = np.random.default_rng((config.seed, len(out))).permutation(members)[: config.swaps].tolist()
-        changed = [
-            Row(row.number, row.split, row.ref, counterfactual(row, dimension, source, target), row.shape)
-            for row in (rows[at] for at in order)
-        ]
+        swapped = {at: _swapped(rows[at], dimension, source, target) for at in order}
+        order = [at for at in order if swapped[at] is not None]
+        changed = [row for row in swapped.values() if row is not None]
+        if not changed:
+            continue
         now = answer(changed)
         moved = Counter(
             f"{answers[at]} -> {said_now}"
@@ -193,6 +195,7 @@ def _swaps(
                 "dimension": dimension.name,
                 "from": source,
                 "to": target,
+                "left_out": len(swapped) - len(order),
                 "changed": Share.of(moved.total(), len(order), config.confidence).as_dict(),
                 "most": moved.most_common(1)[0][0] if moved else None,
                 "example": None
@@ -201,6 +204,14 @@ def _swaps(
             }
         )
     return out
+
+
+def _swapped(row: Row, dimension: Dimension, source: str, target: str) -> Row | None:
+    """None where half of a word is in a span, of which nobody knows where it would be."""
+    try:
+        return row.but(counterfactual(row, dimension, source, target))
+    except SpanLost:
+        return None
 
 
 def subgroup_metrics(
