@@ -68,6 +68,15 @@ def test_columns_that_are_kept_and_kinds_that_are_not_wanted_stay(tmp_path: Path
     assert first["agent"] == f"<{MAIL}>"
 
 
+def test_a_column_that_is_to_stay_is_one_of_the_rows(tmp_path: Path) -> None:
+    sparse = [*rows(), {"text": "nothing", "label": "a", "agent": "2", "note": f"ask {MAIL}"}]
+    found = left(make(desk_of(tmp_path, sparse, scrub={"columns_kept": ["note"]}), quiet))
+    assert found[-1]["note"] == f"ask {MAIL}"
+    with pytest.raises(ConfigError, match="no row has a column 'agnet'") as caught:
+        make(desk_of(tmp_path, rows(), scrub={"columns_kept": ["text", "agnet"]}), quiet)
+    assert "did you mean 'agent'" in str(caught.value)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_no_trace_is_left_in_any_file_or_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tunesmith.config.desk import Clean, Desk, Making
 from tunesmith.data.folders import sources_of
 from tunesmith.data.load import few_collections
+from tunesmith.data.readers import LOOK_AT
 from tunesmith.data.shares import Sharing
 from tunesmith.desk import card, language
 from tunesmith.desk.alike import Sketches
@@ -204,6 +206,7 @@ def steps_of(
     if desk.clean is not None:
         steps += _cleaning(desk.clean, found)
     if scrubbing is not None:
+        scrubbing.check_kept(row for chunk in found.chunks for row in islice(found.rows(chunk), LOOK_AT))
         steps.append(scrubbing)
     if desk.dedup is not None:
         if desk.dedup.id is not None:
