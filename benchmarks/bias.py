@@ -32,7 +32,8 @@ from sklearn.pipeline import make_pipeline
 from tunesmith.config.audit import Audit
 from tunesmith.config.desk import Desk
 from tunesmith.config.machine import describe_machine
-from tunesmith.desk.make import make, rows_of_split
+from tunesmith.desk.make import make
+from tunesmith.desk.originals import rows_of_split
 from tunesmith.desk.terms import dimensions
 from tunesmith.types import silent
 from tunesmith.workflow.audit import audit

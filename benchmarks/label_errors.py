@@ -34,7 +34,8 @@ from tunesmith.config.run import Run
 from tunesmith.desk.conflicts import alike
 from tunesmith.desk.decisions import Decision, write_decisions
 from tunesmith.desk.held import content_key, held
-from tunesmith.desk.make import make, rows_of_split
+from tunesmith.desk.make import make
+from tunesmith.desk.originals import rows_of_split
 from tunesmith.desk.probe import judged
 from tunesmith.evaluate.linear import softmax_of, standards
 from tunesmith.types import Example, Message, RowRef, silent

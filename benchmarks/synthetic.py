@@ -40,7 +40,8 @@ from sklearn.linear_model import LogisticRegression
 from tunesmith.config.augment import Augment
 from tunesmith.config.machine import describe_machine
 from tunesmith.config.makers import Synth
-from tunesmith.desk.make import Made, rows_of_split
+from tunesmith.desk.make import Made
+from tunesmith.desk.originals import rows_of_split
 from tunesmith.evaluate.stats import mean_difference
 from tunesmith.types import Example, Message, RowRef, silent
 from tunesmith.workflow.states import states_of

@@ -16,12 +16,28 @@ def write_file(path: Path, data: bytes) -> None:
     write_parts(path, [data])
 
 
-def write_whole(path: Path, data: bytes | str) -> None:
+def write_whole(path: Path, data: bytes | str | Iterable[bytes]) -> None:
     """Written aside and renamed: under its name the file is whole, what it was, or absent; also where two processes
-    write it."""
+    write it. data: the content, or parts of it, one after the other."""
     aside = path.with_name(f".{path.name}-{os.getpid()}.tmp")
-    write_file(aside, data if isinstance(data, bytes) else data.encode("utf-8"))
+    content = data.encode("utf-8") if isinstance(data, str) else data
+    try:
+        write_parts(aside, [content] if isinstance(content, bytes) else content)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
     rename(aside, path)
+
+
+def made_folder(path: Path) -> Path:
+    """Made, with those above it, where it is not there. Raises ResourceError where it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(
+            f"{path}: no folder can be made there ({error.strerror})", "a folder that you may write to"
+        ) from error
+    return path
 
 
 def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:

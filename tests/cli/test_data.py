@@ -17,11 +17,23 @@ from tests.desk.test_inspect import Words
 from tests.desk.test_make import TICKETS, written
 from tunesmith.cli import work
 from tunesmith.desk.facts import COUNTED, Inspecting, Inspection
+from tunesmith.errors import ResourceError
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
     return lambda *arguments: Answer(capsys, *arguments)
+
+
+def test_a_folder_for_what_is_written_is_made_and_a_file_in_its_place_is_an_error(
+    run: Callable[..., Answer], data_set: str, tmp_path: Path
+) -> None:
+    target = tmp_path / "new" / "folder" / "back.jsonl"
+    assert run("data", "restore", data_set, "-o", str(target)).code == 0
+    assert len(target.read_text().splitlines()) == len(TICKETS) + 1
+    answer = run("data", "restore", data_set, "-o", str(target / "back.jsonl"))
+    assert answer.code == ResourceError.exit_code
+    assert "back.jsonl: no folder can be made there" in answer.err
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 from tests.desk.test_make import desk_of, left, quiet
 
 from tunesmith.desk.balance import augmented, gap_of, independent, largest_gap
-from tunesmith.desk.make import make, restored
+from tunesmith.desk.make import make
+from tunesmith.desk.originals import restored
 from tunesmith.errors import ConfigError, DataError
 
 LISTS = "team:\n  red: [Ada, Ben]\n  blue: [Cleo, Dov]\n"

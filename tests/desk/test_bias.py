@@ -74,3 +74,14 @@ def test_a_planted_gap_is_found_with_its_size_and_chance_is_not() -> None:
     assert found[0].value == pytest.approx(0.4)
     assert abs(found[0].low) < 0.4 < abs(found[0].high) or abs(found[0].high) < 0.4 < abs(found[0].low)
     assert rates(groups, labels, 0.95)["a"]["x"].value == pytest.approx(0.7)
+    assert found[0].weighted is None
+
+
+def test_weights_of_rows_make_a_gap_of_their_own() -> None:
+    """6 rows of a, of which x weighs 2 of 8; 5 of b, of which x weighs 3 of 4; that of NONE is of neither."""
+    groups, labels = [*"aaaaaabbbbb", NONE], [*"xxyyyyxyyyx", "x"]
+    weights = [1.0, 1.0, 3.0, 1.0, 1.0, 1.0, 2.0, 0.5, 0.25, 0.25, 1.0, 9.0]
+    found = {(gap.group, gap.label): gap for gap in gaps({"d": groups}, labels, 0.95, weights)}
+    assert found["a", "x"].weighted == pytest.approx(2 / 8 - 3 / 4)
+    assert found["b", "y"].weighted == pytest.approx(1 / 4 - 6 / 8)
+    assert found["a", "x"].value == pytest.approx(2 / 6 - 2 / 5)

@@ -14,6 +14,7 @@ from tests.desk.test_make import ALL, TICKETS, desk_of, quiet
 
 from tunesmith.data.shares import Sharing
 from tunesmith.desk.make import make
+from tunesmith.desk.pages import BARS, Bars
 
 
 def folder_of(tmp_path: Path, rows: list[dict[str, Any]], **steps: Any) -> Path:
@@ -43,6 +44,24 @@ def test_the_page_and_markdown_say_the_same(tmp_path: Path) -> None:
         assert said.replace("_", "\\_") in text or said in text
     assert "<svg" in page
     assert "card.html" in manifest["files"]
+
+
+def test_an_example_of_several_lines_stands_under_its_rule(tmp_path: Path) -> None:
+    rows = [*TICKETS, {"text": "It broke.\nSent from my phone", "label": "hardware"}]
+    text = make(desk_of(tmp_path, rows, clean={}), quiet, sharing=Sharing(1)).as_text()
+    assert "\n            It broke.\n            Sent from my phone\n            It broke.\n" in text
+
+
+def test_bars_are_as_long_as_the_commonest_however_many_others_there_are() -> None:
+    bars = Bars.of("labels", {f"l{at:03}": 100 - at for at in range(40)}, kinds=90, rows=5_000)
+    assert (len(bars.counts), bars.most) == (BARS - 1, 100)
+    assert bars.others == (90 - len(bars.counts), 5_000 - sum(bars.counts.values()))
+    assert Bars.of("labels", {"a": 1}).others is None
+
+
+def test_one_class_has_no_entropy(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, [{**row, "label": "a"} for row in TICKETS], clean={})
+    assert "entropy 0.00 bits" in (folder / "card.html").read_text()
 
 
 def test_markup_in_rows_stays_text(tmp_path: Path) -> None:

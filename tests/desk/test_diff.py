@@ -114,6 +114,23 @@ def test_rows_that_change_sides_are_counted_by_their_way(tmp_path: Path) -> None
     assert facts["settings"] == {"seed": [0, 1]}
 
 
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_a_version_made_of_the_one_before_says_what_changed(tmp_path: Path, form: str) -> None:
+    rows = [*TICKETS, {"text": "my  card", "label": "card"}, {"text": " ", "label": "card"}]
+    file = written(tmp_path, rows)
+    made(tmp_path, file, split={"validation": 0.2, "test": 0.2, "near": None}, format=form)
+    made(tmp_path, str(tmp_path / "out"), clean={}, format=form)
+    facts = diff(tmp_path / "out").facts
+    assert facts["changed"] == {"now by clean: whitespace": 1}
+    assert (facts["came"], facts["went"]) == ({}, {"clean: empty_text": 1})
+    assert (facts["same"], facts["moved"]) == (len(TICKETS), {})
+    shown = facts["examples"]["changed"][0]
+    assert shown["before"].startswith("my  card | card")
+    assert shown["after"].startswith("my card | card")
+    back = diff(tmp_path / "out", 2, 1).facts
+    assert (sum(back["came"].values()), back["went"], back["rows_changed"]) == (1, {}, 1)
+
+
 def test_a_version_in_parquet_holds_the_same_rows(tmp_path: Path) -> None:
     rows = [{**row, "note": None} if at % 2 else row for at, row in enumerate(TICKETS)]
     file = written(tmp_path, rows)

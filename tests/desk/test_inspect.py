@@ -304,6 +304,12 @@ def test_the_screen_and_the_page_say_the_same_numbers(tmp_path: Path) -> None:
     assert len(screen.splitlines()) < 70
 
 
+def test_the_screen_shows_what_a_rule_would_make_of_a_row(tmp_path: Path) -> None:
+    screen = looked_at(written(tmp_path, [{"text": "my <b>card</b>", "label": "card"}, *TICKETS])).as_text()
+    assert "would be changed: html: " in screen
+    assert "rows.jsonl:1 my <b>card</b> -> my card" in screen
+
+
 def test_numbers_that_rows_are_answered_with_are_spread_out(tmp_path: Path) -> None:
     values = [(1.5 * at if at % 3 else -2.0, 10**at % 7) for at in range(40)]
     rows = [{"text": f"row {at}", "score": a, "stars": b} for at, (a, b) in enumerate(values)]
@@ -325,6 +331,7 @@ def test_numbers_that_rows_are_answered_with_are_spread_out(tmp_path: Path) -> N
     page = found.as_html()
     assert page.count('id="number-') >= 2
     assert "score, train" in page
+    assert '<a href="#numbers">' in page
     assert f"score, train: mean {numbers['score']['train']['mean']:.4g}" in found.as_text()
     assert '<h2 id="numbers"' not in looked_at(written(tmp_path, TICKETS, "t.jsonl")).as_html()
 

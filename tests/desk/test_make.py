@@ -4,6 +4,7 @@ whole or not there."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -12,6 +13,7 @@ import shutil
 import signal
 import sys
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -25,10 +27,11 @@ from tunesmith.config.desk import Desk
 from tunesmith.config.run import DataConfig
 from tunesmith.data.load import load_splits
 from tunesmith.data.shares import Sharing
-from tunesmith.desk.make import Made, file_facts, make, restored
+from tunesmith.desk.make import Made, file_facts, make
+from tunesmith.desk.originals import restored
 from tunesmith.desk.rows import SPLITS
 from tunesmith.desk.versions import DataSet
-from tunesmith.errors import DataError
+from tunesmith.errors import ConfigError, DataError, ResourceError
 
 ALL: dict[str, Any] = {"clean": {}, "dedup": {}, "split": {"validation": 0.2, "test": 0.2}}
 
@@ -105,6 +108,18 @@ def test_in_is_out_and_dropped_whatever_the_rows(tmp_path: Path, rows: list[dict
     assert [values for _, values in restored(made.version)] == rows
 
 
+def test_rows_are_had_back_one_by_one(tmp_path: Path) -> None:
+    rows = [{"text": f"row <b>{at}</b> " + chr(97 + at % 26) * 5_000, "label": "a"} for at in range(2_000)]
+    rows[3]["text"] = " "
+    made = make(desk_of(tmp_path, rows, clean={}), quiet, sharing=Sharing(1))
+    assert made.version is not None
+    tracemalloc.start()
+    assert all(values == row for (_, values), row in zip(restored(made.version), rows, strict=True))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4e6  # of 10 MB
+
+
 def test_processes_make_the_same_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tunesmith.desk.reading.CHUNK_ROWS", 7)
     monkeypatch.setattr("tunesmith.desk.reading.STRETCH", 500)
@@ -122,6 +137,31 @@ def test_processes_make_the_same_version(tmp_path: Path, monkeypatch: pytest.Mon
     names = (*(f"{split}.jsonl" for split in SPLITS), "origins.jsonl", "changes.jsonl", "refused.jsonl")
     for name in names:
         assert (one.version.folder / name).read_bytes() == (two.version.folder / name).read_bytes()
+
+
+def test_a_data_set_is_read_with_all_its_splits(tmp_path: Path) -> None:
+    split = {"validation": 0.2, "test": 0.2, "near": None}
+    first = make(desk_of(tmp_path, TICKETS, split=split), quiet)
+    more = written(tmp_path, [{"text": "another   matter", "label": "billing"}], "more.jsonl")
+
+    def rows_after(train: list[str], **steps: Any) -> dict[str, int]:
+        document = {"output": str(tmp_path / "out"), "data": {"train": train}, **steps}
+        return make(Desk.model_validate(document), quiet, dry_run=True).rows
+
+    out = str(tmp_path / "out")
+    assert rows_after([out], clean={}) == first.rows
+    assert rows_after([out, more], clean={}) == {**first.rows, "train": first.rows["train"] + 1}
+    assert rows_after([f"{out}#train"], clean={}) == {"train": first.rows["train"]}
+    anew = rows_after([out], split={"validation": 0.1, "test": 0.1, "near": None})
+    assert (sum(anew.values()), anew["test"]) == (len(TICKETS), 6)
+
+
+@pytest.mark.parametrize("wrong", ["english", "EN", "xx"])
+def test_a_language_that_is_never_told_is_no_reason_to_drop_all_rows(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(ConfigError, match=f"clean.languages names '{wrong}'"):
+        make(desk_of(tmp_path, TICKETS, clean={"languages": ["de", wrong]}), quiet, dry_run=True)
+    made = make(desk_of(tmp_path, TICKETS, clean={"languages": ["en", "de"]}), quiet, dry_run=True)
+    assert made.rows == {"train": len(TICKETS)}
 
 
 def test_a_trial_writes_nothing(tmp_path: Path) -> None:
@@ -143,6 +183,23 @@ def test_training_reads_the_current_version(tmp_path: Path) -> None:
 def test_a_fault_leaves_no_version(tmp_path: Path) -> None:
     desk = desk_of(tmp_path, TICKETS, split={"time": "when"})
     with pytest.raises(DataError, match="field 'when': 'None' is no time"):
+        make(desk, quiet)
+    assert list((tmp_path / "out" / "versions").iterdir()) == []
+
+
+def test_a_place_for_no_data_set_and_a_full_disk_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = desk_of(tmp_path, TICKETS, clean={})
+    (tmp_path / "file").touch()
+    with pytest.raises(ResourceError, match="no folder can be made there"):
+        make(desk.model_copy(update={"output": str(tmp_path / "file")}), quiet)
+
+    def full(*given: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tunesmith.desk.make._joined", full)
+    with pytest.raises(ResourceError, match=r"the disk under .* is full"):
         make(desk, quiet)
     assert list((tmp_path / "out" / "versions").iterdir()) == []
 

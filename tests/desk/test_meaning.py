@@ -16,8 +16,9 @@ from tunesmith.config.desk import Desk
 from tunesmith.config.load import load_desk
 from tunesmith.data.shares import Sharing
 from tunesmith.desk import meaning, reading
-from tunesmith.desk.make import make, restored
+from tunesmith.desk.make import make
 from tunesmith.desk.meaning import Embed, repeats
+from tunesmith.desk.originals import restored
 from tunesmith.errors import ConfigError, ModelError
 from tunesmith.workflow.meaning import meanings_of
 

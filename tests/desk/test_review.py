@@ -19,7 +19,8 @@ from tests.desk.test_make import desk_of, left, quiet, written
 from tunesmith.config.desk import Desk
 from tunesmith.desk.decisions import Decision, read_decisions, write_decisions
 from tunesmith.desk.held import content_key
-from tunesmith.desk.make import make, restored
+from tunesmith.desk.make import make
+from tunesmith.desk.originals import restored
 from tunesmith.desk.quality import SUMMARY, TABLE
 from tunesmith.desk.review import Choice, walk_of
 from tunesmith.errors import DataError
@@ -47,7 +48,7 @@ def scored(folder: Path) -> Path:
             "suggested": "hardware",
             "confidence": 0.1,
             "reasons": ["label_error"] if at < 4 else [],
-            "conflicts": [],
+            "conflicts": [{"place": f"{file}:5", "alike": 1.0}] if at == 0 else [],
         }
         for at, row in enumerate(ROWS)
     ]
@@ -63,6 +64,7 @@ def verdicts(folder: Path) -> list[tuple[str, str | None]]:
 
 def test_each_key_is_saved_and_a_walk_goes_on_where_it_ended(tmp_path: Path) -> None:
     walk = walk_of(scored(tmp_path), quiet)
+    assert "    a broken cable | hardware" in walk.screen()  # what it contradicts
     walk.press("d")
     assert verdicts(tmp_path) == [("drop", None)]
     walk.press("x")  # means nothing
@@ -94,7 +96,6 @@ def test_a_typed_label_is_completed_from_those_that_are_known() -> None:
     for key in "lost":
         choice.press(key)
     assert choice.offered == ["lost_pin", "card_lost"]
-    choice.press("\t")
     choice.press("\t")
     assert choice.press("\n") == "card_lost"
     choice.press("z")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from tests.desk.test_make import desk_of, left, quiet, written
 
 from tunesmith.config.desk import Desk, Scrub
 from tunesmith.data.shares import Sharing
-from tunesmith.desk.make import make, restored
+from tunesmith.desk.make import make
+from tunesmith.desk.originals import restored
 from tunesmith.desk.scrub import IN_FIXED, Scrubbing
 from tunesmith.errors import ConfigError, DataError
 
@@ -64,6 +68,15 @@ def test_columns_that_are_kept_and_kinds_that_are_not_wanted_stay(tmp_path: Path
     assert first["agent"] == f"<{MAIL}>"
 
 
+def test_a_column_that_is_to_stay_is_one_of_the_rows(tmp_path: Path) -> None:
+    sparse = [*rows(), {"text": "nothing", "label": "a", "agent": "2", "note": f"ask {MAIL}"}]
+    found = left(make(desk_of(tmp_path, sparse, scrub={"columns_kept": ["note"]}), quiet))
+    assert found[-1]["note"] == f"ask {MAIL}"
+    with pytest.raises(ConfigError, match="no row has a column 'agnet'") as caught:
+        make(desk_of(tmp_path, rows(), scrub={"columns_kept": ["text", "agnet"]}), quiet)
+    assert "did you mean 'agent'" in str(caught.value)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_no_trace_is_left_in_any_file_or_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
@@ -99,11 +112,32 @@ def test_originals_come_back_from_the_files_they_are_from(tmp_path: Path) -> Non
     assert made.version is not None
     assert [values for _, values in restored(made.version)] == rows()
     (tmp_path / "rows.jsonl").write_text('{"text": "another", "label": "a"}\n')
-    with pytest.raises(DataError, match=r"4 rows were scrubbed .* not the file that they were read from"):
+    with pytest.raises(DataError, match=r"were scrubbed .* not the file that they were read from"):
         list(restored(made.version))
     (tmp_path / "rows.jsonl").unlink()
     with pytest.raises(DataError, match="is gone"):
         list(restored(made.version))
+
+
+@pytest.mark.parametrize("kind", ["archive", "query", "store"])
+def test_originals_come_back_from_wherever_rows_came_from(tmp_path: Path, kind: str) -> None:
+    lines = "".join(json.dumps(row) + "\n" for row in rows())
+    if kind == "archive":
+        entry = str(tmp_path / "logs.zip")
+        with zipfile.ZipFile(entry, "w") as archive:
+            archive.writestr("logs/march.jsonl", lines)
+    elif kind == "query":
+        with sqlite3.connect(tmp_path / "tickets.db") as tickets:
+            tickets.execute("CREATE TABLE tickets (text, label, agent)")
+            tickets.executemany("INSERT INTO tickets VALUES (:text, :label, :agent)", rows())
+        entry = f"sql:sqlite:///{tmp_path}/tickets.db#SELECT * FROM tickets ORDER BY rowid"
+    else:
+        entry = f"memory://{tmp_path.name}/rows.jsonl"
+        fsspec.filesystem("memory").pipe(entry, lines.encode())
+    desk = Desk.model_validate({"output": str(tmp_path / "out"), "data": {"train": [entry]}, "scrub": {}})
+    made = make(desk, quiet)
+    assert made.version is not None
+    assert [values for _, values in restored(made.version)] == rows()
 
 
 def test_originals_that_are_kept_need_no_files(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from tests.desk.test_make import desk_of, left, quiet
 from tunesmith.config.desk import Clean
 from tunesmith.data.shares import Sharing
 from tunesmith.desk.clean import Cleaning
-from tunesmith.desk.make import make, restored
+from tunesmith.desk.make import make
+from tunesmith.desk.originals import restored
 from tunesmith.desk.spans import SpanLost, moved
 
 MESSY = "<p>Ada  lived in</p>\n\n\n\nRome &amp; Paris \nSent from my phone\ncafÃ© Ada"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
+import pytest
+
 from tests.evaluate.samples import ATTACK, bare_report, full_report
-from tunesmith.evaluate.plots import curve, figures, preferred_by_length, reliability
+from tunesmith.evaluate.plots import _marks, curve, figures, preferred_by_length, reliability
 from tunesmith.evaluate.report_model import Curves, Judgement, LengthGroup, ReliabilityBin
 
 POINTS = [(0, 2.0), (10, 1.0), (20, 1.2)]
@@ -34,6 +36,20 @@ def test_names_are_no_markup() -> None:
     assert ATTACK in texts
     assert "$x^2$" in texts
     assert "_hidden" in texts
+
+
+@pytest.mark.parametrize(
+    "low, high, marks",
+    [
+        (1, 1000, [1, 5, 20, 100, 500]),
+        (20, 48, [20, 25, 30, 35, 40, 45]),
+        (3, 7, [3, 4, 5, 6, 7]),
+        (7, 8, [7, 8]),
+        (640, 660, [640, 645, 650, 655, 660]),
+    ],
+)
+def test_lengths_have_marks_however_near_they_lie(low: int, high: int, marks: list[int]) -> None:
+    assert _marks(low, high) == marks
 
 
 def test_one_point_and_values_that_are_not_finite() -> None:

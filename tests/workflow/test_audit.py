@@ -50,6 +50,15 @@ def test_a_gap_in_the_labels_is_found_with_its_size(tmp_path: Path) -> None:
     assert all(gap["low"] < gap["gap"] < gap["high"] for gap in report["gaps"])
 
 
+def test_a_gap_of_rows_with_weights_is_also_said_by_these(tmp_path: Path) -> None:
+    rows = [{**row, "sample_weight": 0.25 if at < 16 else 1} for at, row in enumerate(letters())]
+    file = write_jsonl(tmp_path / "rows.jsonl", rows)
+    report = audit(Audit.model_validate({"data": {"train": [str(file)]}}), silent)
+    (gap,) = (one for one in report.gaps if (one.group, one.label) == ("female", "granted"))
+    assert (gap.value, gap.weighted) == (pytest.approx(0.6), pytest.approx(0.5 - 0.2))
+    assert "; +0.300 by the weights of rows" in report.as_text()
+
+
 def test_a_models_answers_are_compared_by_group_and_by_swapped_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +74,21 @@ def test_a_models_answers_are_compared_by_group_and_by_swapped_words(
     assert gender["groups"]["female"]["accuracy"] == pytest.approx(0.8)
     assert gender["demographic_parity_difference"]["granted"] == 1.0
     assert gender["accuracy_difference"] == 0.0
+
+
+def test_a_row_with_a_span_of_half_a_word_is_left_out_of_the_swaps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{**row, "marks": [[0, 6, "kind"]]} for row in letters()]
+    start = rows[0]["text"].index("she")
+    rows[0]["marks"] = [[start, start + 2, "half"]]
+    file = write_jsonl(tmp_path / "rows.jsonl", rows)
+    monkeypatch.setattr(work, "classifier", lambda model: lambda asked: ["granted"] * len(asked))
+    data = {"train": [str(file)], "format": "label"}
+    model = audit(Audit.model_validate({"data": data, "model": "a run", "bootstrap": 50}), silent).model
+    assert model is not None
+    counts = {(one["from"], one["left_out"], one["changed"]["n"]) for one in model["swaps"]}
+    assert counts == {("female", 1, 19), ("male", 0, 20)}
 
 
 def test_subgroup_metrics_are_those_of_a_count_by_hand() -> None:

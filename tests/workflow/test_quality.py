@@ -19,7 +19,7 @@ from tunesmith.desk.held import held
 from tunesmith.desk.make import make
 from tunesmith.desk.quality_page import label_errors, mixed_up
 from tunesmith.desk.review import walk_of
-from tunesmith.errors import DataError, ModelError
+from tunesmith.errors import ConfigError, DataError, ModelError
 from tunesmith.types import silent
 from tunesmith.workflow.open import load
 from tunesmith.workflow.quality import quality
@@ -113,10 +113,22 @@ def test_answers_are_scored_by_the_loss_of_a_model(base: Path, tmp_path: Path) -
     assert found == pytest.approx(expected, abs=1e-3)
 
 
+def test_a_model_that_such_rows_are_not_scored_by_is_refused(tmp_path: Path) -> None:
+    labels = str(write_jsonl(tmp_path / "l.jsonl", label_rows(8)))
+    with pytest.raises(ConfigError, match=r"model=m, and rows with a class"):
+        quality(Quality.model_validate({"data": {"train": [labels]}, "model": "m"}), silent)
+    prompts = str(write_jsonl(tmp_path / "p.jsonl", [{"prompt": "a", "completion": "b"}] * 4))
+    with pytest.raises(ConfigError, match=r"encoder=e, and no rows with a class"):
+        quality(Quality.model_validate({"data": {"train": [prompts]}, "encoder": "e"}), silent)
+
+
 def test_rows_without_scores_are_refused(encoder: Path, tmp_path: Path) -> None:
     several = write_jsonl(tmp_path / "several.jsonl", [{"text": "a", "labels": ["b", "c"]}] * 4)
     with pytest.raises(DataError, match="labels rows have no scores"):
         quality(Quality.model_validate({"data": {"train": [str(several)], "format": "labels"}}), silent)
     prompts = write_jsonl(tmp_path / "p.jsonl", [{"prompt": "a", "completion": "b"}] * 4)
+    plain = write_jsonl(tmp_path / "t.jsonl", [{"text": "once upon a time"}] * 4)
+    with pytest.raises(DataError, match="prompt and text rows have no scores"):
+        quality(Quality.model_validate({"data": {"train": [str(prompts), str(plain)]}}), silent)
     with pytest.raises(ModelError):
         quality(Quality.model_validate({"data": {"train": [str(prompts)]}, "model": str(encoder)}), silent)

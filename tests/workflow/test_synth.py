@@ -19,7 +19,8 @@ from tunesmith.config.augment import Augment
 from tunesmith.config.makers import Synth
 from tunesmith.config.run import DataConfig
 from tunesmith.data.load import load_splits
-from tunesmith.desk.make import Made, restored, rows_of_split
+from tunesmith.desk.make import Made
+from tunesmith.desk.originals import restored, rows_of_split
 from tunesmith.errors import ConfigError, DataError, ModelError
 from tunesmith.types import silent
 from tunesmith.workflow.synth import augment, synth
@@ -127,6 +128,9 @@ def test_templates_become_rows_that_say_so(tmp_path: Path) -> None:
     assert len([*restored(made.version)]) == len(SEEDS) + len(TEST) + 40  # type: ignore[arg-type]
     facts = made.as_dict()
     assert (facts["synthetic"]["share"], facts["synthetic"]["kept"]) == (0.75, 36)
+    assert made.version is not None
+    page = (made.version.folder / "card.html").read_text()
+    assert all(f"<li>{note}</li>" in page for note in facts["notes"] if "'" not in note)
     assert "75.0% of the training rows are synthetic" in made.as_text()
 
 

@@ -88,7 +88,7 @@ def _one_step(name: str, help_text: str) -> None:
             "data.train": ("FILE", files),
             "output": ("--output", output),
             "ray": ("--ray", ray),
-            name: (name, {}),
+            name: (f"data {name}", {}),
         }
         _carried_out(None, overrides, values, dry_run, as_json, quiet)
 
@@ -217,12 +217,12 @@ def restore(
     """Write the rows as they were read, before any step: nothing that the desk does is lost."""
     import json
 
-    from tunesmith.desk.make import restored
+    from tunesmith.cli import output as out
+    from tunesmith.desk.originals import restored
     from tunesmith.desk.versions import DataSet
-    from tunesmith.storage import write_whole
 
     rows = restored(DataSet(data_set).version(number))
-    write_whole(target, "".join(json.dumps(values, ensure_ascii=False) + "\n" for _, values in rows))
+    out.write(target, (json.dumps(values, ensure_ascii=False) + "\n" for _, values in rows))
 
 
 @app.command()

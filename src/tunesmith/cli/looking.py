@@ -51,9 +51,7 @@ def inspect(
     with progress(quiet) as sink:
         found = work.inspect(desk, model, cost=cost, counted=counted, sink=sink)
     if html is not None:
-        from tunesmith.storage import write_whole
-
-        write_whole(html, found.as_html())
+        out.write(html, found.as_html())
     out.show(found, as_json)
 
 

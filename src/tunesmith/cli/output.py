@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
-from tunesmith.errors import TunesmithError
+from tunesmith.errors import ResourceError, TunesmithError
 
 
 class Result(Protocol):
@@ -28,6 +29,21 @@ def show(result: Result, as_json: bool) -> None:
 def show_json(document: Any) -> None:
     """One JSON document; a number that is not finite is an error, as JSON has none."""
     print(json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False))
+
+
+def write(path: Path, text: str | Iterable[str]) -> None:
+    """The text, or its parts one after the other, as a whole file; its folder is made where there is none. Raises
+    ResourceError where it cannot be written."""
+    from tunesmith.storage import made_folder, write_whole
+
+    parts = [text] if isinstance(text, str) else text
+    made_folder(path.parent)
+    try:
+        write_whole(path, (part.encode("utf-8") for part in parts))
+    except OSError as error:
+        raise ResourceError(
+            f"{path}: cannot be written ({error.strerror})", "a file in a folder that you may write to"
+        ) from error
 
 
 def printable(text: str) -> str:

@@ -46,9 +46,7 @@ def quality(
     with progress(quiet) as sink:
         report = score(config, sink)
     if html is not None:
-        from tunesmith.storage import write_whole
-
-        write_whole(html, report.as_html())
+        out.write(html, report.as_html())
     out.show(report, as_json)
 
 

@@ -61,6 +61,10 @@ class Review(Section):
 class Clean(Section):
     """Mends texts and drops rows that teach nothing. Each rule is on or off, and counted by its name."""
 
+    html: bool = True
+    """Tags and entities of HTML become the text that a browser shows. Tags that are none of HTML's, and code between
+    ```, are left alone."""
+
     encoding: bool = True
     """Text that was decoded by the wrong table, such as `cafÃ©` for `café`, is mended where ftfy is certain."""
 
@@ -68,12 +72,9 @@ class Clean(Section):
     """Characters composed (NFC), line ends as one line feed; control characters, directional marks and characters of no
     width are taken out, but for the joiners that emoji and some scripts are written with."""
 
-    html: bool = True
-    """Tags and entities of HTML become the text that a browser shows. A text without a known tag is left alone."""
-
     special_tokens: bool = True
-    """Marks by which templates tell turns apart (`<|im_end|>`, `[INST]`, `</s>` …) are taken out of contents, where
-    they would end the turn."""
+    """Marks by which templates tell turns apart (`<|im_end|>`, `[INST]`, `</s>` …) and tokenisers texts (`[SEP]`,
+    `<pad>` …) are taken out of contents, where they would end the turn."""
 
     boilerplate: bool = True
     """Lines that stand under mails and pages whatever these say (sent from my phone, unsubscribe, all rights reserved,
@@ -84,7 +85,8 @@ class Clean(Section):
     left alone."""
 
     labels: bool = True
-    """Labels that differ from a much more frequent one in case, blanks or a single letter become that one."""
+    """Labels alike but for case, blanks, `_` and `-` become the commonest of them; one of five letters or more that is
+    a single letter from one ten times as frequent becomes that one. Digits are never mistyped."""
 
     label_in_text: bool = True
     """Lines that state the row's own label (`Category: billing`) are taken out of its text; a row of which nothing

@@ -81,6 +81,7 @@ class AuditReport:
                 f"  {gap.dimension}: '{gap.label}' in {gap.inside.value:.1%} of {gap.group} "
                 f"({gap.inside.n:,} rows), {gap.outside.value:.1%} of others: "
                 f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+                + ("" if gap.weighted is None else f"; {gap.weighted:+.3f} by the weights of rows")
             )
         return lines + ([f"  and {len(found) - SHOWN:,} more"] if len(found) > SHOWN else [])
 

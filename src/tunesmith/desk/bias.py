@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from tunesmith.desk.terms import NONE, SEVERAL
@@ -44,7 +44,8 @@ class Share:
 
 @dataclass(frozen=True)
 class Gap:
-    """How much more often (or seldom) a label stands in a group than in the others. found: 0 is outside."""
+    """How much more often (or seldom) a label stands in a group than in the others. found: 0 is outside. weighted: the
+    same of rows that have weights, by these."""
 
     dimension: str
     group: str
@@ -53,6 +54,7 @@ class Gap:
     outside: Share
     low: float
     high: float
+    weighted: float | None = None
 
     @property
     def value(self) -> float:
@@ -71,6 +73,7 @@ class Gap:
             "low": self.low,
             "high": self.high,
             "found": self.found,
+            "weighted": self.weighted,
             "inside": self.inside.as_dict(),
             "outside": self.outside.as_dict(),
         }
@@ -97,11 +100,18 @@ def rates(groups: Sequence[str], labels: Sequence[str], confidence: float) -> di
     return out
 
 
-def gaps(by_dimension: Mapping[str, Sequence[str]], labels: Sequence[str], confidence: float) -> list[Gap]:
-    """by_dimension: dimension -> (N,) group of each row. labels (N,). The largest first."""
+def gaps(
+    by_dimension: Mapping[str, Sequence[str]],
+    labels: Sequence[str],
+    confidence: float,
+    weights: Sequence[float] | None = None,
+) -> list[Gap]:
+    """by_dimension: dimension -> (N,) group of each row. labels (N,). weights (N,) of rows that have them; counts and
+    intervals are of the rows. The largest first."""
     pairs = []
     for dimension, groups in by_dimension.items():
         counts, sizes = Counter(zip(groups, labels, strict=True)), Counter(groups)
+        heavy = _Weights.summed(groups, labels, weights)
         people = [group for group in sizes if group not in (NONE, SEVERAL)]
         for group in people:
             others = [other for other in people if other != group] or [
@@ -113,11 +123,38 @@ def gaps(by_dimension: Mapping[str, Sequence[str]], labels: Sequence[str], confi
             for label in sorted(set(labels)):
                 own, beyond = counts[group, label], sum(counts[other, label] for other in others)
                 if own or beyond:
-                    pairs.append((dimension, group, label, (own, sizes[group]), (beyond, outside)))
+                    weighted = None if heavy is None else heavy.gap(group, others, label)
+                    pairs.append((dimension, group, label, (own, sizes[group]), (beyond, outside), weighted))
     each = 1 - (1 - confidence) / max(len(pairs), 1)
     found = []
-    for dimension, group, label, (count, n), (beyond, outside) in pairs:
+    for dimension, group, label, (count, n), (beyond, outside), weighted in pairs:
         inside, others_share = Share.of(count, n, confidence), Share.of(beyond, outside, confidence)
         interval = difference(inside, others_share, each)
-        found.append(Gap(dimension, group, label, inside, others_share, *interval))
+        found.append(Gap(dimension, group, label, inside, others_share, *interval, weighted))
     return sorted(found, key=lambda gap: (not gap.found, -abs(gap.value)))
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """What the rows of each group and label weigh together."""
+
+    of: Mapping[tuple[str, str], float]
+
+    @classmethod
+    def summed(
+        cls, groups: Sequence[str], labels: Sequence[str], weights: Sequence[float] | None
+    ) -> _Weights | None:
+        if weights is None:
+            return None
+        found: Counter[tuple[str, str]] = Counter()
+        for cell, weight in zip(zip(groups, labels, strict=True), weights, strict=True):
+            found[cell] += weight  # type: ignore[assignment]
+        return cls(found)
+
+    def share(self, groups: Collection[str], label: str) -> float:
+        """Of the label in what these groups weigh; 0 where they weigh nothing."""
+        whole = sum(weight for (group, _), weight in self.of.items() if group in groups)
+        return sum(self.of.get((group, label), 0.0) for group in groups) / whole if whole else 0.0
+
+    def gap(self, group: str, others: Collection[str], label: str) -> float:
+        return self.share([group], label) - self.share(others, label)

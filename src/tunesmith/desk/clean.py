@@ -15,14 +15,14 @@ from tunesmith.desk.steps import Outcome, excerpt
 from tunesmith.desk.worthless import HALF, is_placeholder, is_refusal, repeated_share
 
 MENDING: dict[str, Callable[[str], str]] = {
+    "html": mending.html,
     "encoding": mending.encoding,
     "unicode": mending.unicode,
-    "html": mending.html,
     "special_tokens": mending.special_tokens,
     "boilerplate": mending.boilerplate,
     "whitespace": mending.whitespace,
 }
-"""In the order in which they act."""
+"""In the order in which they act: an entity may stand for what the next ones mend."""
 SPAN_LOST = "span_lost"
 """The rule by which a row is dropped: a text was mended over the border of a span, or nothing of the span is left."""
 

@@ -1,7 +1,8 @@
 """What became of rows between two versions: came, went, changed, moved; and in which settings the recipes differ.
 
-Rows are the same row where they are from the same line of the same file (by its hash, whatever its name). Rows of files
-that only one version has are matched by what they hold. Of each row 32 bytes are kept, whatever its size.
+Rows are the same row where they are from the same line of the same file (by its hash, whatever its name), or where the
+one version was made of the other. Rows of files that only one version has are matched by what they hold. Of each row
+32 bytes are kept, whatever its size.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.desk.make import CHANGES, ORIGINS, rows_of_split
+from tunesmith.desk.originals import rows_of_split
 from tunesmith.desk.rows import SPLITS
 from tunesmith.desk.steps import excerpt
-from tunesmith.desk.versions import DataSet, Version
+from tunesmith.desk.versions import CHANGES, ORIGINS, DataSet, Version
 from tunesmith.errors import DataError
 
 EXAMPLES = 3
@@ -114,9 +115,23 @@ def _before(data_set: DataSet, after: Version) -> int:
 
 
 def _same_files(before: Version, after: Version) -> dict[str, int]:
-    """SHA-256 of a source -> its number, of the files that both versions were made of."""
-    hashes = [{one["sha256"] for one in version.manifest["sources"]} for version in (before, after)]
-    return {sha256: number for number, sha256 in enumerate(sorted(hashes[0] & hashes[1]), 1)}
+    """SHA-256 of a file -> its number, of the files that both versions were made of, and of those of the one version
+    that the other was made of."""
+    read = [{one["sha256"] for one in version.manifest["sources"]} for version in (before, after)]
+    made = [set(_files(version).values()) for version in (before, after)]
+    shared = read[0] & read[1] | made[0] & read[1] | made[1] & read[0]
+    return {sha256: number for number, sha256 in enumerate(sorted(shared), 1)}
+
+
+def _files(version: Version) -> dict[str, str]:
+    """Split -> SHA-256 of the file with its rows."""
+    files = version.manifest["files"]
+    return {
+        split: files[name]["sha256"]
+        for split in version.manifest["rows"]
+        for name in (f"{split}.jsonl", f"{split}.parquet")
+        if name in files
+    }
 
 
 def _numbers(version: Version, shared: Mapping[str, int]) -> dict[str, int]:
@@ -138,9 +153,13 @@ def _rows(version: Version, shared: Mapping[str, int], plain: bool) -> Rows:
         for place, values in enumerate(rows_of_split(version, split), int(starts[split])):
             found.contents[place] = content_of(values, plain)
             found.splits[place] = SPLITS.index(split)
+    own = {split: shared[sha256] for split, sha256 in _files(version).items() if sha256 in shared}
     for split, at, file, line in _origins(version):
         place = int(starts[split]) + at - 1
-        found.keys[place] = _line(numbers[file], line) if file in numbers else 0
+        if split in own:
+            found.keys[place] = _line(own[split], at)
+        else:
+            found.keys[place] = _line(numbers[file], line) if file in numbers else 0
     # A row that balance repeats stands after the one that it is of.
     found.keys += turns_of(found.keys) << np.uint64(TURN)
     unplaced = np.flatnonzero(found.keys & np.uint64(2**TURN - 1) == 0)
@@ -320,7 +339,7 @@ def shown(version: Version, places: Sequence[int] | NDArray[np.int64]) -> list[d
                 said = (
                     v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values.values()
                 )
-                texts[place] = " ".join(excerpt(said, 120).split())
+                texts[place] = excerpt(said, 120).replace("\n", "⏎")  # blanks stay: they may be what changed
     return [{"place": named[int(place)], "text": texts[int(place)]} for place in places]
 
 

@@ -43,7 +43,7 @@ def balance(labels: Mapping[str, int]) -> dict[str, Any]:
     """entropy in bits, and as a share of the most that so many classes can have; imbalance: of the commonest, how many
     times as many rows as of the rarest; rare: classes of fewer than ten rows."""
     rows = sum(labels.values())
-    entropy = -sum(n / rows * math.log2(n / rows) for n in labels.values())
+    entropy = sum(n / rows * math.log2(rows / n) for n in labels.values())
     ordered = dict(sorted(labels.items(), key=lambda one: (-one[1], one[0])))
     rare = [label for label, count in ordered.items() if count < RARE]
     return {

@@ -32,11 +32,9 @@ class Held:
 
 
 def held(data: DeskData, sink: EventSink) -> Held:
-    """Every row that `data` names; a data set of the desk that `data.train` names alone is read with all its splits.
-    Raises DataError as `reading.read` does."""
+    """Every row that `data` names, as `spread` reads it. Raises DataError as `reading.read` does."""
     version = version_of(data)
-    if version is not None:
-        data = data.model_copy(update=whole(version, data.train[0]))
+    data = spread(data)
     with tempfile.TemporaryDirectory(prefix="tunesmith-desk-") as name:
         found = read(data, Path(name) / "read", Path(name) / "refused.jsonl", sink)
         rows = [row for chunk in found.chunks for row in found.rows(chunk)]
@@ -54,6 +52,20 @@ def version_of(data: DeskData) -> Version | None:
 def whole(version: Version, folder: str) -> dict[str, list[str]]:
     """`data` of every split of this version: split -> the data set's folder."""
     return {split: [folder] if version.manifest["rows"].get(split) else [] for split in SPLITS}
+
+
+def spread(data: DeskData) -> DeskData:
+    """With all splits of the data sets of the desk that `data.train` names, where it names no other evaluation rows:
+    else those of a version would be gone from the next one, and nothing would say so."""
+    if data.validation or data.test:
+        return data
+    named: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for entry in data.train:
+        folder = Path(entry)
+        is_data_set = (folder / CURRENT).is_file()
+        for split in DataSet(folder).version().manifest["rows"] if is_data_set else ("train",):
+            named[split].append(entry)
+    return data.model_copy(update=named)
 
 
 def content_key(values: Values) -> str:

@@ -14,12 +14,13 @@ from tunesmith.data.load import few_collections
 from tunesmith.data.shares import Sharing
 from tunesmith.desk.facts import Inspecting, Inspection
 from tunesmith.desk.finding import Names
-from tunesmith.desk.make import REFUSED, steps_of
+from tunesmith.desk.make import steps_of
 from tunesmith.desk.meaning import Embed
 from tunesmith.desk.passes import Passes
 from tunesmith.desk.plans import Once, Plan, by_processes, side_by_side
 from tunesmith.desk.reading import Read, read
 from tunesmith.desk.scrub import Scrubbing, Veil
+from tunesmith.desk.versions import REFUSED
 from tunesmith.types import EventSink
 
 

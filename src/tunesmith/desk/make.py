@@ -11,14 +11,16 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tunesmith.config.desk import Desk, Making
+from tunesmith.config.desk import Clean, Desk, Making
 from tunesmith.data.folders import sources_of
 from tunesmith.data.load import few_collections
+from tunesmith.data.readers import LOOK_AT
 from tunesmith.data.shares import Sharing
-from tunesmith.desk import card
+from tunesmith.desk import card, language
 from tunesmith.desk.alike import Sketches
 from tunesmith.desk.balance import Balancing
 from tunesmith.desk.clean import Cleaning
@@ -27,11 +29,12 @@ from tunesmith.desk.decisions import Reviewed
 from tunesmith.desk.dedup import Repeats, SameId, contamination, said
 from tunesmith.desk.facts import Inspecting, Inspection, Told
 from tunesmith.desk.finding import Names
+from tunesmith.desk.held import spread
 from tunesmith.desk.labels import Labels
 from tunesmith.desk.left import Left
 from tunesmith.desk.meaning import Embed, Meanings
-from tunesmith.desk.originals import read_again
 from tunesmith.desk.pages import card_page
+from tunesmith.desk.parquet import as_parquet
 from tunesmith.desk.passes import Counted, Passes
 from tunesmith.desk.plans import Once
 from tunesmith.desk.reading import FileRead, Read, read
@@ -40,11 +43,18 @@ from tunesmith.desk.scrub import Scrubbing, Veil
 from tunesmith.desk.splitting import Splitting
 from tunesmith.desk.stated import Stated
 from tunesmith.desk.steps import Step
-from tunesmith.desk.versions import MANIFEST, DataSet, Version, manifest_text
+from tunesmith.desk.versions import (
+    CHANGES,
+    MANIFEST,
+    ORIGINS,
+    REFUSED,
+    DataSet,
+    Version,
+    manifest_text,
+)
 from tunesmith.storage import digest
 from tunesmith.types import EventSink
 
-ORIGINS, CHANGES, REFUSED = "origins.jsonl", "changes.jsonl", "refused.jsonl"
 INSPECTION = "inspection"
 """Of the rows as they were read: a page (.html), and the same as JSON."""
 WORK = "work"
@@ -109,7 +119,8 @@ def make(
         if desk.scrub is not None and scrubbing is not None:
             veil = Veil(scrubbing.finder, desk.scrub.keep_originals)
         told = str if veil is None or veil.keeps else veil.over
-        found = read(desk.data, folder / WORK / "read", folder / REFUSED, sink, told, sharing, loaded)
+        data = spread(desk.data)
+        found = read(data, folder / WORK / "read", folder / REFUSED, sink, told, sharing, loaded)
         steps = steps_of(desk, found, folder / WORK, scrubbing, embed)
         return Work(found, steps, veil, ray=desk.ray, inspecting=loaded and loaded())
 
@@ -193,12 +204,9 @@ def steps_of(
     if desk.review is not None:
         steps.append(Reviewed.of(desk.review))
     if desk.clean is not None:
-        steps.append(Cleaning(desk.clean))
-        if desk.clean.labels and any("label" in shape.parts.values() for shape in found.shapes):
-            steps.append(Labels())
-        if desk.clean.label_in_text:
-            steps.append(Stated())
+        steps += _cleaning(desk.clean, found)
     if scrubbing is not None:
+        scrubbing.check_kept(row for chunk in found.chunks for row in islice(found.rows(chunk), LOOK_AT))
         steps.append(scrubbing)
     if desk.dedup is not None:
         if desk.dedup.id is not None:
@@ -217,6 +225,16 @@ def steps_of(
     if desk.balance is not None:
         steps.append(Balancing.of(desk.balance, desk.seed))
     return steps
+
+
+def _cleaning(clean: Clean, found: Read) -> Iterator[Step]:
+    if clean.languages:
+        language.check(clean.languages)
+    yield Cleaning(clean)
+    if clean.labels and any("label" in shape.parts.values() for shape in found.shapes):
+        yield Labels()
+    if clean.label_in_text:
+        yield Stated()
 
 
 def _benchmarks(desk: Desk) -> dict[str, list[list[str]]]:
@@ -246,26 +264,6 @@ def _written(recipe: Making, pieces: Path, folder: Path) -> dict[str, int]:
                 as_parquet(folder / f"{split}.jsonl")
     _joined(sorted(pieces.glob("*.origins")), folder / ORIGINS)
     return rows
-
-
-def as_parquet(path: Path) -> None:
-    """The same rows as Parquet, in its place. Raises DataError where a column holds values of several kinds."""
-    import pyarrow as pa
-    import pyarrow.json as pj
-    import pyarrow.parquet as pq
-
-    from tunesmith.errors import DataError
-
-    try:
-        table = pj.read_json(path, read_options=pj.ReadOptions(block_size=64 * 2**20))
-    except pa.ArrowInvalid as error:
-        raise DataError(
-            f"{path.name}: the rows do not fit one table ({error})",
-            "the same kind of value in every row of a column",
-            "write format: jsonl",
-        ) from None
-    pq.write_table(table, path.with_suffix(".parquet"), row_group_size=10_000)
-    path.unlink()
 
 
 def _joined(parts: Sequence[Path], target: Path) -> int:
@@ -314,50 +312,3 @@ def file_facts(one: FileRead) -> dict[str, Any]:
         "refused": dict(one.refused.most_common()),
         "repaired": dict(one.repaired.most_common()),
     }
-
-
-# And back ------------------------------------------------------------------------------------------------
-
-
-def restored(made: Version) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number, columns) of every row that was read, in order, as it was before any step.
-
-    Raises DataError where scrubbing left no originals, and the files that they are from are gone or others.
-    """
-    rows: dict[int, dict[str, Any]] = {}
-    with (made.folder / ORIGINS).open(encoding="utf-8") as origins:
-        at = [json.loads(line) for line in origins]
-    for split in SPLITS:
-        numbers = [number for number, of, *_ in at if of == split]
-        for number, values in zip(numbers, rows_of_split(made, split), strict=True):
-            rows.setdefault(number, values)  # a row that was added stands after the one that it is of
-    with (made.folder / CHANGES).open(encoding="utf-8") as changes:
-        undone: dict[int, list[dict[str, Any]]] = {}
-        for line in changes:
-            entry = json.loads(line)
-            undone.setdefault(entry["row"], []).append(entry)
-    hidden = {n: e[0] for n, e in undone.items() if any(entry.get("hidden") for entry in e)}
-    for number, entries in undone.items():
-        rows[number] = {} if number in hidden else _undone(rows.get(number, {}), entries)
-    rows |= read_again(made, {number: (one["file"], one["line"]) for number, one in hidden.items()})
-    yield from sorted(rows.items())
-
-
-def _undone(values: dict[str, Any], entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    for entry in reversed(entries):
-        if entry.get("dropped"):
-            values = entry["before"]
-            continue
-        values = {**values, **entry["before"]}
-        for column in entry.get("added", ()):
-            del values[column]
-    return values
-
-
-def rows_of_split(made: Version, split: str) -> Iterator[dict[str, Any]]:
-    from tunesmith.data.readers import read_rows
-
-    for ending in ("jsonl", "parquet"):
-        path = made.folder / f"{split}.{ending}"
-        if path.is_file():
-            yield from (row for _, row in read_rows(path) if isinstance(row, dict))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable
+from html import unescape
+from html.entities import html5
 from html.parser import HTMLParser
 
 import ftfy
@@ -55,14 +57,19 @@ def _nfc(text: str) -> str:
 
 
 _TAGS = (
-    "a abbr b blockquote body br button center code div em font form h1 h2 h3 h4 h5 h6 head hr html i img input "
-    "label li link meta ol option p pre s script section select small span strong style sub sup table tbody td "
-    "th thead title tr u ul video"
+    "a abbr article aside b blockquote body br button center code dd del div dl dt em fieldset figcaption figure font "
+    "footer form h1 h2 h3 h4 h5 h6 head header hr html i iframe img input ins label li link main meta nav noscript ol "
+    "option p pre s script section select small span strike strong style sub sup table tbody td textarea tfoot th "
+    "thead title tr u ul video"
 ).split()
+"""Without those that prompts and masks are written with, such as <summary> and <ADDRESS>."""
 _TAG = regex.compile(rf"</?(?:{'|'.join(_TAGS)})(?:\s[^<>]*)?/?>", regex.IGNORECASE)
-_ENTITY = regex.compile(r"&(?:nbsp|amp|lt|gt|quot|apos|#\d{2,6}|#x[0-9a-fA-F]{2,5});")
+_ENTITY = regex.compile(r"&([A-Za-z][A-Za-z0-9]{1,30};|#\d{2,7};|#[xX][0-9a-fA-F]{2,6};)")
 _BLOCKS = frozenset(
-    "blockquote br center div form h1 h2 h3 h4 h5 h6 hr li ol p pre section table tr ul title".split()
+    (
+        "article aside blockquote br center dd div dl dt fieldset figcaption figure footer form h1 h2 h3 h4 h5 h6 "
+        "header hr li main nav ol p pre section table title tr ul"
+    ).split()
 )
 _SILENT = frozenset(("script", "style", "head"))
 
@@ -77,10 +84,12 @@ def html(text: str) -> str:
 
 def _shown(text: str) -> str:
     if _TAG.search(text):
+        # The parser would end what begins like an entity (R&D) as one.
+        kept = next(chr(code) for code in range(0xF000, 0xF900) if chr(code) not in text)
         parser = _Shown()
-        parser.feed(text)
+        parser.feed(text.replace("&", kept))
         parser.close()
-        text = "".join(parser.parts).strip()
+        text = "".join(parser.parts).replace(kept, "&").strip()
     decoded = text
     while (further := _ENTITY.sub(_entity, decoded)) != decoded:
         decoded = further
@@ -88,9 +97,9 @@ def _shown(text: str) -> str:
 
 
 def _entity(match: regex.Match[str]) -> str:
-    import html as stdlib
-
-    return stdlib.unescape(match[0]).replace("\xa0", " ")
+    if match[1][0] != "#" and match[1] not in html5:
+        return str(match[0])
+    return unescape(match[0]).replace("\xa0", " ")
 
 
 class _Shown(HTMLParser):
@@ -123,15 +132,10 @@ class _Shown(HTMLParser):
         if not self._silent:
             self.parts.append(data)
 
-    def handle_entityref(self, name: str) -> None:
-        self.handle_data(f"&{name};")
-
-    def handle_charref(self, name: str) -> None:
-        self.handle_data(f"&#{name};")
-
 
 _SPECIAL = regex.compile(
-    r"<\|[a-zA-Z][\w ]{1,40}\|>|</?s>|</?(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>|\[/?INST\]|<<?/?SYS>>?"
+    r"\[(?:CLS|SEP|PAD|BOS|EOS)\]|<extra_id_\d{1,3}>|<end_of_utterance>"
+    r"|<\|[a-zA-Z][\w ]{1,40}\|>|</?s>|</?(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>|\[/?INST\]|<<?/?SYS>>?"
     r"|<(?:\uff5c)[^<>\uff5c]{2,40}(?:\uff5c)>"
 )
 

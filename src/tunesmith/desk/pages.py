@@ -51,7 +51,7 @@ def inspection_page(facts: Mapping[str, Any]) -> str:
         lengths=_histograms(facts["tokens"]["histograms"]),
         labels=label_bars(facts["labels"]),
         numbers=number_histograms(facts["numbers"]),
-        languages=[Bars("rows by language", at_most(facts["languages"]["all"]))],
+        languages=[Bars.of("rows by language", facts["languages"]["all"])],
         repeats=[Bars("rows that repeat others", repeated)]
         if (repeated := _repeated(facts["steps"]))
         else [],
@@ -118,10 +118,24 @@ def _repeated(steps: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Bars:
-    """Counts, drawn by the template as bars."""
+    """Counts, drawn by the template as bars. others: of what has no bar of its own, how many kinds there are and how
+    many rows they have: together they would make all bars look short."""
 
     caption: str
     counts: Mapping[str, int]
+    others: tuple[int, int] | None = None
+
+    @classmethod
+    def of(
+        cls, caption: str, counts: Mapping[str, int], kinds: int | None = None, rows: int | None = None
+    ) -> Bars:
+        """Of the first of these. kinds and rows: of all, also those that `counts` left out."""
+        kinds = len(counts) if kinds is None else kinds
+        if kinds <= BARS:
+            return cls(caption, dict(counts))
+        first = dict(list(counts.items())[: BARS - 1])
+        whole = sum(counts.values()) if rows is None else rows
+        return cls(caption, first, (kinds - len(first), whole - sum(first.values())))
 
     @property
     def most(self) -> int:
@@ -130,20 +144,10 @@ class Bars:
 
 def label_bars(labels: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[Bars]:
     return [
-        Bars(f"{column}, {split}", at_most(found["counts"], found["classes"], found["rows"]))
+        Bars.of(f"{column}, {split}", found["counts"], found["classes"], found["rows"])
         for column, splits in labels.items()
         for split, found in splits.items()
     ]
-
-
-def at_most(counts: Mapping[str, int], kinds: int | None = None, rows: int | None = None) -> dict[str, int]:
-    """The first of these, and the others as one. kinds and rows: of all, also those that `counts` left out."""
-    kinds = len(counts) if kinds is None else kinds
-    if kinds <= BARS:
-        return dict(counts)
-    first = dict(list(counts.items())[: BARS - 1])
-    whole = sum(counts.values()) if rows is None else rows
-    return first | {f"{kinds - len(first):,} others": whole - sum(first.values())}
 
 
 def _histograms(found: Mapping[str, Mapping[str, Sequence[int]]], unit: str = "tokens") -> list[Any]:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from tunesmith.desk.conflicts import answer_of
 from tunesmith.desk.dedup import said
-from tunesmith.desk.pages import Bars, at_most, linear, page_environment
+from tunesmith.desk.pages import Bars, linear, page_environment
 from tunesmith.desk.screen import many, percent
 from tunesmith.desk.steps import excerpt
 
@@ -66,15 +66,13 @@ def histograms(records: Sequence[Record]) -> list[tuple[str, Markup]]:
 
 
 def by_reason(reasons: Mapping[str, int]) -> list[Bars]:
-    return [Bars("doubtful rows, by reason", at_most(dict(reasons)))] if reasons else []
+    return [Bars.of("doubtful rows, by reason", reasons)] if reasons else []
 
 
 def label_errors(records: Sequence[Record]) -> list[Bars]:
     """Of each label its rows that confident learning takes for wrong, the most first."""
     found = Counter(one["label"] for one in records if "label_error" in one["reasons"])
-    return (
-        [Bars("labels that are likely wrong, by label", at_most(dict(found.most_common())))] if found else []
-    )
+    return [Bars.of("labels that are likely wrong, by label", dict(found.most_common()))] if found else []
 
 
 def mixed_up(records: Sequence[Record]) -> dict[str, Any] | None:

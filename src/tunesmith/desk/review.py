@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from tunesmith.config.desk import DeskData
@@ -18,6 +19,7 @@ from tunesmith.desk.dedup import said
 from tunesmith.desk.held import held
 from tunesmith.desk.quality import QUALITY, Record, table_of
 from tunesmith.desk.rows import Row
+from tunesmith.desk.steps import excerpt
 from tunesmith.desk.versions import DataSet
 from tunesmith.errors import DataError
 from tunesmith.types import EventSink
@@ -41,7 +43,7 @@ class Choice:
     labels: Sequence[str]
     suggested: str | None
     typed: str = ""
-    tabbed: int | None = None
+    tabbed: int = 0
 
     @property
     def offered(self) -> list[str]:
@@ -57,13 +59,13 @@ class Choice:
     def press(self, key: str) -> str | None:
         """The label that was taken, if any."""
         if key == TAB and self.offered:
-            self.tabbed = 0 if self.tabbed is None else (self.tabbed + 1) % len(self.offered)
+            self.tabbed = (self.tabbed + 1) % len(self.offered)
         elif key in ENTER and self.offered:
-            return self.offered[self.tabbed or 0]
+            return self.offered[self.tabbed]
         elif key in ERASE:
-            self.typed, self.tabbed = self.typed[:-1], None
+            self.typed, self.tabbed = self.typed[:-1], 0
         elif key.isprintable():
-            self.typed, self.tabbed = self.typed + key, None
+            self.typed, self.tabbed = self.typed + key, 0
         return None
 
 
@@ -79,6 +81,10 @@ class Walk:
     at: int = 0
     choice: Choice | None = None
     ended: bool = False
+
+    @cached_property
+    def places(self) -> dict[str, Row]:
+        return {str(row.ref): row for row in self.rows.values()}
 
     def press(self, key: str) -> None:
         """Does what the key says; keys that mean nothing do nothing."""
@@ -136,7 +142,10 @@ class Walk:
             lines += [f"probe: {record['suggested']}"] if record["suggested"] else []
         else:
             lines += ["answer:", "\n".join(answer_of(row))]
-        lines += [f"contradicts: {other['place']}" for other in record["conflicts"][:OFFERED]]
+        for other in record["conflicts"][:OFFERED]:
+            lines.append(f"contradicts: {other['place']}")
+            if (there := self.places.get(other["place"])) is not None:
+                lines.append(f"    {excerpt([*said(there, 'prompt'), *answer_of(there)])}")
         if before is not None:
             lines.append(f"decided: {before.verdict}{'' if before.label is None else f' to {before.label}'}")
         return [*lines, "", *self._asked()]
@@ -145,7 +154,7 @@ class Walk:
         if self.choice is None:
             names = [what for what in KEYS.values() if what != "relabel" or self.labels]
             return ["   ".join(f"{what[0]} {what}" for what in names)]
-        marked = self.choice.tabbed or 0
+        marked = self.choice.tabbed
         first = max(0, marked - OFFERED + 1)
         offered = self.choice.offered[first : first + OFFERED]
         lines = [f"label: {self.choice.typed}", "Tab next   Enter take   Escape none"]

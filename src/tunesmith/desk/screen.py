@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
@@ -191,8 +192,20 @@ def words_of_rule(rule: str) -> str:
 
 
 def _example(step: Mapping[str, Any], rule: str) -> str:
+    """Where, and what was found there; else what was there, and what is there now."""
     examples = step["examples"].get(rule, ())
-    return f": {examples[0]['place']} {examples[0]['message']}" if examples else ""
+    if not examples:
+        return ""
+    one = examples[0]
+    return f": {one['place']} {one['message'] or ' -> '.join(_both(one))}"
+
+
+def _both(one: Mapping[str, Any]) -> list[str]:
+    columns = (one["before"], one["after"] or {})
+    said = (
+        [v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in c.values()] for c in columns
+    )
+    return list(dict.fromkeys(excerpt(texts, 48).replace("\n", "⏎") for texts in said if texts))
 
 
 def _conflicts(found: Mapping[str, Any]) -> Iterator[str]:
@@ -213,7 +226,7 @@ def _step(step: Mapping[str, Any]) -> Iterator[str]:
     """What a step would do, a line a rule."""
     found = [(what, rule, n) for what in ("dropped", "changed", "added") for rule, n in step[what].items()]
     for what, rule, count in found[:RULES]:
-        yield f"{count:>7,}  would be {what}: {rule}{_example(step, rule)[:90]}"
+        yield f"{count:>7,}  would be {what}: {rule}{_example(step, rule)[:120]}"
     for split, count in step["moved"].items():
         yield f"{count:>7,}  would go to {split}"
     if not found and not step["moved"]:

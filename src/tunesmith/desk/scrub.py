@@ -13,6 +13,7 @@ from tunesmith.desk.spans import SpanLost, replaced
 from tunesmith.desk.stand_ins import StandIn, stand_in
 from tunesmith.desk.steps import Outcome
 from tunesmith.desk.without import without
+from tunesmith.errors import ConfigError, near_miss
 
 IN_FIXED = "in_fixed_text"
 """The rule by which a row is dropped: personal data in a text that other columns count words of, or over the border of
@@ -33,6 +34,20 @@ class Scrubbing:
         with without("torch", "transformers"):  # Presidio's recognisers, which are loaded here, use neither
             finder = Finder.of(config, names)
         return cls(finder, stand_in(config), frozenset(config.columns_kept))
+
+    def check_kept(self, rows: Iterable[Row]) -> None:
+        """Raises ConfigError for a column that is to be kept and that none of these rows has: it is called otherwise,
+        and would be scrubbed."""
+        unseen, seen = set(self.columns_kept), set[str]()
+        for row in rows if unseen else ():
+            seen.update(row.values)
+            unseen -= row.values.keys()
+            if not unseen:
+                return
+        for column in sorted(unseen):
+            raise ConfigError(
+                f"no row has a column '{column}' (scrub.columns_kept)", near_miss(column, seen), "correct it"
+            )
 
     def apply(self, row: Row) -> Outcome | None:
         changed: dict[Path, str] = {}

@@ -28,10 +28,11 @@ import psutil
 
 from tunesmith.data.folders import CURRENT, VERSIONS
 from tunesmith.data.strict_json import parse_object
-from tunesmith.errors import DataError
-from tunesmith.storage import digest, sync_folder, write_whole
+from tunesmith.errors import DataError, ResourceError
+from tunesmith.storage import digest, is_disk_full, made_folder, sync_folder, write_whole
 
 MANIFEST = "manifest.json"
+ORIGINS, CHANGES, REFUSED = "origins.jsonl", "changes.jsonl", "refused.jsonl"
 MAKING = ".making-"
 """Before the number of the process that makes a version."""
 FORMAT = 1
@@ -96,17 +97,21 @@ class DataSet:
     @contextmanager
     def making(self) -> Iterator[Draft]:
         """The next version: it becomes one when the block ends without an error."""
-        folder = self.folder / VERSIONS
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = made_folder(self.folder / VERSIONS)
         _sweep(folder)
-        target = folder / f"{MAKING}{os.getpid()}-{uuid4().hex}"
-        target.mkdir()
+        target = made_folder(folder / f"{MAKING}{os.getpid()}-{uuid4().hex}")
         try:
             draft = Draft(target)
             yield draft
             number = self._publish(target)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(target, ignore_errors=True)
+            if isinstance(error, OSError) and is_disk_full(error):
+                raise ResourceError(
+                    f"the disk under {folder} is full",
+                    "room for the rows twice, once as they are worked on",
+                    "free some, and run it again; versions before are as they were",
+                ) from error
             raise
         write_whole(self.folder / CURRENT, f"{number:04d}\n")
         draft.version = self.version(number)

@@ -208,8 +208,13 @@ def histogram(
 
 
 def _marks(low: float, high: float) -> list[int]:
-    """At most seven whole numbers of the kind 1, 2, 5 times a power of ten between the two, and at least one."""
-    found = [k * 10**n for n in range(10) for k in (1, 2, 5) if low <= k * 10**n <= high]
+    """At most seven whole numbers of the kind 1, 2, 5 times a power of ten between the two, where there are three of
+    them; else multiples of such a number, and at least one."""
+    steps = [k * 10**n for n in range(10) for k in (1, 2, 5)]
+    found = [step for step in steps if low <= step <= high]
+    if len(found) < 3:
+        apart = next(step for step in steps if (high - low) / step <= 6)
+        found = list(range(math.ceil(low / apart) * apart, math.floor(high) + 1, apart))
     step = -(-len(found) // 7) if found else 1
     return found[::step] or [round(low)]
 

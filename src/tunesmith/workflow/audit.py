@@ -14,6 +14,7 @@ import numpy as np
 import regex
 
 from tunesmith.config.audit import Audit
+from tunesmith.data.asked import optional
 from tunesmith.data.formats import to_example
 from tunesmith.desk.audit import AuditReport
 from tunesmith.desk.bias import LEAST, MOST_LABELS, Share, gaps, rates, representation
@@ -21,6 +22,7 @@ from tunesmith.desk.conflicts import answer_of
 from tunesmith.desk.dedup import said
 from tunesmith.desk.held import held, kinds_of
 from tunesmith.desk.rows import Row
+from tunesmith.desk.spans import SpanLost
 from tunesmith.desk.terms import (
     NONE,
     SEVERAL,
@@ -32,7 +34,7 @@ from tunesmith.desk.terms import (
     group_of,
 )
 from tunesmith.errors import ConfigError, DataError, ModelError, RowError
-from tunesmith.storage import write_whole
+from tunesmith.storage import made_folder, write_whole
 from tunesmith.types import EventSink, Example
 from tunesmith.workflow.open import load, unanswered
 
@@ -60,14 +62,13 @@ def audit(config: Audit, sink: EventSink) -> AuditReport:
         rates={name: rates(one, labels, config.confidence) for name, one in kept.items()}
         if labels and classes
         else {},
-        gaps=gaps(kept, labels, config.confidence) if labels and classes else [],
+        gaps=gaps(kept, labels, config.confidence, _weights(rows)) if labels and classes else [],
         model=None if config.model is None else _by_model(config, rows, labels, kept, groupings, sink),
         toxicity=_toxicity(config, rows, groups, sink),
         folder=config.output,
     )
     if config.output is not None:
-        folder = Path(config.output)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = made_folder(Path(config.output))
         write_whole(folder / "audit.json", json.dumps(report.as_dict(), ensure_ascii=False, indent=2) + "\n")
         write_whole(folder / "audit.md", report.as_markdown())
     return report
@@ -88,6 +89,14 @@ def _usable(rows: Sequence[Row]) -> tuple[list[Row], Counter[str]]:
             "not one row can be used", f"found {dict(unusable)}", "tunesmith data clean drops such rows"
         )
     return kept, unusable
+
+
+def _weights(rows: Sequence[Row]) -> list[float] | None:
+    """What `balance` writes into rows, or somebody else; None where no row has a weight."""
+    found = [optional(row.shape.meaning, row.values, "sample_weight") for row in rows]
+    if all(weight in (None, "") for weight in found):
+        return None
+    return [1.0 if weight in (None, "") else float(weight) for weight in found]
 
 
 def _groupings(config: Audit, rows: Sequence[Row]) -> dict[str, Grouping]:
@@ -167,10 +176,11 @@ def _swaps(
         if not members:
             continue
         order = np.random.default_rng((config.seed, len(out))).permutation(members)[: config.swaps].tolist()
-        changed = [
-            Row(row.number, row.split, row.ref, counterfactual(row, dimension, source, target), row.shape)
-            for row in (rows[at] for at in order)
-        ]
+        swapped = {at: _swapped(rows[at], dimension, source, target) for at in order}
+        order = [at for at in order if swapped[at] is not None]
+        changed = [row for row in swapped.values() if row is not None]
+        if not changed:
+            continue
         now = answer(changed)
         moved = Counter(
             f"{answers[at]} -> {said_now}"
@@ -185,6 +195,7 @@ def _swaps(
                 "dimension": dimension.name,
                 "from": source,
                 "to": target,
+                "left_out": len(swapped) - len(order),
                 "changed": Share.of(moved.total(), len(order), config.confidence).as_dict(),
                 "most": moved.most_common(1)[0][0] if moved else None,
                 "example": None
@@ -193,6 +204,14 @@ def _swaps(
             }
         )
     return out
+
+
+def _swapped(row: Row, dimension: Dimension, source: str, target: str) -> Row | None:
+    """None where half of a word is in a span, of which nobody knows where it would be."""
+    try:
+        return row.but(counterfactual(row, dimension, source, target))
+    except SpanLost:
+        return None
 
 
 def subgroup_metrics(

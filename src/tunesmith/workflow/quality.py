@@ -25,10 +25,10 @@ from tunesmith.desk.probe import Judged, judged
 from tunesmith.desk.quality import QUALITY, SUMMARY, TABLE, QualityReport
 from tunesmith.desk.rows import SPLITS, Row
 from tunesmith.embedded import base_model_path
-from tunesmith.errors import DataError, ModelError, RowError
+from tunesmith.errors import ConfigError, DataError, ModelError, RowError
 from tunesmith.evaluate.answers import Answerer
 from tunesmith.evaluate.report import Losses
-from tunesmith.storage import write_whole
+from tunesmith.storage import made_folder, write_whole
 from tunesmith.types import EventSink, Example, TokenRow
 from tunesmith.workflow.features import words
 from tunesmith.workflow.open import load
@@ -52,12 +52,13 @@ def quality(config: Quality, sink: EventSink) -> QualityReport:
     neither one class nor an answer."""
     found = held(config.data, sink)
     kinds = kinds_of(found.rows)
+    _refuse_unread(config, kinds)
     usable = _usable(found.rows)
     sink("phase", name="contradictions", text=f"{len(usable.rows):,} rows")
     together = alike(usable.rows, config.near)
     if kinds == {"label"}:
         records, how = _by_probe(config, usable, together, sink)
-    elif kinds <= {"prompt", "messages", "text"}:
+    elif kinds <= {"prompt", "messages"} or kinds == {"text"}:
         records, how = _by_loss(config, usable, sink)
     else:
         raise DataError(
@@ -67,6 +68,22 @@ def quality(config: Quality, sink: EventSink) -> QualityReport:
         )
     _add_conflicts(records, usable.rows, together)
     return _written(config, found, usable, records, how)
+
+
+def _refuse_unread(config: Quality, kinds: set[str]) -> None:
+    """Raises ConfigError for a model that such rows are not scored by."""
+    if kinds == {"label"} and config.model is not None:
+        raise ConfigError(
+            f"model={config.model}, and rows with a class, which a probe judges",
+            "a model by whose loss answers are scored",
+            "leave it out; --encoder names a model whose states the probe reads",
+        )
+    if "label" not in kinds and config.encoder is not None:
+        raise ConfigError(
+            f"encoder={config.encoder}, and no rows with a class",
+            "a model whose states a probe of classes reads",
+            "leave it out; --model names the model by whose loss answers are scored",
+        )
 
 
 def _usable(rows: Sequence[Row]) -> Usable:
@@ -240,7 +257,7 @@ def _written(
         folder=None if target is None else str(target),
     )
     if target is not None:
-        target.mkdir(parents=True, exist_ok=True)
+        made_folder(target)
         write_whole(target / TABLE, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in records))
         write_whole(target / SUMMARY, json.dumps(report.as_dict(), ensure_ascii=False, indent=2) + "\n")
     return report

@@ -18,8 +18,8 @@ from typing import Any, TextIO
 from tunesmith.config.desk import DeskData
 from tunesmith.config.synth import Synthetic
 from tunesmith.data.shares import Sharing
-from tunesmith.desk.held import version_of, whole
-from tunesmith.desk.make import REFUSED, WORK, Made, Work, made_by
+from tunesmith.desk.held import spread
+from tunesmith.desk.make import WORK, Made, Work, made_by
 from tunesmith.desk.reading import CHUNK_ROWS, Chunk, FileRead, Read, packed, read
 from tunesmith.desk.rows import Row
 from tunesmith.desk.synthetic import questions
@@ -29,6 +29,7 @@ from tunesmith.desk.synthetic.made import MadeRows
 from tunesmith.desk.synthetic.questions import Ask, Told
 from tunesmith.desk.synthetic.seeds import Candidate, Refused, Seeds, is_synthetic, seeds_of
 from tunesmith.desk.synthetic.spool import blocks
+from tunesmith.desk.versions import REFUSED
 from tunesmith.errors import DataError
 from tunesmith.types import EventSink, RowRef
 
@@ -113,10 +114,7 @@ class _Adding:
         return Work(found, steps, more={"synthetic": facts, "notes": said_of(facts, self.recipe)})
 
     def _read(self, data: DeskData, folder: Path, refused: Path) -> Read:
-        version = version_of(data)
-        if version is not None:
-            data = data.model_copy(update=whole(version, data.train[0]))
-        return read(data, folder, refused, self.sink)
+        return read(spread(data), folder, refused, self.sink)
 
     def _against(self, folder: Path) -> Read | None:
         """Evaluation rows that are no part of the data set."""
