@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from scipy.special import logit
 
-from tunesmith.config.judged import COMPARING, Judged, RewardConfig, ScoresAnswers
+from tunesmith.config.judged import COMPARING, Judged, PreferenceConfig, RewardConfig, ScoresAnswers
 from tunesmith.config.methods import TAKES, Method
 from tunesmith.config.run import Run
 from tunesmith.config.tuning import Writes
 from tunesmith.core import gate
+from tunesmith.data.columns import Mapping
 from tunesmith.data.joined import joined
 from tunesmith.data.load import Splits
 from tunesmith.errors import ConfigError, DataError
@@ -84,6 +85,21 @@ def as_the_method_takes(run: Run, splits: Splits) -> Splits:
                 else "train a reward model (method.type=reward)",
             )
     return splits
+
+
+def margin_note(method: Method, mapping: Mapping) -> str:
+    """What becomes of the margins of the rows; empty where they have none, or they are left out on purpose."""
+    said = dict(method)
+    scale = said.get("margin_scale")
+    if not mapping.margin or scale == 0:
+        return ""
+    using = PreferenceConfig.WITH_MARGIN if isinstance(method, PreferenceConfig) else {"bradley_terry"}
+    if scale is None or said["loss"] not in using:
+        return f"margins ({mapping.margin}): method.type={method.type} with loss {said['loss']} does not use them"
+    return (
+        f"margins ({mapping.margin}): the chosen answer's reward is asked to be larger by {scale:g} x the row's; "
+        "method.margin_scale=0 leaves them out"
+    )
 
 
 def with_rewards(run: Run, kind: str, train: Sequence[Example]) -> tuple[Run, dict[str, str]]:
