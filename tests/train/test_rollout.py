@@ -14,9 +14,9 @@ import torch
 from tests import fakes
 from tests.objectives.test_policy import resolved
 from tunesmith.core.batch import Batch
-from tunesmith.generate.batched import evaluating
 from tunesmith.generate.sample import Sample
 from tunesmith.objectives.policy import Policy
+from tunesmith.objectives.ppo import Ppo
 from tunesmith.scoring.rewards import Scored
 from tunesmith.train.rollout import ROUNDS, RolloutSource
 from tunesmith.train.source import StaticSource
@@ -92,16 +92,25 @@ def weights(batch: Batch) -> list[list[float]]:
     return [[float(leaf.weights[0]) for leaf in row.segments[1:]] for row in batch.rows]
 
 
-def logps_of(made: RolloutSource, batch: Batch) -> list[np.ndarray]:
+def moved(made: RolloutSource) -> None:
+    """The policy is no longer the start."""
+    torch.manual_seed(1)
+    for parameter in made.writer.model.module.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+
+
+def logps_of(made: RolloutSource, batch: Batch, temperature: float = 1.0) -> list[np.ndarray]:
     """Of each answer, by the stock model alone."""
     module, out = made.writer.model.module, []
+    ours = module.config._attn_implementation
     module.set_attn_implementation("sdpa")
     for row in batch.rows:
         for leaf in row.segments[1:]:
             ids = torch.tensor([*row.segments[0].ids, *leaf.ids])
             with torch.no_grad():
-                logps = module(input_ids=ids[None]).logits[0, :-1].log_softmax(-1)
+                logps = (module(input_ids=ids[None]).logits[0, :-1] / temperature).log_softmax(-1)
             out.append(logps.gather(1, ids[1:, None])[len(row.segments[0].ids) - 1 :, 0].numpy())
+    module.set_attn_implementation(ours)
     return out
 
 
@@ -148,8 +157,7 @@ def test_a_divergence_in_the_reward_is_taken_from_the_whole_answers(estimator):
     """rloo: r - weight x sum of the tokens' estimates, less the mean of the others."""
     method = method_of("rloo", kl={"weight": 0.3, "estimator": estimator})
     made = source(method)
-    with evaluating(made.writer.model.module):
-        made.writer.model.module.transformer.wte.weight.data += 0.05  # no longer the start
+    moved(made)
     batch = rolled(made)
     now = logps_of(made, batch)
     with made.start.back():
@@ -161,6 +169,47 @@ def test_a_divergence_in_the_reward_is_taken_from_the_whole_answers(estimator):
         want = [x - (sum(net) - x) / (GROUP - 1) for x in net]
         sizes = [len(leaf.ids) for leaf in row.segments[1:]]
         np.testing.assert_allclose(row.given["advantages"], np.repeat(want, sizes), rtol=1e-5)
+        assert max(np.abs(one).max() for one in d) > 0.01
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce_pp", "ppo"])
+def test_each_token_pays_its_divergence_and_all_of_the_rollout_are_scaled_together(algorithm):
+    """Rewards less the penalties of the tokens from each on; of ppo (lambda 1) less the value too."""
+    more = {"gae_lambda": 1.0} if algorithm == "ppo" else {}
+    made = source(method_of(algorithm, kl={"weight": 0.3, "estimator": "k1"}, **more))
+    made.writer.model.value = torch.nn.Linear(32, 1).double()
+    moved(made)
+    batch = rolled(made)
+    now = logps_of(made, batch)
+    with made.start.back():
+        then = logps_of(made, batch)
+    net = []
+    for reward, a, b in zip(REWARDS * 2, now, then, strict=True):
+        net.append([reward - 0.3 * (a - b)[t:].sum() for t in range(len(a))])
+    want = np.concatenate(net)
+    if algorithm == "ppo":
+        np.testing.assert_allclose(np.concatenate([r.given["returns"] for r in batch.rows]), want, rtol=1e-6)
+        want = want - np.concatenate([row.given["old_values"] for row in batch.rows])
+    want = (want - want.mean()) / want.std()
+    got = np.concatenate([row.given["advantages"] for row in batch.rows])
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", ["rloo", "ppo"])
+def test_log_probabilities_are_those_at_the_temperature_of_writing(algorithm):
+    method = method_of(algorithm, temperature=0.7, kl={"weight": 0.1})
+    made = source(method)
+    made.writer.model.value = torch.nn.Linear(32, 1).double()
+    moved(made)
+    batch = rolled(made)
+    now = logps_of(made, batch, temperature=0.7)
+    with made.start.back():
+        then = logps_of(made, batch, temperature=0.7)
+    for name, want in (("old_logps", now), ("reference_logps", then)):
+        got = np.concatenate([row.given[name] for row in batch.rows])
+        np.testing.assert_allclose(got, np.concatenate(want), rtol=1e-5)
+    out = (Ppo if algorithm == "ppo" else Policy)(method).loss(made.writer.model, batch)
+    assert out.metrics["ratio"].item() == pytest.approx(len(batch.targets), rel=1e-9)
 
 
 # -- Answers that are left out --------------------------------------------------------------------------------
@@ -179,14 +228,16 @@ def test_masked_answers_are_no_part_of_the_loss_but_of_their_groups_mean():
 @pytest.mark.parametrize("algorithm", ["grpo", "dapo", "reinforce_pp"])
 def test_a_group_of_which_every_answer_is_masked_teaches_nothing(algorithm):
     """It is none of the rows; of a rollout of such groups one is left, whose advantages are 0."""
-    method = method_of(algorithm, truncated="mask", dynamic_sampling=False)
-    made = source(method)
+    method, told = method_of(algorithm, truncated="mask", dynamic_sampling=False), list[Any]()
+    made = source(method, told)
     _, second = made.prompts.indices(0)
     cut = made.writer._sample
     made.writer._sample = lambda stream, answer: replace(cut(stream, answer), ended=stream > 0)
     assert [row.ref.line - 1 for row in rolled(made, 0).rows] == [second]
     made.writer._sample = lambda stream, answer: replace(cut(stream, answer), ended=False)
+    assert not any("none is learned from" in what.get("text", "") for _, what in told)
     (none,) = rolled(made, 1).rows
+    assert any("rollout 2: every answer was cut off" in what.get("text", "") for _, what in told)
     assert not none.given["advantages"].any()
 
 

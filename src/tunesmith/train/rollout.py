@@ -135,6 +135,9 @@ class RolloutSource:
         """Rows with their advantages, and the KL divergence of their tokens. A group of which every answer is left out
         has none; where that is so of all groups, one stands for them and is worth nothing: no step is empty."""
         counted = [group for group in groups if group.counted(self.method).any()]
+        if not counted:
+            text = "every answer was cut off at method.max_new_tokens, so none is learned from (method.truncated=mask)"
+            self.sink("warning", text=f"rollout {self._at + 1}: {text}")
         learned = counted or [replace(groups[0], samples=[replace(s, ended=True) for s in groups[0].samples])]
         rows = self._with_logps(self._learnable(learned))
         kls = [self._kls(row) for row in rows]
