@@ -1,4 +1,4 @@
-"""Margins of rows: what becomes of them is said before a run begins."""
+"""What judged rows leave to say, or to refuse, before a run begins."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from tests.workflow.conftest import settings, write_jsonl
-from tests.workflow.test_judged import pairs
+from tests.workflow.test_judged import pairs, ratings, verdicts
 from tunesmith.config.run import Run
+from tunesmith.errors import ConfigError, DataError
+from tunesmith.types import silent
 from tunesmith.workflow.prepare import prepare
 
 
@@ -37,3 +39,31 @@ def test_what_becomes_of_margins_is_said(
     found = [text for text in told if text.startswith("margins (good - bad): ")]
     assert len(found) == len(said)
     assert all(text in line for text, line in zip(said, found, strict=True))
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+@pytest.mark.parametrize(
+    ("method", "kind"), [("unpaired", "verdict"), ("reward", "verdict"), ("reward", "rating")]
+)
+def test_judgements_that_are_all_the_same_are_refused_in_any_split(
+    method: str, kind: str, split: str, base: Path, tmp_path: Path
+) -> None:
+    """They teach nothing, and nothing can be measured on them: better known now than in the first evaluation."""
+    make = {"verdict": verdicts, "rating": ratings}[kind]
+    column, same = {"verdict": ("label", True), "rating": ("rating", 3)}[kind]
+    pool = make(72)
+    rows = {"train": pool[:48], "validation": pool[48:60], "test": pool[60:]}
+    rows[split] = [{**row, column: same} for row in rows[split]]
+    data = {name: str(write_jsonl(tmp_path / f"{name}.jsonl", of_split)) for name, of_split in rows.items()}
+    tree = {**settings(base, tmp_path, data), "method": {"type": method}}
+    with pytest.raises(DataError, match=rf"all \d+ {split} rows have the same {kind}"):
+        prepare(Run.model_validate(tree), tmp_path, silent)
+
+
+def test_a_setting_that_the_loss_of_the_rows_has_no_use_for_is_refused(base: Path, tmp_path: Path) -> None:
+    data = {"train": str(write_jsonl(tmp_path / "rows.jsonl", ratings(48)))}
+    tree = {**settings(base, tmp_path, data), "method": {"type": "reward", "label_smoothing": 0.2}}
+    with pytest.raises(
+        ConfigError, match="label_smoothing on rating rows, of which a reward model learns by regression"
+    ):
+        prepare(Run.model_validate(tree), tmp_path, silent)
