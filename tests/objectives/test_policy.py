@@ -119,6 +119,16 @@ def test_the_loss_and_its_gradient_are_the_papers(method):
 
 
 @pytest.mark.parametrize("algorithm", ["grpo", "dapo", "gspo", "dr_grpo"])
+def test_a_divergence_is_told_of_an_answer(algorithm):
+    rows = rolled()
+    batch = Batch.from_rows(rows)
+    losses = random_losses(batch)
+    out = Policy(resolved(algorithm)).loss(Sampled(losses), batch)
+    each = [(logp - reference).sum().item() for logp, _, reference, _, _ in answers(rows, losses)]
+    assert (out.metrics["kl"] / out.metric_weights["kl"]).item() == pytest.approx(np.mean(each), rel=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "dapo", "gspo", "dr_grpo"])
 def test_splitting_a_rollout_changes_nothing(algorithm):
     rows, module = rolled(), fakes.module("gpt2")
     found = []

@@ -127,11 +127,13 @@ def test_raft_learns_the_best_answer_alone():
 
 def test_online_dpo_learns_the_best_against_the_worst_and_holds_them_against_the_start():
     made = source(method_of("online_dpo"))
+    moved(made)
     batch = rolled(made)
     for row in batch.rows:
         assert [len(leaf.ids) for leaf in row.segments[1:]] == [4, 5]
         assert row.given["scores"].tolist() == [2.0, -1.0]
-    sums = [logps.sum() for logps in logps_of(made, batch)]
+    with made.start.back():
+        sums = [logps.sum() for logps in logps_of(made, batch)]
     np.testing.assert_allclose(
         np.concatenate([row.given["reference"] for row in batch.rows]), sums, rtol=1e-6
     )
@@ -210,6 +212,20 @@ def test_log_probabilities_are_those_at_the_temperature_of_writing(algorithm):
         np.testing.assert_allclose(got, np.concatenate(want), rtol=1e-5)
     out = (Ppo if algorithm == "ppo" else Policy)(method).loss(made.writer.model, batch)
     assert out.metrics["ratio"].item() == pytest.approx(len(batch.targets), rel=1e-9)
+
+
+def test_each_pass_takes_every_group_once_and_whole():
+    made = source(method_of("grpo", passes=3, minibatches=2), prompts=12)
+    made.prompts.batch_size = 5
+    orders = []
+    for number in range(3):
+        taken = [made.micro_batches(2 * number + part, 10_000) for part in range(2)]
+        rows = [row for of_step in taken for batch in of_step for row in batch.rows]
+        assert [sum(len(batch.rows) for batch in of_step) for of_step in taken] == [3, 2]
+        assert all(len(row.segments) == 1 + GROUP for row in rows)
+        orders.append([row.ref.line for row in rows])
+        assert sorted(orders[-1]) == sorted(1 + i for i in made.prompts.indices(0))
+    assert orders[0] != orders[1] != orders[2]  # the first pass as they were written, then each anew
 
 
 # -- Answers that are left out --------------------------------------------------------------------------------
@@ -344,3 +360,19 @@ def test_longer_answers_are_told_of():
     made.writer.tokens = 30
     rolled(made, 1)
     assert any("times as long as at the start" in what["text"] for name, what in told if name == "warning")
+
+
+def test_a_policy_that_jumps_away_is_told_of():
+    told: list[Any] = []
+    made = source(method_of("dr_grpo"), told)
+    made.memory.kls = [1e-3] * 6
+    moved(made)
+    batch = rolled(made, 0)
+    warnings = [what["text"] for name, what in told if name == "warning"]
+    assert any("KL to the reference jumped" in text for text in warnings)
+    (numbers,) = [what["numbers"] for name, what in told if name == "rollout"]
+    assert made.memory.kls[-1] == numbers["kl"]
+    with made.start.back():
+        then = logps_of(made, batch)
+    d = [-1.0 - logps for logps in then]  # the writer says -1 of every token
+    assert numbers["kl"] == pytest.approx(np.mean([(np.exp(-x) - 1 + x).sum() for x in d]), rel=1e-6)

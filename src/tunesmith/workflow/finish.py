@@ -229,7 +229,7 @@ def _add_curves(report: Report, folder: RunFolder, prepared: Prepared, built: Bu
         grad_norm=[(s["step"], s["grad_norm"]) for s in steps],
         train_metrics=train_metrics,
         rollouts={n: [(r["step"], r["numbers"][n]) for r in rolled if n in r["numbers"]] for n in numbers},
-        warnings=[text for text in (fell, describe_alarms([r["alarms"] for r in rolled])) if text],
+        warnings=[text for text in (fell, describe_alarms([r.get("alarms", []) for r in rolled])) if text],
     )
     progress = built.state.progress
     best = progress.step if progress.best_step is None else progress.best_step
