@@ -9,6 +9,7 @@ import pytest
 from tunesmith.evaluate.stats import Interval
 from tunesmith.evaluate.words import (
     describe_agreement,
+    describe_alarms,
     describe_chosen,
     describe_fit,
     describe_forgetting,
@@ -177,3 +178,11 @@ def test_length_bias() -> None:
     )
     assert "leans to short answers" in describe_length("tuned", 0.3, 0.58, -0.5)
     assert "leans" not in describe_length("tuned", 0.6, 0.58, 0.1)
+
+
+def test_alarms_are_counted_and_the_first_and_the_last_are_said():
+    assert describe_alarms([[], []]) == ""
+    once = describe_alarms([[], ["answers are empty"], []])
+    assert "in 1 of 3 rollouts, first in rollout 2: answers are empty. Read" in once
+    often = describe_alarms([[], ["a", "b"], [], ["c"]])
+    assert "in 2 of 4 rollouts, first in rollout 2: a; b, last in rollout 4: c. Read" in often

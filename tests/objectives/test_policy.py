@@ -119,6 +119,16 @@ def test_the_loss_and_its_gradient_are_the_papers(method):
 
 
 @pytest.mark.parametrize("algorithm", ["grpo", "dapo", "gspo", "dr_grpo"])
+def test_a_divergence_is_told_of_an_answer(algorithm):
+    rows = rolled()
+    batch = Batch.from_rows(rows)
+    losses = random_losses(batch)
+    out = Policy(resolved(algorithm)).loss(Sampled(losses), batch)
+    each = [(logp - reference).sum().item() for logp, _, reference, _, _ in answers(rows, losses)]
+    assert (out.metrics["kl"] / out.metric_weights["kl"]).item() == pytest.approx(np.mean(each), rel=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "dapo", "gspo", "dr_grpo"])
 def test_splitting_a_rollout_changes_nothing(algorithm):
     rows, module = rolled(), fakes.module("gpt2")
     found = []
@@ -217,6 +227,23 @@ def test_k2s_value_and_k3s_gradient_are_biased_as_the_documentation_says():
     assert (expected("k3")[1] - logits.grad).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_in_the_reward_k1_alone_has_the_divergences_gradient(estimator):
+    """A sampled penalty counts as it is: the gradient is the mean of it times that of the log-probability."""
+    logits = LOGITS.clone().requires_grad_()
+    logps = logits.log_softmax(-1)
+    (logps.exp().detach() * divergence(logps, REFERENCE, estimator).detach() * logps).sum().backward()
+    gap = logits.grad - divergence_itself()[1]
+    logits.grad = None
+    (REFERENCE.exp() * (REFERENCE - logits.log_softmax(-1))).sum().backward()
+    if estimator == "k1":
+        assert gap.abs().max() < 1e-12
+    elif estimator == "k3":  # it lacks the gradient of the divergence the other way round
+        assert (gap + logits.grad).abs().max() < 1e-12
+    else:
+        assert gap.abs().max() > 1e-2
+
+
 def test_temperature_divides_the_logits():
     rows, module = rolled(), fakes.module("gpt2")
     batch = Batch.from_rows(rows)
@@ -231,6 +258,8 @@ def test_temperature_divides_the_logits():
     [
         ({"rewards": []}, "rewards is empty"),
         ({"algorithm": "raft", "clip": 0.1}, "clip has no meaning"),
+        ({"algorithm": "rwr", "kl": {"weight": 0.1, "stop_at": 1.0}}, "kl.weight has no meaning"),
+        ({"algorithm": "raft", "kl": {"estimator": "k1"}}, "kl.estimator has no meaning"),
         ({"algorithm": "grpo", "beta": 0.1}, "beta has no meaning"),
         ({"algorithm": "reinforce_pp", "scale": "none"}, "leave scale out"),
         ({"algorithm": "ppo", "scale": "group"}, "leave scale out"),

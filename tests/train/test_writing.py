@@ -12,7 +12,7 @@ from tests import fakes
 from tests.scoring.rewards.rows import row
 from tests.scoring.rewards.test_judge import Endpoint, both, endpoint, says, until
 from tunesmith.config.policy import PolicyConfig
-from tunesmith.generate.sample import Sample
+from tunesmith.generate.sample import Sample, Sampling
 from tunesmith.train import writing
 from tunesmith.train.spent import Spent
 from tunesmith.train.writing import Writer
@@ -28,12 +28,14 @@ def test_the_first_answers_are_judged_while_the_last_are_written(
     endpoint.reply = lambda asked, before: says(asked)
 
     def slowly(*args: Any, **more: Any) -> Iterator[tuple[int, int, Sample]]:
+        assert (more["sampling"], more["max_new_tokens"]) == (Sampling(0.7, 0.9, 5), 17)
         for done, (prompt, number) in enumerate(ORDER):
             until(lambda done=done: len(endpoint.requests) == done)  # type: ignore[misc]  # those before are asked of
             yield prompt, number, Sample([2 * prompt + number], False, np.zeros(1), np.zeros(1))
 
     monkeypatch.setattr(writing, "sample", slowly)
-    method = PolicyConfig(rewards=[{"kind": "length"}])  # type: ignore[list-item]
+    length = {"kind": "length"}
+    method = PolicyConfig(rewards=[length], temperature=0.7, top_p=0.9, top_k=5, max_new_tokens=17)  # type: ignore[list-item]
     writer = Writer(fakes.model(), method, [2], 0, lambda ids: str(ids[0]), both(endpoint))
     prompts, spent = fakes.rows(2), Spent()
     samples, scored = writer.rewarded(prompts, [row(line=1), row(line=2)], 2, 0, spent)

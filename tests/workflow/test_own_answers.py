@@ -353,6 +353,7 @@ def test_the_run_ends_where_the_policy_went_too_far(base: Path, tmp_path: Path) 
     events = [e["text"] for e in RunFolder(result.folder).read_events("note")]
     assert any("stop_at" in text for text in events)
     assert len(RunFolder(result.folder).curve("step")) < 30
+    assert "is above method.kl.stop_at" in (result.folder / "report" / "report.md").read_text()
 
 
 def test_a_run_that_died_once_it_had_gone_too_far_goes_no_further(base: Path, tmp_path: Path) -> None:

@@ -279,8 +279,8 @@ class RewardConfig(ScoresAnswers):
     def unit(self) -> tuple[float, float] | None:
         return self.scale
 
-    @model_validator(mode="after")
-    def _the_loss_uses_it(self) -> Self:
+    def idle(self, loss: str) -> str:
+        """A field that is set and that this loss has no use for; empty where there is none."""
         fields = type(self).model_fields
         only = {
             "label_smoothing": ("bradley_terry",),
@@ -291,6 +291,12 @@ class RewardConfig(ScoresAnswers):
             "thresholds": ("ordinal",),
         }
         for name, losses in only.items():
-            if self.loss not in (None, *losses) and dict(self)[name] != fields[name].default:
-                raise ValueError(f"{name} has no meaning with loss {self.loss}; leave it out")
+            if loss not in losses and dict(self)[name] != fields[name].default:
+                return name
+        return ""
+
+    @model_validator(mode="after")
+    def _the_loss_uses_it(self) -> Self:
+        if self.loss is not None and (name := self.idle(self.loss)):
+            raise ValueError(f"{name} has no meaning with loss {self.loss}; leave it out")
         return self

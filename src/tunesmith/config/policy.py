@@ -28,14 +28,15 @@ class KlConfig(Section):
     """Of a token, with d = log policy - log reference: k1 d, k2 d^2 / 2, k3 e^-d - 1 + d
     (http://joschu.net/blog/kl-approx.html). In the loss the gradient of k1 and k2 is that of the KL divergence
     (d times that of log policy); k3's, which GRPO publishes, is biased, towards that of the KL the other way round.
-    Null: k3 in the loss, k1 in the reward."""
+    In the reward k1's is right, k2's and k3's are biased. Null: k3 in the loss, k1 in the reward."""
 
     target: Scale | None = None
     """Adaptive weight (arXiv:1909.08593, 2.2): after each rollout it is multiplied by 1 + 0.1 x the relative distance
     of the KL divergence of an answer, in nats, from this, cut to 0.2. Null: a fixed weight."""
 
     stop_at: Scale | None = None
-    """Stop the run when the mean KL divergence of an answer is above this, in nats. Null: never."""
+    """Stop the run when the mean KL divergence of an answer is above this, in nats, whatever the algorithm. Null:
+    never."""
 
 
 class CriticConfig(Section):
@@ -195,7 +196,10 @@ class PolicyConfig(Writes):
             "estimator": "k3" if where == "loss" else "k1",
         }
         said = dict(self.kl)
-        return {field: (value, of) for field, value in chosen.items() if said[field] is None}
+        because = {"estimator": f"{of}; its gradient is biased" if where == "loss" else of}
+        return {
+            field: (value, because.get(field, of)) for field, value in chosen.items() if said[field] is None
+        }
 
     @model_validator(mode="after")
     def _the_weight_can_move(self) -> Self:
@@ -219,12 +223,11 @@ class PolicyConfig(Writes):
             )
         if self.algorithm not in self.GRADIENT:
             fields = type(self).model_fields
-            idle = ("clip", "clip_high", "scale", "average", "importance_cap", "kl")
-            found = next(
-                (n for n in idle if dict(self)[n] != fields[n].get_default(call_default_factory=True)), None
-            )
-            if found is not None:
-                raise ValueError(f"{found} has no meaning with algorithm {self.algorithm}; leave it out")
+            idle = ("clip", "clip_high", "scale", "average", "importance_cap")
+            said = [name for name in idle if dict(self)[name] != fields[name].default]
+            said += [f"kl.{name}" for name, value in self.kl if value is not None and name != "stop_at"]
+            if said:
+                raise ValueError(f"{said[0]} has no meaning with algorithm {self.algorithm}; leave it out")
         if self.beta is not None and self.algorithm not in ("online_dpo", "rwr"):
             raise ValueError(f"beta has no meaning with algorithm {self.algorithm}; leave it out")
         if self.algorithm == "ppo" and (

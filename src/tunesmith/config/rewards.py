@@ -68,7 +68,8 @@ class Reward(Section):
     """What reports call it; two parts may not share a name. Null: its kind."""
 
     weight: float = 1.0
-    """The part's numbers, bent by its curve, are multiplied by this and added up. Below 0 it is a penalty."""
+    """The part's numbers, bent by its curve, are multiplied by this and added up. Below 0 it is a penalty; at 0 it
+    teaches nothing and is only measured."""
 
     curve: Curve = Curve()
     """What becomes of the number before it is weighted."""

@@ -267,7 +267,8 @@ class TrainConfig(Section):
 
     watch: str = "loss"
     """What chooses the best step and stops early: `loss` (for on-policy methods that is the reward), or a task metric
-    of the evaluation such as `accuracy`, `macro_f1`, `exact_match`, `token_f1`, `rouge_l`, `json_exact`."""
+    of the evaluation such as `accuracy`, `macro_f1`, `exact_match`, `token_f1`, `rouge_l`, `json_exact`, or one of
+    several parts of a reward, `reward.<name>`."""
 
     early_stopping: EarlyStopping | None = EarlyStopping()
     """Null: always run to the end."""

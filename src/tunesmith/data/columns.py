@@ -197,11 +197,16 @@ class Mapping:
     targets: tuple[str, ...] = ()
     turns: Turns = USUAL
 
+    @property
+    def margin(self) -> str:
+        """The column of margins, or the two that they are the difference of; empty where there are none."""
+        return " - ".join(self.columns[part] for part in MARGINS if part in self.columns)
+
     def describe(self) -> str:
         """One printable line: 'prompt rows: prompt = question, completion = answer'."""
-        columns = dict(self.columns)
-        if "score_chosen" in columns:
-            columns["margin"] = f"{columns.pop('score_chosen')} - {columns.pop('score_rejected')}"
+        columns = {part: column for part, column in self.columns.items() if part not in MARGINS}
+        if self.margin:
+            columns["margin"] = self.margin
         parts = [f"{part} = {column}" for part, column in columns.items()]
         if self.json_fields:
             parts.append(f"completion = JSON of {', '.join(self.json_fields)}")

@@ -200,10 +200,10 @@ def interval_text(name: str, measured: Measured) -> str:
 
 
 def _metric_rows(report: Report) -> list[tuple[str, list[Measured | None]]]:
-    """Every metric that some system has, primary first; those of single fields have their own table."""
+    """Every metric that some system has, primary first; those of parts where they have no table of their own."""
     names = dict.fromkeys(
         [report.primary] * bool(report.systems)
-        + [n for s in report.systems for n in s.metrics if "." not in n]
+        + [n for s in report.systems for n in s.metrics if "." not in n or not report.classes]
     )
     return [(n, [s.metrics.get(n) for s in report.systems]) for n in names]
 

@@ -163,6 +163,18 @@ def describe_length(name: str, prefers: float, people: float, correlation: float
     return f"{facts}: it leans to {lean} answers more than people do."
 
 
+def describe_alarms(alarms: Sequence[Sequence[str]]) -> str:
+    """A warning where answers showed signs of a gamed reward; empty where none did. alarms: of each rollout."""
+    found = [(number, signs) for number, signs in enumerate(alarms, 1) if signs]
+    if not found:
+        return ""
+    first, last = (f"rollout {number}: {'; '.join(signs)}" for number, signs in (found[0], found[-1]))
+    times = f"{len(found)} of {len(alarms)} rollouts"
+    then = f", last in {last}" if len(found) > 1 else ""
+    showed = f"Answers showed signs of a gamed reward in {times}, first in {first}{then}."
+    return f"{showed} Read the samples before and after."
+
+
 def describe_chosen(chosen: Curve, rejected: Curve) -> str:
     """A warning where chosen completions became less likely in training, from the mean log-probability of a
     completion at each step; empty where there is nothing to say.

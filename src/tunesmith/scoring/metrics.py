@@ -187,13 +187,15 @@ METRICS: dict[str, Metric] = {
     "overlong_rate": Metric("Cut answers", False, "Share of answers cut off at the limit of new tokens."),
     "perplexity": Metric("Perplexity", False, "exp of the mean loss of a reference token.", (1.0, math.inf)),
 }
-"""Parts of an answer add `accuracy.<field>`, `macro_f1.<field>`, `mae.<target>`, `r2.<target>`."""
+"""Parts of an answer add `accuracy.<field>`, `macro_f1.<field>`, `mae.<target>`, `r2.<target>`; parts of a reward add
+`reward.<part>`."""
 
 PARTS = {
     "accuracy": "of one field: the field is right",
     "macro_f1": "of one field: values of the field as classes",
     "mae": "of one target",
     "r2": "of one target",
+    "reward": "by one part of the reward, before its curve and weight",
 }
 """Metrics that are also measured of a part of the answer, and what of it."""
 

@@ -1,13 +1,14 @@
 """The model's own answers to each row, and the rewards that they got.
 
-What a system did with a row is the JSON of {"reward", "tokens", "answer"}: the mean reward of its answers and their
-mean length in tokens, and the text of the first. References play no part: the rewards have looked at them.
+What a system did with a row is the JSON of {"reward", "tokens", "answer", "parts"}: the mean reward of its answers and
+their mean length in tokens, the text of the first, and where the reward is a sum of several parts the mean number of
+each. References play no part: the rewards have looked at them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,8 +16,9 @@ from tunesmith.errors import DataError
 from tunesmith.scoring.scores import Scores, means
 
 
-def rewarded(reward: float, tokens: float, answer: str) -> str:
-    return json.dumps({"reward": reward, "tokens": tokens, "answer": answer}, ensure_ascii=False)
+def rewarded(reward: float, tokens: float, answer: str, parts: Mapping[str, float] | None = None) -> str:
+    found = {"reward": reward, "tokens": tokens, "answer": answer, "parts": parts or {}}
+    return json.dumps(found, ensure_ascii=False)
 
 
 def answer_in(said: str) -> str:
@@ -32,6 +34,8 @@ def score_rewarded(references: Sequence[str], predictions: Sequence[str], labels
         "reward": np.array([one["reward"] for one in found], np.float64),
         "answer_tokens": np.array([one["tokens"] for one in found], np.float64),
     }
+    for name in found[0]["parts"] if found else ():
+        rows[f"reward.{name}"] = np.array([one["parts"][name] for one in found], np.float64)
     if not np.isfinite(rows["reward"]).all():
         raise DataError("a reward that is no finite number", "finite rewards")
     return Scores("rewarded", means(rows), rows, answers=tuple(one["answer"] for one in found))

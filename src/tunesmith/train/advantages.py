@@ -59,6 +59,14 @@ def with_advantages(
     ]
 
 
+def worthless(row: TokenRow) -> TokenRow:
+    """Of which neither the policy nor its values learn."""
+    given = {**row.given, policy.ADVANTAGES: np.zeros(row.num_supervised)}
+    if ppo.VALUES in given:
+        given[ppo.RETURNS] = given[ppo.VALUES]
+    return replace(row, given=given)
+
+
 def _estimated(
     rows: Sequence[TokenRow],
     learned: Sequence[list[int]],

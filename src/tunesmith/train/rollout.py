@@ -24,7 +24,7 @@ from tunesmith.objectives import completions, policy, ppo
 from tunesmith.objectives.policy import Policy
 from tunesmith.objectives.ppo import values_and_losses, values_of
 from tunesmith.scoring.alarms import Looks, alarms, looks
-from tunesmith.train.advantages import with_advantages
+from tunesmith.train.advantages import with_advantages, worthless
 from tunesmith.train.source import StaticSource
 from tunesmith.train.spent import Spent
 from tunesmith.train.start import StartWeights
@@ -119,46 +119,57 @@ class RolloutSource:
 
     def _roll(self, rollout: int) -> list[TokenRow]:
         spent = Spent()
-        groups, parts, tried = self._groups(rollout, spent)
+        groups, every, parts = self._groups(rollout, spent)
         with spent.on("preparing"):
-            rows = self._learnable(groups)
             if self.method.algorithm in self.method.GRADIENT:
-                rows = self._with_logps(rows)
-                kls = [self._kls(row) for row in rows]
-                if self.method.truncated == "bootstrap":
-                    rows = self._with_values_after(rows, groups)
-                weight = self.objective.kl_weight if self.method.kl.where == "reward" else 0.0
-                rows = with_advantages(rows, groups, kls, self.method, weight)
+                rows, kls = self._worth(groups)
             else:
-                every = [tree(group.prompt, group.samples, [1.0] * len(group.samples)) for group in groups]
-                kls = [self._kls(row) for row in self._with_logps(every)]
+                rows = self._learnable(groups)
+                whole = [tree(group.prompt, group.samples, [1.0] * len(group.samples)) for group in groups]
+                kls = [self._kls(row) for row in self._with_logps(whole)]
         kl = float(np.mean([one.sum() for of_row in kls for one in of_row]))
-        self._tell(groups, parts, tried, kl, spent)
+        self._tell(len(groups), every, parts, kl, spent)
         return rows
 
-    def _groups(self, rollout: int, spent: Spent) -> tuple[list[Group], dict[str, Floats], int]:
-        """The groups to learn from, the parts of their rewards, and how many prompts were asked."""
+    def _worth(self, groups: Sequence[Group]) -> tuple[list[TokenRow], list[list[Floats]]]:
+        """Rows with their advantages, and the KL divergence of their tokens. A group of which every answer is left out
+        has none; where that is so of all groups, one stands for them and is worth nothing: no step is empty."""
+        counted = [group for group in groups if group.counted(self.method).any()]
+        if not counted:
+            text = "every answer was cut off at method.max_new_tokens, so none is learned from (method.truncated=mask)"
+            self.sink("warning", text=f"rollout {self._at + 1}: {text}")
+        learned = counted or [replace(groups[0], samples=[replace(s, ended=True) for s in groups[0].samples])]
+        rows = self._with_logps(self._learnable(learned))
+        kls = [self._kls(row) for row in rows]
+        if self.method.truncated == "bootstrap":
+            rows = self._with_values_after(rows, learned)
+        weight = self.objective.kl_weight if self.method.kl.where == "reward" else 0.0
+        rows = with_advantages(rows, learned, kls, self.method, weight)
+        return (rows if counted else [worthless(row) for row in rows]), kls
+
+    def _groups(self, rollout: int, spent: Spent) -> tuple[list[Group], list[Group], dict[str, Floats]]:
+        """The groups to learn from; all that were asked, those of the rollout's own prompts first; and the parts of the
+        rewards of its own prompts, none of which dynamic sampling has chosen."""
         wanted = self.prompts.indices(rollout)
         kept: list[Group] = []
-        parts: dict[str, list[Floats]] = {}
+        every: list[Group] = []
+        parts: dict[str, Floats] = {}
         more = np.random.default_rng((self.seed, 8, rollout)).permutation(len(self.prompts.rows)).tolist()
-        asked, tried = wanted, 0
+        asked, used = wanted, set(wanted)
         rounds = ROUNDS if self.method.dynamic_sampling else 1
         for number in range(rounds):
-            groups, of_parts = self._ask([self.prompts.rows[i] for i in asked], rollout, tried, spent)
-            tried += len(asked)
+            groups, of_parts = self._ask([self.prompts.rows[i] for i in asked], rollout, len(every), spent)
+            every += groups
+            parts = parts or of_parts
             last = number == rounds - 1
-            for at, group in enumerate(groups):
-                differs = np.ptp(group.rewards) > 0
-                if (differs or not self.method.dynamic_sampling) or (last and not kept):
+            for group in groups:
+                if not self.method.dynamic_sampling or group.teaches(self.method) or (last and not kept):
                     kept.append(group)
-                    for name, values in of_parts.items():
-                        parts.setdefault(name, []).append(values[at])
             if len(kept) >= len(wanted) or last:
                 break
-            used = set(asked)
             asked = [i for i in more if i not in used][: len(wanted) - len(kept)] or wanted
-        return kept[: len(wanted)], {n: np.stack(v[: len(wanted)]) for n, v in parts.items()}, tried
+            used.update(asked)
+        return kept[: len(wanted)], every, parts
 
     def _ask(
         self, prompts: Sequence[TokenRow], rollout: int, first: int, spent: Spent
@@ -204,9 +215,7 @@ class RolloutSource:
             assert self.method.beta is not None
             weights = np.exp((rewards - rewards.max()) / self.method.beta)
             return [float(w) for w in weights / weights.mean()]
-        masked = self.method.truncated == "mask"
-        found = [0.0 if masked and not one.ended else 1.0 for one in group.samples]
-        return found if any(found) else [1.0] * len(found)
+        return [float(counts) for counts in group.counted(self.method)]
 
     def _with_logps(self, rows: list[TokenRow]) -> list[TokenRow]:
         """With reference log-probabilities, and old ones where they are asked before: of the very batches of the first
@@ -282,17 +291,21 @@ class RolloutSource:
     # -- what is told and kept ------------------------------------------------------------------------------
 
     def _tell(
-        self, groups: Sequence[Group], parts: Mapping[str, Floats], tried: int, kl: float, spent: Spent
+        self, learned: int, every: Sequence[Group], parts: Mapping[str, Floats], kl: float, spent: Spent
     ) -> None:
-        samples = [one for group in groups for one in group.samples]
+        """learned: how many groups are learned from. Numbers are of the rollout's own prompts, so that they are not of
+        what was chosen by its rewards."""
+        own = every[: len(self.prompts.indices(self._at))]
+        samples = [one for group in own for one in group.samples]
         tokens = [len(one.ids) for one in samples]
         now = looks([self.writer.text(one) for one in samples], tokens, [not one.ended for one in samples])
         if not self.memory.start:
             self.memory.start = asdict(now)
         self.memory.kls.append(kl)
-        for text in alarms(now, Looks(**self.memory.start), self.memory.kls):  # type: ignore[arg-type]
+        signs = alarms(now, Looks(**self.memory.start), self.memory.kls)  # type: ignore[arg-type]
+        for text in signs:
             self.sink("warning", text=f"rollout {self._at + 1}: {text}")
-        rewards = np.concatenate([group.rewards for group in groups])
+        rewards = np.concatenate([group.rewards for group in own])
         numbers = {
             "reward": float(rewards.mean()),
             "reward_deviation": float(rewards.std()),
@@ -307,12 +320,13 @@ class RolloutSource:
             "rollout",
             step=self._at * self.steps_each,
             rollout=self._at,
-            prompts=len(groups),
-            asked=tried,
-            answers=len(samples),
-            tokens=sum(tokens),
+            prompts=learned,
+            asked=len(every),
+            answers=sum(len(group.samples) for group in every),
+            tokens=sum(len(one.ids) for group in every for one in group.samples),
             seconds=spent.seconds,
             numbers=numbers,
+            alarms=signs,
         )
 
     def _watch_kl(self, kl: float) -> None:

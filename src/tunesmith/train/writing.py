@@ -99,6 +99,14 @@ class Group:
         """(G,) which answers did not end."""
         return np.array([not one.ended for one in self.samples])
 
+    def counted(self, method: PolicyConfig) -> NDArray[np.bool_]:
+        """(G,) which answers are learned from."""
+        return ~self.cut if method.truncated == "mask" else np.ones(len(self.samples), np.bool_)
+
+    def teaches(self, method: PolicyConfig) -> bool:
+        """Whether some answer is learned from, and not all are worth the same."""
+        return bool(self.counted(method).any() and np.ptp(self.learned(method)) > 0)
+
     def learned(self, method: PolicyConfig) -> Floats:
         """(G,) what is learned from: less where an answer was cut off and that costs something, nothing where one that
         has not ended has not earned its reward."""

@@ -30,7 +30,7 @@ from tunesmith.evaluate.report_model import (
     Span,
     StepProfile,
 )
-from tunesmith.evaluate.words import describe_chosen, describe_fit, describe_rewards
+from tunesmith.evaluate.words import describe_alarms, describe_chosen, describe_fit, describe_rewards
 from tunesmith.models.adapters import kind_of
 from tunesmith.models.critic import take_critic
 from tunesmith.models.files import Manifest, licence_of
@@ -41,6 +41,7 @@ from tunesmith.scoring import PRIMARY, metric, show
 from tunesmith.train.build import Built
 from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.folder import RunFolder
+from tunesmith.train.rollout import RolloutSource
 from tunesmith.train.spent import spent_on
 from tunesmith.types import EventSink
 from tunesmith.workflow import prove
@@ -228,10 +229,14 @@ def _add_curves(report: Report, folder: RunFolder, prepared: Prepared, built: Bu
         grad_norm=[(s["step"], s["grad_norm"]) for s in steps],
         train_metrics=train_metrics,
         rollouts={n: [(r["step"], r["numbers"][n]) for r in rolled if n in r["numbers"]] for n in numbers},
-        warnings=[fell] if fell else [],
+        warnings=[text for text in (fell, describe_alarms([r.get("alarms", []) for r in rolled])) if text],
     )
     progress = built.state.progress
     best = progress.step if progress.best_step is None else progress.best_step
+    source = built.state.source
+    stopped = progress.stopped or (source.memory.stopping if isinstance(source, RolloutSource) else "")
+    if stopped:
+        report.curves.warnings.append(f"Training stopped early, at step {progress.step}: {stopped}.")
     if not evaluations:
         report.absent["fit"] = "there are no validation rows"
         return

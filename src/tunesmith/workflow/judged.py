@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.special import logit
 
-from tunesmith.config.judged import COMPARING, Judged, RewardConfig, ScoresAnswers
+from tunesmith.config.judged import COMPARING, Judged, PreferenceConfig, RewardConfig, ScoresAnswers
 from tunesmith.config.methods import TAKES, Method
 from tunesmith.config.run import Run
 from tunesmith.config.tuning import Writes
 from tunesmith.core import gate
+from tunesmith.data.columns import Mapping
 from tunesmith.data.joined import joined
 from tunesmith.data.load import Splits
 from tunesmith.errors import ConfigError, DataError
@@ -83,7 +84,39 @@ def as_the_method_takes(run: Run, splits: Splits) -> Splits:
                 if isinstance(method, RewardConfig)
                 else "train a reward model (method.type=reward)",
             )
+    elif kind in SINGLE:
+        for name in SPLITS:
+            _not_all_alike(name, kind, vars(splits)[name])
     return splits
+
+
+def _not_all_alike(split: str, kind: str, examples: Sequence[Example]) -> None:
+    """Raises DataError where nothing could be learned, or the metrics of the split not be told."""
+    first = next((e.completions[0].score for e in examples), 0.0)
+    if examples and all(e.completions[0].score == first for e in examples):
+        what = "verdict" if kind == "unpaired" else "rating"
+        raise DataError(
+            f"all {len(examples)} {split} rows have the same {what}",
+            f"{what}s that differ",
+            "give rows of the other kind"
+            if split == "train"
+            else f"give more rows, or name a file in data.{split}",
+        )
+
+
+def margin_note(method: Method, mapping: Mapping) -> str:
+    """What becomes of the margins of the rows; empty where they have none, or they are left out on purpose."""
+    said = dict(method)
+    scale = said.get("margin_scale")
+    if not mapping.margin or scale == 0:
+        return ""
+    using = PreferenceConfig.WITH_MARGIN if isinstance(method, PreferenceConfig) else {"bradley_terry"}
+    if scale is None or said["loss"] not in using:
+        return f"margins ({mapping.margin}): method.type={method.type} with loss {said['loss']} does not use them"
+    return (
+        f"margins ({mapping.margin}): the chosen answer's reward is asked to be larger by {scale:g} x the row's; "
+        "method.margin_scale=0 leaves them out"
+    )
 
 
 def with_rewards(run: Run, kind: str, train: Sequence[Example]) -> tuple[Run, dict[str, str]]:
@@ -95,7 +128,14 @@ def with_rewards(run: Run, kind: str, train: Sequence[Example]) -> tuple[Run, di
     out = method.model_copy()
     single = kind in SINGLE and out.loss not in COMPARING
     if out.loss is None:
-        out.loss, reasons["method.loss"] = ("regression" if single else "bradley_terry"), f"of {kind} rows"
+        loss: Literal["regression", "bradley_terry"] = "regression" if single else "bradley_terry"
+        if name := out.idle(loss):
+            raise ConfigError(
+                f"method.{name} on {kind} rows, of which a reward model learns by {loss}",
+                "a loss that uses it",
+                f"leave method.{name} out, or write method.loss",
+            )
+        out.loss, reasons["method.loss"] = loss, f"of {kind} rows"
     if not single and out.loss not in COMPARING:
         raise ConfigError(
             f"method.loss={out.loss} on {kind} rows, which compare answers",
@@ -105,14 +145,10 @@ def with_rewards(run: Run, kind: str, train: Sequence[Example]) -> tuple[Run, di
     scores = np.array([c.score for c in chain.from_iterable(e.completions for e in train)])
     because = "of the training ratings"
     if out.loss == "regression" and out.scale is None:
-        if scores.std() == 0:
-            raise DataError("every training answer has the same rating", "ratings that differ")
         out.scale, reasons["method.scale"] = (float(scores.mean()), float(scores.std())), because
     if out.loss == "ordinal":
         levels = np.unique(scores)
         if out.levels is None:
-            if len(levels) < 2:
-                raise DataError("every training answer has the same rating", "ratings that differ")
             out.levels, reasons["method.levels"] = levels.tolist(), because
         elif missing := sorted(set(levels.tolist()) - set(out.levels)):
             raise ConfigError(f"a training row is rated {missing[0]:g}", f"one of method.levels {out.levels}")

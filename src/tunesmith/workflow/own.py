@@ -105,11 +105,18 @@ class Asker:
         prompts = [by_ref[e.ref] for e in examples]
         samples, scored = self.writer.rewarded(prompts, examples, self.count, self.seed, Spent())
         total = scored.total.reshape(len(examples), self.count)
+        several = scored.parts if len(scored.parts) > 1 else {}
+        parts = {name: values.reshape(total.shape).mean(1) for name, values in several.items()}
         lengths = [np.mean([len(one.ids) for one in of_prompt]) for of_prompt in samples]
         progress(len(examples), len(examples))
         said = [
-            rewarded(float(r.mean()), float(n), self.writer.text(of_prompt[0]))
-            for r, n, of_prompt in zip(total, lengths, samples, strict=True)
+            rewarded(
+                float(r.mean()),
+                float(n),
+                self.writer.text(of_prompt[0]),
+                {name: float(values[i]) for name, values in parts.items()},
+            )
+            for i, (r, n, of_prompt) in enumerate(zip(total, lengths, samples, strict=True))
         ]
         return Answers(said, [any(not one.ended for one in of_prompt) for of_prompt in samples])
 

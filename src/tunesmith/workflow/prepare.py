@@ -317,6 +317,10 @@ def _say(prepared: Prepared, sink: EventSink) -> None:
     for what, count in summary["notes"].items():
         if count:
             sink("note", text=f"{count:,} rows: {what.replace('_', ' ')}")
+    if judged.is_judged(prepared.run.method) and (
+        text := judged.margin_note(prepared.run.method, splits.mapping)
+    ):
+        sink("note", text=text)
     for text in splits.warnings:
         sink("warning", text=text)
     table = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tunesmith.config.policy import PolicyConfig
+from tunesmith.config.rewards import called
 from tunesmith.core.model import Model
 from tunesmith.errors import ConfigError
 from tunesmith.evaluate.heads import HeadAnswerer, mean
@@ -83,7 +84,9 @@ def check_watch(prepared: Prepared) -> None:
                 "validation prompts to answer",
                 "set data.validation_fraction=0 for a run without validation",
             )
+        parts = prepared.run.method.rewards
         known |= {"reward", "answer_tokens"}
+        known |= {f"reward.{called(part)}" for part in parts if len(parts) > 1 and part.weight >= 0}
     elif proof.examples:
         answers = proof.references
         even = None
