@@ -94,6 +94,12 @@ def test_a_key_of_several_methods_is_refused_as_the_one_that_was_chosen_means_it
     assert "'group'" not in regress
 
 
+def test_noise_that_no_rollout_has_seen_is_refused_where_a_model_learns_from_its_own_answers() -> None:
+    assert "neftune_alpha has no meaning" in refused(
+        "train: {neftune_alpha: 5}\nmethod:\n  type: policy\n  rewards: [{kind: length}]\n"
+    )
+
+
 # -- what was meant -----------------------------------------------------------------------------------
 
 

@@ -70,7 +70,8 @@ CASES = [{"loss": loss} for loss in LOSSES] + [
     {"loss": "sigmoid", "label_smoothing": 0.2, "margin": 0.3},
     {"loss": "sigmoid", "reference": "none"},
     {"loss": "sigmoid", "length_normalised": True, "beta": 2.0},
-    {"loss": "hinge", "margin_scale": 0.0},
+    {"loss": "sigmoid", "margin_scale": 0.7},
+    {"loss": "hinge", "margin_scale": 1.0},
     {"loss": "ipo", "length_normalised": False},
     {"loss": "robust", "label_smoothing": 0.3, "margin": 1.0},
     {"loss": "simpo", "beta": 2.5, "margin": 0.5},
@@ -115,7 +116,7 @@ def test_splitting_a_step_changes_nothing(loss):
 def test_sequence_log_probabilities_are_those_of_each_completion_alone(path):
     """DPO on a real model: every prompt and completion through the stock model, one at a time."""
     rows, module = fakes.judged_rows(5), fakes.module("gpt2")
-    config = resolved()
+    config = resolved(margin_scale=1.0)
     model = fakes.model("gpt2", path, module)
     got = Preference(config).loss(model, Batch.from_rows(rows)).terms["preference"]
     module.set_attn_implementation("sdpa")

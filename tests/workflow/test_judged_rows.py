@@ -18,17 +18,18 @@ from tunesmith.workflow.prepare import prepare
 @pytest.mark.parametrize(
     ("method", "said"),
     [
-        ({"type": "preference"}, ["the chosen answer's reward is asked to be larger by 1 x the row's"]),
-        ({"type": "preference", "margin_scale": 0.0}, []),
-        ({"type": "preference", "loss": "ipo"}, ["method.type=preference with loss ipo does not use them"]),
-        ({"type": "unpaired"}, ["method.type=unpaired with loss kto does not use them"]),
-        ({"type": "reward", "margin_scale": 0.5}, ["is asked to be larger by 0.5 x the row's"]),
-        ({"type": "reward", "loss": "plackett_luce"}, ["with loss plackett_luce does not use them"]),
+        ({"type": "preference"}, "not used; method.margin_scale"),
+        ({"type": "preference", "margin_scale": 0.1}, "asked to be larger by 0.1 x the row's"),
+        ({"type": "reward", "margin_scale": 0.0}, "not used; method.margin_scale"),
+        ({"type": "preference", "loss": "ipo"}, "method.type=preference with loss ipo does not use them"),
+        ({"type": "unpaired"}, "method.type=unpaired with loss kto does not use them"),
+        ({"type": "reward", "margin_scale": 0.5}, "is asked to be larger by 0.5 x the row's"),
+        ({"type": "reward", "loss": "plackett_luce"}, "with loss plackett_luce does not use them"),
     ],
     ids=str,
 )
 def test_what_becomes_of_margins_is_said(
-    method: dict[str, Any], said: list[str], base: Path, tmp_path: Path
+    method: dict[str, Any], said: str, base: Path, tmp_path: Path
 ) -> None:
     rows = [{**row, "good": 5, "bad": 2} for row in pairs(48)]
     columns = {"score_chosen": "good", "score_rejected": "bad"}
@@ -37,8 +38,8 @@ def test_what_becomes_of_margins_is_said(
     told: list[str] = []
     prepare(Run.model_validate(tree), tmp_path, lambda kind, **what: told.append(str(what.get("text"))))
     found = [text for text in told if text.startswith("margins (good - bad): ")]
-    assert len(found) == len(said)
-    assert all(text in line for text, line in zip(said, found, strict=True))
+    assert len(found) == 1
+    assert said in found[0]
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])

@@ -88,8 +88,9 @@ class PreferenceConfig(Judged):
     margin: NotNegative | None = None
     """The reward of the chosen completion is asked to be larger by this. Null: 0; of simpo 1."""
 
-    margin_scale: NotNegative = 1.0
-    """The same by the row's own margin times this, where rows have one (arXiv:2402.10571)."""
+    margin_scale: NotNegative = 0.0
+    """The same by the row's own margin times this, where rows have one (arXiv:2402.10571). Rewards are in nats times
+    beta, margins in the rows' own unit, so the scale that suits them is the rows' too."""
 
     sft_weight: NotNegative | None = None
     """Weight of a supervised term beside the loss: the mean negative log-likelihood of the best completions' tokens

@@ -371,6 +371,15 @@ class Run(Section):
     """The proof."""
 
     @model_validator(mode="after")
+    def _steps_see_what_the_rollout_saw(self) -> Self:
+        if self.method.type == "policy" and self.train.neftune_alpha is not None:
+            raise ValueError(
+                "train.neftune_alpha has no meaning with method.type policy: with its noise a step's probabilities "
+                "would not be those of the answers that were written; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _rewards_have_answers(self) -> Self:
         if self.evaluate.rewards and not isinstance(self.method, Judged):
             fix = "write method.rewards" if self.method.type == "policy" else "leave it out"

@@ -105,14 +105,16 @@ def _not_all_alike(split: str, kind: str, examples: Sequence[Example]) -> None:
 
 
 def margin_note(method: Method, mapping: Mapping) -> str:
-    """What becomes of the margins of the rows; empty where they have none, or they are left out on purpose."""
+    """What becomes of the margins of the rows; empty where they have none."""
     said = dict(method)
     scale = said.get("margin_scale")
-    if not mapping.margin or scale == 0:
+    if not mapping.margin:
         return ""
     using = PreferenceConfig.WITH_MARGIN if isinstance(method, PreferenceConfig) else {"bradley_terry"}
     if scale is None or said["loss"] not in using:
         return f"margins ({mapping.margin}): method.type={method.type} with loss {said['loss']} does not use them"
+    if scale == 0:
+        return f"margins ({mapping.margin}): not used; method.margin_scale, in units of beta x nats, would"
     return (
         f"margins ({mapping.margin}): the chosen answer's reward is asked to be larger by {scale:g} x the row's; "
         "method.margin_scale=0 leaves them out"
