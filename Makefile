@@ -4,6 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Bytecode is made of what is imported, when it is: compiling all that is installed takes longer than installing it.
+export PYTHONDONTWRITEBYTECODE :=
+INSTALL := pip install --quiet --no-compile --constraint constraints.txt
+# A .venv may begin with a pip that is years old, which takes twice as long to choose what to install.
+NEW_PIP := $(INSTALL) --upgrade pip
 export TUNESMITH_TESTS_CACHE := $(abspath $(VENV))/tests-cache
 
 .PHONY: quickstart install test lint types contracts links unit crashes format crash crash-campaign hostile fuzz label-errors bias synthetic bench bench-smoke bench-preference bench-rollouts bench-desk bench-all harmless sentiment rankings mutants clean
@@ -31,7 +36,7 @@ links: $(VENV)/.dev
 	$(BIN)/python tools/check_links.py README.md CONTRIBUTING.md CHANGELOG.md docs recipes
 
 unit: $(VENV)/.dev
-	$(BIN)/pytest -n 2 --ignore=tests/crash
+	$(BIN)/pytest -n 2 --dist worksteal --ignore=tests/crash
 
 # In a process of its own, which forks: it may not have computed.
 crashes: $(VENV)/.dev
@@ -128,17 +133,20 @@ format: $(VENV)/.dev
 
 $(VENV)/.user: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/$(NEW_PIP)
+	$(BIN)/$(INSTALL) --editable .
 	touch $@
 
 $(BENCH)/.bench: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(BENCH)
-	$(BENCH)/bin/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BENCH)/bin/$(NEW_PIP)
+	$(BENCH)/bin/$(INSTALL) --editable '.[bench]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/$(NEW_PIP)
+	$(BIN)/$(INSTALL) --editable '.[dev]'
 	touch $@ $(VENV)/.user
 
 clean:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,11 @@ def loaded_by(statement: str) -> set[str]:
     code = f"import sys\n{statement}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     return set(done.stdout.split())
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -104,23 +110,20 @@ def test_files_and_functions_are_short(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= MAX_FILE_LINES
     long = {
-        f.name: n
-        for f in functions(ast.parse(text))
-        if (n := f.end_lineno - f.lineno + 1) > MAX_FUNCTION_LINES
+        f.name: n for f in functions(parsed(path)) if (n := f.end_lineno - f.lineno + 1) > MAX_FUNCTION_LINES
     }
     assert not long
 
 
 def test_attributes_are_hardly_ever_looked_up_by_name() -> None:
     """At most 10 `getattr` or `hasattr` in 10,000 lines (a floor of 5): types say what an object has."""
-    texts = {path: path.read_text(encoding="utf-8") for path in FILES}
     found = [
         f"{path.relative_to(SOURCE)}:{call.lineno}"
-        for path, text in texts.items()
-        for name, call in called(ast.parse(text))
+        for path in FILES
+        for name, call in called(parsed(path))
         if name in ("getattr", "hasattr")
     ]
-    lines = sum(len(text.splitlines()) for text in texts.values())
+    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in FILES)
     assert len(found) <= max(5, lines // 1000), found
 
 
@@ -128,7 +131,7 @@ def test_nothing_that_runs_code_from_data() -> None:
     """No pickle, no unsafe YAML, no shell, no eval: also where a linter's rule could be switched off."""
     found = []
     for path in FILES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = parsed(path)
         where = path.relative_to(SOURCE)
         for node in ast.walk(tree):
             if isinstance(node, ast.Import | ast.ImportFrom):

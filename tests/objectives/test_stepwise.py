@@ -104,7 +104,7 @@ def test_a_step_is_read_at_its_last_token_and_sees_only_what_is_before(
 
 # The main job ----------------------------------------------------------------------------------------------
 
-LONG: dict[str, Any] = {"train": {"max_steps": 150, "eval_every": 50, "learning_rate": 5e-3}}
+LONG: dict[str, Any] = {"train": {"max_steps": 90, "eval_every": 30, "learning_rate": 5e-3}}
 
 
 @pytest.mark.usefixtures("quick")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests import fresh
+from tests.models import fresh_process
 from tests.workflow.conftest import tiny_base
 from tunesmith.config.run import ModelConfig
 from tunesmith.errors import ModelError, RunError
@@ -20,16 +20,6 @@ from tunesmith.workflow.export import export
 from tunesmith.workflow.open import load
 
 IDS = torch.tensor([[5, 60, 700, 7, 80, 2, 90, 11]])
-STOCK = """
-import json, sys, torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-model, tokenizer = AutoModelForCausalLM.from_pretrained(sys.argv[1]), AutoTokenizer.from_pretrained(sys.argv[1])
-assert not any(name.startswith("tunesmith") for name in sys.modules)
-with torch.no_grad():
-    logits = model(input_ids=torch.tensor(json.loads(sys.argv[2]))).logits
-print(json.dumps({"logits": logits[0, -1, :50].tolist(), "attention": model.config._attn_implementation,
-                  "end": model.generation_config.eos_token_id, "template": bool(tokenizer.chat_template)}))
-"""
 
 
 def logits(module: torch.nn.Module) -> torch.Tensor:
@@ -60,14 +50,10 @@ def test_a_merged_model_computes_the_same_in_a_fresh_process_with_stock_transfor
     found = export(source, tmp_path / "out", merged=True)
     assert found.kind == "merged"
     adapted = load_model(ModelConfig(base=str(source), path="padded")).model.module
-    done = subprocess.run(
-        [sys.executable, "-c", STOCK, str(tmp_path / "out"), json.dumps(IDS.tolist())],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    said = json.loads(done.stdout)
-    torch.testing.assert_close(torch.tensor(said["logits"]), logits(adapted)[0, -1, :50], atol=1e-4, rtol=0)
+    asked = {"merged": {"folder": str(tmp_path / "out"), "adapter": False, "ids": IDS.tolist()}}
+    there = fresh.ask(fresh_process, asked, tmp_path, "logits.safetensors")["merged"]
+    torch.testing.assert_close(there, logits(adapted), atol=1e-4, rtol=0)
+    said = json.loads((tmp_path / "said.json").read_text())["merged"]
     assert said["attention"] == "sdpa"
     assert said["end"] == AutoTokenizer.from_pretrained(source / "model").eos_token_id
     assert said["template"]

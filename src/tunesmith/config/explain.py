@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -29,6 +30,16 @@ _Dumper.add_representer(str, _text)
 
 def scalar(value: Any) -> str:
     """A value as it stands after `key: ` in YAML, on one line."""
+    return _kept(value) if isinstance(value, str | int | None) else _dumped(value)
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _kept(value: str | int | None) -> str:
+    """A run is written more than once, with the same names and mostly the same values."""
+    return _dumped(value)
+
+
+def _dumped(value: Any) -> str:
     text: str = yaml.dump(
         value, Dumper=_Dumper, default_flow_style=True, width=float("inf"), allow_unicode=True
     )
