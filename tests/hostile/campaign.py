@@ -105,7 +105,7 @@ def _child(hostile: Hostile, folder: Path) -> None:
             left = (_desk if hostile.train is None else _train)(hostile, folder, said)
         except DataError as error:
             left = 0
-            said["file " + str(error).replace("\n", " ")] += 1
+            said["file " + str(error).replace("\n", " ").replace(f"{folder}/", "")] += 1
         peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024
         lives = len(list(read_rows(jsonl(folder, [GOOD, OTHER], "good.jsonl")))) == 2
         whole = {"comes_of_it": said, "left": left, "lives": lives, "own_mib": peak}
