@@ -88,7 +88,8 @@ def test_what_steps_measured_reaches_the_report_with_its_warning(tmp_path: Path)
         if step == 20:
             del measured["accuracy"]  # a step without a pair
         folder.emit("step", step=step, loss=0.7, learning_rate=1e-5, grad_norm=1.0, metrics=measured)
-    state = SimpleNamespace(progress=SimpleNamespace(step=20, best_step=None))
+    progress = SimpleNamespace(step=20, best_step=None, stopped="")
+    state = SimpleNamespace(progress=progress, source=None)
     report = empty_report()
     run = Run.model_validate({"method": {"type": "preference"}})
     prepared = cast(Prepared, SimpleNamespace(run=run))
