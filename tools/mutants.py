@@ -4,8 +4,8 @@ python tools/mutants.py [--only WORD ...] [--missing] [--record docs/mutants.md]
 
 Each mutant of tools/mutants.yaml replaces a text that occurs exactly once in one file of a copy of the tree; then
 the tests run that should notice. Exits 1 where a mutant survives or no longer applies, and where the tests fail
-without any. A page that is recorded keeps the lines of mutants that did not run; `--missing` runs those alone that
-have no line in it.
+without any. A page that is recorded has the mutants that were noticed, each as soon as it was, and keeps the lines of
+those that did not run; `--missing` runs those alone that have no line in it.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tunesmith-mutants-") as name:
         tree = copy_tree(Path(name))
         selections = sorted({test for m in chosen for test in m.tests.split()})
-        status, by, seconds = run_tests(tree, selections)
+        status, by, seconds = run_tests(tree, selections, limit=None)
         print(
             f"{'sound' if status == 0 else 'BROKEN'}: the tests without a mutant, {seconds:.0f} s {by}",
             flush=True,
@@ -90,18 +90,23 @@ def main() -> int:
             outcomes.append(try_mutant(tree, mutant))
             o = outcomes[-1]
             print(f"{o.verdict:9} {mutant.name}  {o.seconds:.0f} s  {o.by}", flush=True)
+            recorded.pop(mutant.key, None)
+            if o.killed:
+                recorded[mutant.key] = _short(o.by)
+            if given.record:  # at once: a run that is stopped is gone on with by --missing
+                given.record.write_text(table(mutants, recorded))
     killed = sum(o.killed for o in outcomes)
     print(f"{killed} of {len(outcomes)} killed")
-    if given.record and killed == len(outcomes):
-        given.record.write_text(table(mutants, recorded | {o.mutant.key: _short(o.by) for o in outcomes}))
     return 0 if killed == len(outcomes) else 1
 
 
 def copy_tree(folder: Path) -> Path:
+    """What the tests read: they hold guides, recipes and results to the code as well."""
     ignore = shutil.ignore_patterns("__pycache__")
-    for part in ("src", "tests"):
+    for part in ("src", "tests", "docs", "recipes", "benchmarks", "tools"):
         shutil.copytree(ROOT / part, folder / part, ignore=ignore)
-    shutil.copy(ROOT / "pyproject.toml", folder)
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, folder)
     return folder
 
 
@@ -124,10 +129,10 @@ def try_mutant(tree: Path, mutant: Mutant) -> Outcome:
     return Outcome(mutant, "killed" if status == 1 and by else "SURVIVED", by, seconds)
 
 
-def run_tests(tree: Path, selection: list[str]) -> tuple[int, str, float]:
+def run_tests(tree: Path, selection: list[str], limit: int | None = LIMIT_SECONDS) -> tuple[int, str, float]:
     """(pytest's exit status, the first test that failed, seconds); status -1 past the time limit."""
     started = time.monotonic()
-    environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": ""}
     environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider"]
     try:
@@ -137,10 +142,10 @@ def run_tests(tree: Path, selection: list[str]) -> tuple[int, str, float]:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=LIMIT_SECONDS,
+            timeout=limit,
         )
     except subprocess.TimeoutExpired:
-        return -1, f"no result in {LIMIT_SECONDS} s", time.monotonic() - started
+        return -1, f"no result in {limit} s", time.monotonic() - started
     found = FAILED.search(done.stdout)
     by = found[1] if found else "" if done.returncode == 0 else done.stdout[-300:] + done.stderr[-300:]
     return done.returncode, by, time.monotonic() - started
