@@ -210,9 +210,10 @@ def test_messages_in_a_csv_cell_are_a_conversation(trained, tmp_path, monkeypatc
     source = tmp_path / "in.csv"
     cell = json.dumps(MESSAGES[0]["messages"][:2]).replace('"', '""')
     source.write_text(f'messages\n"{cell}"\n')
+    folder = trained("full").folder  # made before: a run has prompts of its own
     prompts = seen_prompts(monkeypatch)
-    answers(trained("full").folder, source)
-    opened = load(trained("full").folder)
+    answers(folder, source)
+    opened = load(folder)
     text = opened.loaded.tokenizer.decode(prompts[0])
     assert "<|im_start|>system\nBe kind.<|im_end|>" in text
 

@@ -50,7 +50,7 @@ def retry_after(header: str | None, now: float) -> float | None:
     if not header:
         return None
     if re.fullmatch(r"\d{1,9}", header.strip()):
-        return float(header)
+        return float(header.strip())
     try:
         return max(0.0, parsedate_to_datetime(header).timestamp() - now)
     except (ValueError, OverflowError):

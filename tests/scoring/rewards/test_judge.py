@@ -193,7 +193,7 @@ def test_no_reply_breaks_the_reading(reply: str) -> None:
 
 
 def test_retry_after_is_seconds_or_a_date() -> None:
-    assert retry_after("120", 0) == 120
+    assert retry_after("120", 0) == retry_after(" 120\x1f", 0) == 120
     assert retry_after("Thu, 01 Jan 1970 00:01:00 GMT", 20) == 40
     assert retry_after("Thu, 01 Jan 1970 00:01:00 GMT", 90) == 0
     assert retry_after("soon", 0) is retry_after(None, 0) is retry_after("-5", 0) is None
