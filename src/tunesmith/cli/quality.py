@@ -90,18 +90,14 @@ def _applied(data_set: Path, as_json: bool, quiet: bool) -> None:
     from tunesmith.cli.progress import progress
     from tunesmith.config.load import load_desk
     from tunesmith.desk.decisions import DECISIONS
-    from tunesmith.desk.held import whole
     from tunesmith.desk.make import make
     from tunesmith.desk.review import quality_folder
-    from tunesmith.desk.versions import DataSet
 
-    parts = whole(DataSet(data_set).version(), str(data_set))
-    given = {f"data.{split}": (files, "--apply") for split, files in parts.items()}
     decisions = str(quality_folder(data_set) / DECISIONS)
     values: dict[str, tuple[Any, str]] = {
         "output": (str(data_set), "DATASET"),
         "review.decisions": (decisions, "--apply"),
-        **given,
+        "data.train": ([str(data_set)], "DATASET"),
     }
     with progress(quiet) as sink:
         made = make(load_desk(None, [], values), sink)

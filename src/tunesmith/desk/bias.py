@@ -8,7 +8,7 @@ each interval is widened until, were there no difference at all, one of them wou
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -146,9 +146,9 @@ class _Weights:
     ) -> _Weights | None:
         if weights is None:
             return None
-        found: Counter[tuple[str, str]] = Counter()
+        found: defaultdict[tuple[str, str], float] = defaultdict(float)
         for cell, weight in zip(zip(groups, labels, strict=True), weights, strict=True):
-            found[cell] += weight  # type: ignore[assignment]
+            found[cell] += weight
         return cls(found)
 
     def share(self, groups: Collection[str], label: str) -> float:

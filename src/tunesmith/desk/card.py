@@ -33,8 +33,8 @@ def as_text(facts: Mapping[str, Any], examples: Examples) -> str:
         for what in ("changed", "added", "dropped"):
             for rule, count in step[what].items():
                 lines.append(f"  {count:>9,} {what:7} {rule}")
-                shown = "\n".join(_shown(examples[step["step"]][rule][:1]))
-                lines += [f"            {line}" for line in shown.split("\n")]
+                for shown in _shown(examples[step["step"]][rule][:1]):
+                    lines += [f"            {line}" for line in shown.split("\n")]
     lines += ["", "rows: " + ", ".join(f"{split} {count:,}" for split, count in facts["rows"].items())]
     lines.append(f"version: {facts['version']}" if facts["version"] else "a trial: nothing was written")
     return "\n".join(lines)

@@ -49,11 +49,6 @@ def version_of(data: DeskData) -> Version | None:
     return DataSet(folder).version() if (folder / CURRENT).is_file() else None
 
 
-def whole(version: Version, folder: str) -> dict[str, list[str]]:
-    """`data` of every split of this version: split -> the data set's folder."""
-    return {split: [folder] if version.manifest["rows"].get(split) else [] for split in SPLITS}
-
-
 def spread(data: DeskData) -> DeskData:
     """With all splits of the data sets of the desk that `data.train` names, where it names no other evaluation rows:
     else those of a version would be gone from the next one, and nothing would say so."""
@@ -63,7 +58,8 @@ def spread(data: DeskData) -> DeskData:
     for entry in data.train:
         folder = Path(entry)
         is_data_set = (folder / CURRENT).is_file()
-        for split in DataSet(folder).version().manifest["rows"] if is_data_set else ("train",):
+        rows = DataSet(folder).version().manifest["rows"] if is_data_set else {"train": 1}
+        for split in (split for split, count in rows.items() if count):
             named[split].append(entry)
     return data.model_copy(update=named)
 

@@ -84,12 +84,10 @@ def html(text: str) -> str:
 
 def _shown(text: str) -> str:
     if _TAG.search(text):
-        # The parser would end what begins like an entity (R&D) as one.
-        kept = next(chr(code) for code in range(0xF000, 0xF900) if chr(code) not in text)
         parser = _Shown()
-        parser.feed(text.replace("&", kept))
+        parser.feed(text.replace("&", "&amp;"))  # entities are decoded below: here R&D would become one
         parser.close()
-        text = "".join(parser.parts).replace(kept, "&").strip()
+        text = "".join(parser.parts).strip()
     decoded = text
     while (further := _ENTITY.sub(_entity, decoded)) != decoded:
         decoded = further
@@ -106,7 +104,7 @@ class _Shown(HTMLParser):
     """Collects text; known tags are gone, blocks end lines, anything else in angle brackets stays as it is written."""
 
     def __init__(self) -> None:
-        super().__init__(convert_charrefs=False)
+        super().__init__()
         self.parts: list[str] = []
         self._silent = 0
 
@@ -123,8 +121,8 @@ class _Shown(HTMLParser):
         if tag in _SILENT:
             self._silent = max(0, self._silent + opens)
         elif tag not in _TAGS:
-            text = self.get_starttag_text() if opens >= 0 else f"</{tag}>"
-            self.handle_data(text or "")
+            text = (self.get_starttag_text() or "") if opens >= 0 else f"</{tag}>"
+            self.handle_data(text.replace("&amp;", "&"))
         elif tag in _BLOCKS and self.parts and not self.parts[-1].endswith("\n"):
             self.parts.append("\n")
 

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -183,13 +184,19 @@ class Opened:
         sure = {} if answers.confidence is None else {"confidence": round(answers.confidence[index], 6)}
         return {"answer": said, **sure}
 
+    @cached_property
+    def weights(self) -> str:
+        """16 hexadecimal digits that tell versions of a model apart: of its weight files' hashes."""
+        manifest = self.loaded.manifest
+        hashes = sorted(manifest.files.values()) if manifest else [self.loaded.base_hash]
+        return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
+
     def logged(
         self, name: str, example: Example, record: Mapping[str, Any], max_new_tokens: int
     ) -> dict[str, Any]:
         """A row of the log of traffic: an example with its answer as `record` has it. name: of this model."""
-        manifest, head, said = self.loaded.manifest, self.loaded.head, record["answer"]
-        hashes = sorted(manifest.files.values()) if manifest else [self.loaded.base_hash]
-        who = Answering(name, hashlib.sha256("".join(hashes).encode()).hexdigest()[:16])
+        head, said = self.loaded.head, record["answer"]
+        who = Answering(name, self.weights)
         if head is None:
             return who.written(example, said, whole=record["ended"], limit=max_new_tokens)
         if head.method == "regress":
