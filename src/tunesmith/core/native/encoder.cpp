@@ -136,8 +136,15 @@ BOTH(add_norm_backward,
 // Row r's tokens are offsets[r] to offsets[r + 1] - 1; heads lie side by side, tokens `..._stride` elements apart. A head
 // of a row is computed at once, in float, within the cache: shares = keep * softmax(scale * q k^T), out = shares v.
 
-typedef float lane __attribute__((vector_size(64), aligned(4)));  // 16 floats, wherever they lie
+// As many floats as the processor takes at once, wherever they lie: wider vectors the compiler keeps in memory.
+#if defined(__AVX512F__)
 const i64 LANE = 16;
+#elif defined(__AVX__)
+const i64 LANE = 8;
+#else
+const i64 LANE = 4;
+#endif
+typedef float lane __attribute__((vector_size(LANE * sizeof(float)), aligned(4)));
 
 template <int ROWS, int LANES>
 static inline void tile(float* c, i64 width, const float* a, i64 down, i64 along, const float* b, i64 b_width, i64 depth) {
