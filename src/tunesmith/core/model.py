@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -19,6 +20,7 @@ from tunesmith.core.loss import cross_entropy
 from tunesmith.core.native.cache import Decode, Prefill
 from tunesmith.core.native.head import fuses, linear_cross_entropy, linear_losses
 from tunesmith.core.noise import EmbeddingNoise, flat_places, padded_places
+from tunesmith.core.packed import product
 from tunesmith.core.seq2seq import seq2seq_logits
 from tunesmith.errors import ModelError
 
@@ -162,7 +164,8 @@ class Model:
         )
         assert state.calls == self.num_layers, "every layer is a fast one"
         states: Tensor = output.last_hidden_state[0]
-        return (states[: len(ids)] if kept is None else states[kept]) @ weight.t()
+        states = states[: len(ids)] if kept is None else states[kept]
+        return state.slots.ready(weight, partial(product, weight))(states)
 
     def outputs(self, batch: Batch) -> Tensor:
         """(R, C), (M, C) or (K, C): what the head says; see `Head.outputs`."""

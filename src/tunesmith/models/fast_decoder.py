@@ -55,13 +55,13 @@ def forward(
         )
     if isinstance(layout, Layout):
         layout.calls += 1
-    kept = None if isinstance(layout, Layout) else layout.slots.adapters
+    slots = None if isinstance(layout, Layout) else layout.slots
     normed, x = _norm(layer.input_layernorm, hidden_states[0])
     x = x + _attention(attention_module, normed, position_embeddings, layout)
     normed, x = _norm(layer.post_attention_layernorm, x)
     mlp = layer.mlp
-    gate_, up = linears(normed, [mlp.gate_proj, mlp.up_proj], kept)
-    (out,) = linears(swiglu(gate_, up), [mlp.down_proj], kept)
+    gate_, up = linears(normed, [mlp.gate_proj, mlp.up_proj], slots)
+    (out,) = linears(swiglu(gate_, up), [mlp.down_proj], slots)
     return (x + out)[None]
 
 
@@ -72,8 +72,8 @@ def _norm(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 def _attention(
     module: Any, x: Tensor, rotary: tuple[Tensor, Tensor], layout: Layout | Prefill | Decode
 ) -> Tensor:
-    kept = None if isinstance(layout, Layout) else layout.slots.adapters
-    query, key, value = linears(x, [module.q_proj, module.k_proj, module.v_proj], kept)
+    slots = None if isinstance(layout, Layout) else layout.slots
+    query, key, value = linears(x, [module.q_proj, module.k_proj, module.v_proj], slots)
     dim = module.head_dim
     if hasattr(module, "q_norm"):
         query = _norm(module.q_norm, query.view(-1, dim))[0].view(query.shape)
@@ -86,4 +86,4 @@ def _attention(
         out = attend(query, key, value, layout, shape, turned)
     else:
         out = layout.attend(module.layer_idx, query, key, value, shape, turned)
-    return linears(out, [module.o_proj], kept)[0]
+    return linears(out, [module.o_proj], slots)[0]

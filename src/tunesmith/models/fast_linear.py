@@ -7,7 +7,8 @@ and gradients come out in the adapters' type. Equal to PEFT's own up to rounding
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,9 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from tunesmith.core.native.cache import Slots
+from tunesmith.core.packed import product
 
 ADAPTER = "default"
 
@@ -27,16 +31,32 @@ class Adapters(NamedTuple):
     ups: list[Tensor]
 
 
-def linears(x: Tensor, layers: Sequence[nn.Module], kept: dict[int, Adapters] | None = None) -> list[Tensor]:
+def linears(x: Tensor, layers: Sequence[nn.Module], slots: Slots | None = None) -> list[Tensor]:
     """x (T, H) through each layer; layers that are not plain LoRA around plain linear ones run as they are.
 
-    kept: adapters by their first layer, for calls without gradient between which no weight changes; filled here.
+    slots: of rows that are being written, without gradient; what is made of weights is kept there.
     """
-    if kept is not None and id(layers[0]) in kept:
-        bases: list[Any] = [layer.base_layer for layer in layers]
-        return _through(x, kept[id(layers[0])], [b.weight for b in bases], [b.bias for b in bases])[1]
+    if slots is not None:
+        return slots.ready(layers[0], partial(_once, layers, x.dtype))(x)
     if not all(_is_plain_lora(layer) for layer in layers):
         return [layer(x) for layer in layers]
+    parts, scales = _parts(layers)
+    return list(_LoraLinears.apply(x, tuple(scales), *parts))  # type: ignore[no-untyped-call]
+
+
+def _once(layers: Sequence[Any], dtype: torch.dtype) -> Callable[[Tensor], list[Tensor]]:
+    """x -> its way through each layer, for many calls between which no weight changes."""
+    if not all(_is_plain_lora(layer) for layer in layers):
+        made = [product(la.weight, la.bias) if type(la) is nn.Linear else la for la in layers]
+        return lambda x: [each(x) for each in made]
+    parts, scales = _parts(layers)
+    adapters = _adapters(parts[2::4], parts[3::4], scales, dtype)
+    products = [product(la.base_layer.weight, la.base_layer.bias) for la in layers]
+    return lambda x: _through(x, adapters, products)[1]
+
+
+def _parts(layers: Sequence[nn.Module]) -> tuple[list[Tensor | None], list[float]]:
+    """Weight, bias, A and B of each layer, one after another; and their scales."""
     parts: list[Tensor | None] = []
     scales = []
     for layer in layers:
@@ -44,10 +64,7 @@ def linears(x: Tensor, layers: Sequence[nn.Module], kept: dict[int, Adapters] | 
         base = layer.get_base_layer()
         parts += [base.weight, base.bias, layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight]
         scales.append(float(layer.scaling[ADAPTER]))
-    if kept is not None:
-        adapters = kept[id(layers[0])] = _adapters(parts[2::4], parts[3::4], scales, x.dtype)
-        return _through(x, adapters, parts[0::4], parts[1::4])[1]
-    return list(_LoraLinears.apply(x, tuple(scales), *parts))  # type: ignore[no-untyped-call]
+    return parts, scales
 
 
 def _is_plain_lora(layer: nn.Module) -> bool:
@@ -72,15 +89,14 @@ def _adapters(
 
 
 def _through(
-    x: Tensor, adapters: Adapters, weights: Sequence[Tensor | None], biases: Sequence[Tensor | None]
+    x: Tensor, adapters: Adapters, products: Sequence[Callable[[Tensor], Tensor]]
 ) -> tuple[Tensor, list[Tensor]]:
-    """(T, sum of ranks) x through all A, and the layers' outputs."""
+    """(T, sum of ranks) x through all A, and the layers' outputs. products: each layer's own, x W^T + b."""
     low = x @ adapters.down.t()
     outs = []
     parts = low.split([up.shape[1] for up in adapters.ups], 1)
-    for weight, bias, up, part in zip(weights, biases, adapters.ups, parts, strict=True):
-        assert weight is not None
-        outs.append(functional.linear(x, weight, bias).addmm_(part, up.t()))
+    for times, up, part in zip(products, adapters.ups, parts, strict=True):
+        outs.append(times(x).addmm_(part, up.t()))
     return low, outs
 
 
@@ -89,7 +105,12 @@ class _LoraLinears(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scales: tuple[float, ...], *parts: Tensor | None) -> tuple[Tensor, ...]:
         weights, biases, downs, ups = (parts[i::4] for i in range(4))
         adapters = _adapters(downs, ups, scales, x.dtype)
-        low, outs = _through(x, adapters, weights, biases)
+        own = [
+            partial(functional.linear, weight=w, bias=b)
+            for w, b in zip(weights, biases, strict=True)
+            if w is not None
+        ]
+        low, outs = _through(x, adapters, own)
         ctx.save_for_backward(x, adapters.down, low, *adapters.ups, *(w for w in weights if w is not None))
         ctx.ranks = [up.shape[1] for up in adapters.ups]
         ctx.scales, ctx.dtype = scales, downs[0].dtype if downs[0] is not None else x.dtype

@@ -6,9 +6,9 @@ lie flat in a layout; `Decode` adds one token to each of some slots. Both stand 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,16 +18,23 @@ from tunesmith.core.layout import Layout
 from tunesmith.core.native.attend import Shape, attend, gather
 from tunesmith.core.native.call import call, takes
 
+T = TypeVar("T")
+
 
 class Slots:
-    """keys, values: of each layer (slots, key_heads, length, dim), made at the first use. adapters: what layers make of
-    weights once for all tokens, since none changes as long as rows are being written; theirs to fill."""
+    """keys, values: of each layer (slots, key_heads, length, dim), made at the first use."""
 
     def __init__(self, num_slots: int, length: int, device: torch.device) -> None:
         self.num_slots, self.length, self.device = num_slots, length, device
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
-        self.adapters: dict[int, Any] = {}
+        self._ready: dict[int, Any] = {}
+
+    def ready(self, part: object, make: Callable[[], T]) -> T:
+        """What is made of a part's weights, once: none changes as long as rows are being written."""
+        if id(part) not in self._ready:
+            self._ready[id(part)] = make()
+        return self._ready[id(part)]  # type: ignore[no-any-return]
 
     def of(self, layer: int, shape: Shape, like: Tensor) -> tuple[Tensor, Tensor]:
         if layer not in self.keys:
