@@ -1,7 +1,7 @@
 """docs/speed.md and its picture, from the results: python benchmarks/speed_page.py
 
-Every row of speed.json, encoder.json and decode.json: medians, with the least and the most of the runs, and ours beside
-the fastest peer of the same workload, also where that is the faster one.
+Every row of speed.json, encoder.json, decode.json and loss.json: medians, with the least and the most of the runs, and
+ours beside the fastest peer of the same workload, also where that is the faster one.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import speed_loss
+
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE, PICTURE = ROOT / "benchmarks/results", ROOT / "docs/speed.md", ROOT / "docs/images/speed.png"
+LOSSES, CURVES = RESULTS / "loss.json", ROOT / "docs/images/loss.png"
 WORDS = {
     "sft-lora": "LoRA r=16 on all linear layers, GSM8K rows",
     "sft-full": "all weights, GSM8K rows",
@@ -58,6 +61,7 @@ class Entry:
 def main() -> None:
     found = [json.loads((RESULTS / f"{name}.json").read_text()) for name in ("speed", "encoder", "decode")]
     rows = [row for result in found for row in result["rows"]]
+    to_loss = json.loads(LOSSES.read_text())["rows"] if LOSSES.exists() else []
     parts = [HEAD, "![Speed and memory beside the fastest peer](images/speed.png)\n\n"]
     for result in found:
         for key, gate in result.get("gate", {}).items():
@@ -73,6 +77,8 @@ def main() -> None:
         for workload, of_it in grouped(here).items():
             parts.append(section(workload, of_it))
             ratios |= ratio(workload, of_it)
+        if curves := [row for row in to_loss if row["machine"] == machine]:
+            parts.append(speed_loss.section(curves, CURVES, f"images/{CURVES.name}"))
     PAGE.write_text("".join(parts).rstrip() + "\n", encoding="utf-8")
     draw(ratios)
 

@@ -29,7 +29,7 @@ def test_a_product_is_that_of_the_formula(rows: int, biased: bool) -> None:
 def test_the_weight_is_laid_out_once() -> None:
     """Later changes of the weight are not seen: whoever changes it makes the product anew."""
     weight, x = torch.randn(4, 3), torch.randn(2, 3)
-    times, wanted = product(weight), x @ weight.t()
+    times, wanted = product(weight, None), x @ weight.t()
     weight.zero_()
     torch.testing.assert_close(times(x), wanted)
 
@@ -38,10 +38,18 @@ def test_other_numbers_take_the_stock_way() -> None:
     for dtype in (torch.bfloat16, torch.float64):
         weight, x = torch.randn(4, 3).to(dtype), torch.randn(2, 3).to(dtype)
         assert not packs(weight)
-        assert torch.equal(product(weight)(x), torch.nn.functional.linear(x, weight))
+        assert torch.equal(product(weight, None)(x), torch.nn.functional.linear(x, weight))
 
 
 def test_without_onednn_the_stock_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed.torch.backends.mkldnn, "is_available", lambda: False)
     weight, x = torch.randn(4, 3), torch.randn(2, 3)
-    assert torch.equal(product(weight)(x), torch.nn.functional.linear(x, weight))
+    assert torch.equal(product(weight, None)(x), torch.nn.functional.linear(x, weight))
+
+
+def test_weights_that_are_large_beside_the_machine_are_not_laid_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = torch.nn.Linear(9, 10)  # 100 weights of 4 bytes
+    monkeypatch.setattr(packed, "total_memory", lambda: 3_200)
+    assert packed.affordable(module)
+    monkeypatch.setattr(packed, "total_memory", lambda: 3_199)
+    assert not packed.affordable(module)

@@ -12,7 +12,7 @@ import torch
 from tests import fakes
 from tests.generate.test_batched import EOS, answers, stock_answers
 from tests.models.test_fast import CONFIGS, made
-from tunesmith.core import native
+from tunesmith.core import native, packed
 from tunesmith.core.model import Model
 from tunesmith.generate import slots
 from tunesmith.generate.batched import generate
@@ -72,6 +72,21 @@ def test_adapters_are_made_ready_once_for_what_is_written_and_anew_after_a_step(
     after = answers(model, given, 5, longest=20)
     assert after == stock_answers(stock, given, longest=20)
     assert after != before
+
+
+@pytest.mark.parametrize("roomy", [True, False])
+def test_weights_are_laid_out_where_the_machine_has_room(
+    monkeypatch: pytest.MonkeyPatch, roomy: bool
+) -> None:
+    """Of two layers seven weights each, and the head's; the answers are the same."""
+    model, given = quick("llama"), prompts(5)
+    wanted = stock_answers(Model(made(CONFIGS["llama"](), "full"), "padded", 2), given, longest=20)
+    laid_out: list[tuple[int, ...]] = []
+    real = packed.product
+    monkeypatch.setattr(packed, "product", lambda w, b: laid_out.append(w.shape) or real(w, b))
+    monkeypatch.setattr(packed, "affordable", lambda module: roomy)
+    assert answers(model, given, 5, longest=20) == wanted
+    assert len(laid_out) == (15 if roomy else 0)
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])

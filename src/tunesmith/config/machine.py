@@ -20,13 +20,26 @@ def trim_memory() -> None:
         trim(0)
 
 
+LIMIT, USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+
+
 def available_memory() -> int:
     """Bytes that can still be taken: the system's, or what is left of the control group's limit."""
     free = int(psutil.virtual_memory().available)
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    if USED.exists() and (limit := _group_limit()) is not None:
+        free = min(free, limit - int(USED.read_text()))
     return max(free, 0)
+
+
+def total_memory() -> int:
+    """Bytes, taken or not: the system's, or the control group's limit."""
+    total, limit = int(psutil.virtual_memory().total), _group_limit()
+    return total if limit is None else min(total, limit)
+
+
+def _group_limit() -> int | None:
+    said = LIMIT.read_text().strip() if LIMIT.exists() else "max"
+    return None if said == "max" else int(said)
 
 
 def physical_cores() -> int:

@@ -20,7 +20,6 @@ from tunesmith.core.loss import cross_entropy
 from tunesmith.core.native.cache import Decode, Prefill
 from tunesmith.core.native.head import fuses, linear_cross_entropy, linear_losses
 from tunesmith.core.noise import EmbeddingNoise, flat_places, padded_places
-from tunesmith.core.packed import product
 from tunesmith.core.seq2seq import seq2seq_logits
 from tunesmith.errors import ModelError
 
@@ -165,7 +164,7 @@ class Model:
         assert state.calls == self.num_layers, "every layer is a fast one"
         states: Tensor = output.last_hidden_state[0]
         states = states[: len(ids)] if kept is None else states[kept]
-        return state.slots.ready(weight, partial(product, weight))(states)
+        return state.slots.ready(weight, partial(state.slots.product, weight, None))(states)
 
     def outputs(self, batch: Batch) -> Tensor:
         """(R, C), (M, C) or (K, C): what the head says; see `Head.outputs`."""

@@ -10,21 +10,40 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+
+from tunesmith.config.machine import total_memory
 
 ROWS = 64
 """For how many rows the layout is chosen; it serves any number."""
+SHARE = 1 / 8
+"""Of the machine's memory, free or not, that second copies of weights may take: what is free now would decide otherwise
+the next time, and numbers would not be rounded alike."""
 
 
-def product(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+Product = Callable[[Tensor], Tensor]
+MakeProduct = Callable[[Tensor, Tensor | None], Product]
+
+
+def stock_product(weight: Tensor, bias: Tensor | None) -> Product:
+    """x -> x weight^T + bias by PyTorch."""
+    return partial(functional.linear, weight=weight, bias=bias)
+
+
+def product(weight: Tensor, bias: Tensor | None) -> Product:
     """x (T, in) -> x weight^T + bias, (T, out), for calls without gradient between which weight (out, in) and bias
     (out,) do not change. Where the weight is laid out, that takes its size once more in memory."""
     if not packs(weight):
-        return partial(functional.linear, weight=weight, bias=bias)
+        return stock_product(weight, bias)
     ops = torch.ops.mkldnn
     packed, added = ops._reorder_linear_weight(weight.detach(), ROWS), None if bias is None else bias.detach()
     return lambda x: ops._linear_pointwise(x.contiguous(), packed, added, "none", [], "")
+
+
+def affordable(module: nn.Module) -> bool:
+    """Whether a second copy of its weights is small beside the machine's memory."""
+    return sum(p.numel() * p.element_size() for p in module.parameters()) <= SHARE * total_memory()
 
 
 def packs(weight: Tensor) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tunesmith.core import packed
 from tunesmith.core.batch import Batch
 from tunesmith.core.model import Model
 from tunesmith.core.native.cache import Decode, Prefill, Slots
@@ -114,7 +115,8 @@ class _Writing:
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))  # the longest are taken first
         self.waiting = [Row(i, s, len(prompts[i])) for i in order for s in reversed(range(count))]
         self.active: dict[int, Row] = {}
-        self.slots = Slots(min(num_slots, len(self.waiting)), length, model.device)
+        make = packed.product if packed.affordable(model.module) else packed.stock_product
+        self.slots = Slots(min(num_slots, len(self.waiting)), length, model.device, make)
         self.free = list(range(self.slots.num_slots))
         # The prompt taken in last. Its slot holds it as long as rows of it are waiting: they are the next to begin, so
         # only they get the slot, and what they write stands behind the prompt.

@@ -15,10 +15,9 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from tunesmith.core.native.cache import Slots
-from tunesmith.core.packed import product
+from tunesmith.core.packed import MakeProduct, Product, stock_product
 
 ADAPTER = "default"
 
@@ -37,14 +36,16 @@ def linears(x: Tensor, layers: Sequence[nn.Module], slots: Slots | None = None) 
     slots: of rows that are being written, without gradient; what is made of weights is kept there.
     """
     if slots is not None:
-        return slots.ready(layers[0], partial(_once, layers, x.dtype))(x)
+        return slots.ready(layers[0], partial(_once, layers, x.dtype, slots.product))(x)
     if not all(_is_plain_lora(layer) for layer in layers):
         return [layer(x) for layer in layers]
     parts, scales = _parts(layers)
     return list(_LoraLinears.apply(x, tuple(scales), *parts))  # type: ignore[no-untyped-call]
 
 
-def _once(layers: Sequence[Any], dtype: torch.dtype) -> Callable[[Tensor], list[Tensor]]:
+def _once(
+    layers: Sequence[Any], dtype: torch.dtype, product: MakeProduct
+) -> Callable[[Tensor], list[Tensor]]:
     """x -> its way through each layer, for many calls between which no weight changes."""
     if not all(_is_plain_lora(layer) for layer in layers):
         made = [product(la.weight, la.bias) if type(la) is nn.Linear else la for la in layers]
@@ -88,9 +89,7 @@ def _adapters(
     return Adapters(down, [(b * s).to(dtype) for b, s in zip(ups, scales, strict=True) if b is not None])
 
 
-def _through(
-    x: Tensor, adapters: Adapters, products: Sequence[Callable[[Tensor], Tensor]]
-) -> tuple[Tensor, list[Tensor]]:
+def _through(x: Tensor, adapters: Adapters, products: Sequence[Product]) -> tuple[Tensor, list[Tensor]]:
     """(T, sum of ranks) x through all A, and the layers' outputs. products: each layer's own, x W^T + b."""
     low = x @ adapters.down.t()
     outs = []
@@ -105,11 +104,7 @@ class _LoraLinears(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scales: tuple[float, ...], *parts: Tensor | None) -> tuple[Tensor, ...]:
         weights, biases, downs, ups = (parts[i::4] for i in range(4))
         adapters = _adapters(downs, ups, scales, x.dtype)
-        own = [
-            partial(functional.linear, weight=w, bias=b)
-            for w, b in zip(weights, biases, strict=True)
-            if w is not None
-        ]
+        own = [stock_product(w, b) for w, b in zip(weights, biases, strict=True) if w is not None]
         low, outs = _through(x, adapters, own)
         ctx.save_for_backward(x, adapters.down, low, *adapters.ups, *(w for w in weights if w is not None))
         ctx.ranks = [up.shape[1] for up in adapters.ups]

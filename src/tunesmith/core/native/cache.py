@@ -17,15 +17,19 @@ from torch.nn import functional
 from tunesmith.core.layout import Layout
 from tunesmith.core.native.attend import Shape, attend, gather
 from tunesmith.core.native.call import call, takes
+from tunesmith.core.packed import MakeProduct, stock_product
 
 T = TypeVar("T")
 
 
 class Slots:
-    """keys, values: of each layer (slots, key_heads, length, dim), made at the first use."""
+    """keys, values: of each layer (slots, key_heads, length, dim), made at the first use. product: what multiplies by a
+    weight and adds a bias as long as rows are being written, made of them (`tunesmith.core.packed.product`)."""
 
-    def __init__(self, num_slots: int, length: int, device: torch.device) -> None:
-        self.num_slots, self.length, self.device = num_slots, length, device
+    def __init__(
+        self, num_slots: int, length: int, device: torch.device, product: MakeProduct = stock_product
+    ) -> None:
+        self.num_slots, self.length, self.device, self.product = num_slots, length, device, product
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
         self._ready: dict[int, Any] = {}
