@@ -25,15 +25,30 @@ class Curve:
     @classmethod
     def of(cls, row: dict[str, Any]) -> Curve:
         losses, at = row["losses"], row["at"]
+        if len(losses) < WINDOW:
+            raise SystemExit(f"{row['system']}: a run of {len(losses)} steps; a mean is of {WINDOW}")
         means = [statistics.fmean(losses[i - WINDOW : i]) for i in range(WINDOW, len(losses) + 1)]
         return cls(row["system"], tuple(at[WINDOW - 1 :]), tuple(means))
 
     def reached(self, loss: float) -> float:
+        """Seconds until its mean is this loss or less."""
         return next(s for s, mean in zip(self.seconds, self.losses, strict=True) if mean <= loss)
 
 
-def section(rows: list[dict[str, Any]], picture: Path, name: str) -> str:
-    """Of runs on one machine. name: of the picture, as the page calls it."""
+def sections(rows: list[dict[str, Any]], folder: Path) -> dict[str, str]:
+    """Machine -> a section for each kind of its runs, whose pictures go to the folder of the page's images."""
+    kinds = ("machine", "workload", "dtype", "rows", "layers", "threads")
+    alike: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        alike.setdefault(tuple(row[kind] for kind in kinds), []).append(row)
+    out: dict[str, str] = {}
+    for number, (kind, runs) in enumerate(alike.items(), 1):
+        out[kind[0]] = out.get(kind[0], "") + section(runs, folder / f"loss-{number}.png")
+    return out
+
+
+def section(rows: list[dict[str, Any]], picture: Path) -> str:
+    """Of runs of one kind, peers among them."""
     curves = [Curve.of(row) for row in rows]
     loss = max(curve.losses[-1] for curve in curves)
     times = {
@@ -52,7 +67,7 @@ def section(rows: list[dict[str, Any]], picture: Path, name: str) -> str:
         median = statistics.median(of_it)
         lines.append(f"| {system} | {median:,.0f} ({len(of_it)}) | {peer / median:.2f} | {first:,.0f} |")
     draw(curves, loss, picture)
-    return "\n".join(lines) + f"\n\n![Loss by seconds since the start]({name})\n\n"
+    return "\n".join(lines) + f"\n\n![Loss by seconds since the start](images/{picture.name})\n\n"
 
 
 def draw(curves: list[Curve], loss: float, picture: Path) -> None:

@@ -16,7 +16,7 @@ import speed_loss
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE, PICTURE = ROOT / "benchmarks/results", ROOT / "docs/speed.md", ROOT / "docs/images/speed.png"
-LOSSES, CURVES = RESULTS / "loss.json", ROOT / "docs/images/loss.png"
+LOSSES = RESULTS / "loss.json"
 WORDS = {
     "sft-lora": "LoRA r=16 on all linear layers, GSM8K rows",
     "sft-full": "all weights, GSM8K rows",
@@ -62,6 +62,7 @@ def main() -> None:
     found = [json.loads((RESULTS / f"{name}.json").read_text()) for name in ("speed", "encoder", "decode")]
     rows = [row for result in found for row in result["rows"]]
     to_loss = json.loads(LOSSES.read_text())["rows"] if LOSSES.exists() else []
+    losses = speed_loss.sections(to_loss, PICTURE.parent)
     parts = [HEAD, "![Speed and memory beside the fastest peer](images/speed.png)\n\n"]
     for result in found:
         for key, gate in result.get("gate", {}).items():
@@ -77,8 +78,7 @@ def main() -> None:
         for workload, of_it in grouped(here).items():
             parts.append(section(workload, of_it))
             ratios |= ratio(workload, of_it)
-        if curves := [row for row in to_loss if row["machine"] == machine]:
-            parts.append(speed_loss.section(curves, CURVES, f"images/{CURVES.name}"))
+        parts.append(losses.get(machine, ""))
     PAGE.write_text("".join(parts).rstrip() + "\n", encoding="utf-8")
     draw(ratios)
 
@@ -172,8 +172,7 @@ def draw(ratios: dict[str, tuple[float, float]]) -> None:
         axis.bar_label(
             bars,
             [f"{v:.1f}" if column == 0 else f"{100 * v:.0f} %" for v in values],
-            padding=-34,
-            color="white",
+            padding=3,
         )
         axis.axvline(1, color="black", linewidth=0.8)
         axis.set_title(title, fontsize=10)

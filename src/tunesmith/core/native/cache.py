@@ -17,7 +17,7 @@ from torch.nn import functional
 from tunesmith.core.layout import Layout
 from tunesmith.core.native.attend import Shape, attend, gather
 from tunesmith.core.native.call import call, takes
-from tunesmith.core.packed import MakeProduct, stock_product
+from tunesmith.core.packed import MakeProduct
 
 T = TypeVar("T")
 
@@ -26,9 +26,7 @@ class Slots:
     """keys, values: of each layer (slots, key_heads, length, dim), made at the first use. product: what multiplies by a
     weight and adds a bias as long as rows are being written, made of them (`tunesmith.core.packed.product`)."""
 
-    def __init__(
-        self, num_slots: int, length: int, device: torch.device, product: MakeProduct = stock_product
-    ) -> None:
+    def __init__(self, num_slots: int, length: int, device: torch.device, product: MakeProduct) -> None:
         self.num_slots, self.length, self.device, self.product = num_slots, length, device, product
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
