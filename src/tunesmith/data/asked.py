@@ -33,7 +33,7 @@ def asked_by_prompt(mapping: Mapping, row: Row, instruction: str | None = None) 
 
 
 def paragraphs(*parts: str | None) -> str:
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join([part for part in parts if part])
 
 
 def _with_instruction(turns: Turns, instruction: str | None) -> Turns:

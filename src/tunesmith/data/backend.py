@@ -17,13 +17,20 @@ Asking = Generator[Text, Any, T]
 
 
 def encode_all(
-    tokenizer: Any, texts: Sequence[Text], *, around: bool, typed: bool, max_length: int | None = None
+    tokenizer: Any,
+    texts: Sequence[Text],
+    *,
+    around: bool,
+    typed: bool,
+    max_length: int | None = None,
+    places: bool = True,
 ) -> list[Any]:
     """The encodings (`tokenizers.Encoding`) that `tokenizer(text)` would give one by one; a tuple is a pair.
 
     Of equal texts (the end of a prompt, often) one is encoded, and they share its encoding.
     around: with the special tokens that the tokenizer puts around a text. typed: a special token in a text is what
     was typed, not the token. max_length: tokens; the longer text of a pair is cut first.
+    places: with each token's characters (`offsets`), which takes a fifth of the time.
     """
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
@@ -32,8 +39,9 @@ def encode_all(
         side = tokenizer.truncation_side
         backend.enable_truncation(max_length, strategy="longest_first", direction=side)
     backend.encode_special_tokens = typed
+    encode = backend.encode_batch if places else backend.encode_batch_fast
     unlike = list(dict.fromkeys(texts))
-    made = dict(zip(unlike, backend.encode_batch(unlike, add_special_tokens=around), strict=True))
+    made = dict(zip(unlike, encode(unlike, add_special_tokens=around), strict=True))
     return [made[text] for text in texts]
 
 

@@ -139,7 +139,9 @@ def _asked(mapping: Mapping, row: Row, instruction: str | None) -> Turns:
     if "tokens" in mapping.columns:
         return (Message("user", words_of(value(mapping, row, "tokens"))[0]),)
     text = filled(value(mapping, row, "text"), "text", "empty_text")
-    return (Message("user", paragraphs(instruction, text, _pair(mapping, row))),)
+    second = _pair(mapping, row)
+    asked = text if instruction is None and second is None else paragraphs(instruction, text, second)
+    return (Message("user", asked),)
 
 
 def _pair(mapping: Mapping, row: Row) -> str | None:

@@ -15,23 +15,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.data.backend import Asking, in_lockstep, one
+from tunesmith.data.backend import Asking, encode_all, in_lockstep, one
+from tunesmith.data.controls import BREAK, Controls
 from tunesmith.data.cuts import CutEncoding, Encoded, cutter, encode_cut
+from tunesmith.data.plans import Outline, Planner, Plans, Supervise, learned
 from tunesmith.data.skeleton import Skeletons
 from tunesmith.data.sources import located
 from tunesmith.data.template import (
     DOCUMENT_ENDS,
-    PROBE,
     TemplateChoice,
     adds_bos,
     choose_template,
@@ -47,9 +47,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Renderer", "Supervise", "TemplateChoice", "choose_template"]
 
-Supervise = Literal["completion", "assistant", "all"]
-
-BREAK = "\ufdd0"  # a Unicode noncharacter: cuts control-token text in two, and is cut out before tokenising
 MAX_TURNS = (
     512  # assistant turns supervised in one row; finding them takes time in the square of their number
 )
@@ -96,11 +93,14 @@ class Renderer:
         self.document_end_id = _document_end(tokenizer, self.end_ids[0])
         self._ends = [str(tokenizer.convert_ids_to_tokens(token)) for token in self.end_ids]
         self._skeletons = Skeletons(self.template)
-        self._controls = self._find_controls()
+        self._controls = Controls(
+            tokenizer, self._ends, "tool" in choice.text, lambda messages: self._text(messages, [])
+        )
         added = tokenizer.added_tokens_decoder.values()
         self._cuts = [token.content for token in added if token.special and not token.normalized]
         self._cutter = cutter(tokenizer)
         self._tails: dict[str, list[int]] = {}
+        self._plans = self._find_plans()
 
     def describe(self) -> str:
         """One printable line on the template, its end, and what a person should know."""
@@ -114,7 +114,7 @@ class Renderer:
 
         Raises RowError where the template refuses the conversation.
         """
-        text = self._text(self._guard(messages), self._guard_tools(tools), prompt=True)
+        text = self._text(self._controls.messages(messages), self._controls.tools(tools), prompt=True)
         return one(in_lockstep([self._encode(text)], self.ask)).ids
 
     def rows(self, example: Example, supervise: Supervise) -> list[TokenRow]:
@@ -129,7 +129,33 @@ class Renderer:
         always as a whole, with a document end. RowErrors: template_refuses, template_without_tools,
         template_mismatch, no_end_token, no_supervised_tokens, special_token_text, too_many_turns.
         """
+        planned = self._plans.rows(examples, supervise) if self._plans else [None] * len(examples)
+        left = [example for example, row in zip(examples, planned, strict=True) if row is None]
+        rendered = iter(self._rendered(left, supervise))
+        return [next(rendered) if row is None else [row] for row in planned]
+
+    def _rendered(self, examples: Sequence[Example], supervise: Supervise) -> list[list[TokenRow] | RowError]:
         return in_lockstep([self._rows(example, supervise) for example in examples], self.ask)
+
+    def _find_plans(self) -> Plans | None:
+        """None where special tokens in a text are not found, or cutting before them might change tokens."""
+        if self._cutter is None or self.tokenizer.split_special_tokens:
+            return None
+
+        def encode(texts: list[str]) -> list[list[int]]:
+            made = encode_all(self.tokenizer, texts, around=False, typed=False, places=False)
+            return [encoding.ids for encoding in made]
+
+        def outline(example: Example) -> Outline:
+            messages = self._controls.messages(example.messages)
+            return lambda count, prompt: self._skeletons.pieces(
+                messages[:count], prompt, lambda some: self._render(some, [], prompt)
+            )
+
+        planner = Planner(self._cutter, self._cuts, self._ends, lambda text: self.ask([text])[0])
+        return Plans(
+            planner, self._controls, encode, outline, lambda *asked: one(self._rendered([asked[0]], asked[1]))
+        )
 
     def _rows(self, example: Example, supervise: Supervise) -> Asking[list[TokenRow]]:
         try:
@@ -144,18 +170,14 @@ class Renderer:
         return rows
 
     def _text_row(self, example: Example) -> Asking[list[TokenRow]]:
-        encoded = yield from self._encode(_broken(example.text or "", self._controls["user"]))
+        encoded = yield from self._encode(self._controls.text(example.text or ""))
         begin = [int(self.tokenizer.bos_token_id)] if self.starts_with_bos else []
         ids = [*begin, *encoded.ids, self.document_end_id]
         return [_row(example, ids, np.ones(len(ids), np.float32))]
 
     def _chat_rows(self, example: Example, supervise: Supervise) -> Asking[list[TokenRow]]:
-        messages, tools = self._guard(example.messages), self._guard_tools(example.tools)
-        turns = [i for i, message in enumerate(example.messages) if message.role == "assistant"]
-        if supervise == "completion":
-            turns = turns[-1:]
-        elif supervise == "all":
-            turns = [i for i in turns if example.messages[i].weight is not None]
+        messages, tools = self._controls.messages(example.messages), self._controls.tools(example.tools)
+        turns = learned(example.messages, supervise)
         if len(turns) > MAX_TURNS:
             fix = "cut the conversation, or supervise only the last turn (method.supervise=completion)"
             raise RowError("too_many_turns", f"{len(turns):,} assistant turns; at most {MAX_TURNS}", fix=fix)
@@ -232,10 +254,10 @@ class Renderer:
 
         To be run by `in_lockstep` with `ask`. Raises RowErrors as `rows_of` does.
         """
-        prompt, tools = self._guard(example.prompt), self._guard_tools(example.tools)
+        prompt, tools = self._controls.messages(example.prompt), self._controls.tools(example.tools)
         ids = (yield from self._encode(self._text(prompt, tools, prompt=True))).ids
         found = []
-        for answer in self._guard([completion.message for completion in example.completions]):
+        for answer in self._controls.messages([completion.message for completion in example.completions]):
             messages = [*prompt, answer]
             asked, text = self._turn(messages, tools, len(prompt), self._text(messages, tools))
             found.append((yield from self._after(ids, asked, text)))
@@ -247,8 +269,10 @@ class Renderer:
         Each step is encoded by itself, so that its ids do not depend on what follows it; the turn's end is left out. To
         be run as `answers` is.
         """
-        prompt, tools = self._guard(example.prompt), self._guard_tools(example.tools)
-        pieces = [step["content"] for step in self._guard([c.message for c in example.completions])]
+        prompt, tools = self._controls.messages(example.prompt), self._controls.tools(example.tools)
+        pieces = [
+            step["content"] for step in self._controls.messages([c.message for c in example.completions])
+        ]
         messages = [*prompt, {"role": "assistant", "content": "".join(pieces)}]
         asked, text = self._turn(messages, tools, len(prompt), self._text(messages, tools))
         at = text.find(pieces[0].rstrip(), len(asked))
@@ -262,13 +286,16 @@ class Renderer:
 
     def _text(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], prompt: bool = False) -> str:
         def render(messages: list[dict[str, Any]]) -> str:
-            try:
-                return render_text(self.tokenizer, self.template, messages, tools, prompt=prompt)
-            except DataError as error:
-                raise RowError("template_refuses", error.got) from None
+            return self._render(messages, tools, prompt)
 
         written = None if tools else self._skeletons.write(messages, prompt, render)
         return render(messages) if written is None else written
+
+    def _render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], prompt: bool) -> str:
+        try:
+            return render_text(self.tokenizer, self.template, messages, tools, prompt=prompt)
+        except DataError as error:
+            raise RowError("template_refuses", error.got) from None
 
     def _encode(self, text: str, inside: bool = False) -> Asking[Encoded]:
         """Tokens of marked text, which already holds its special tokens: none is added.
@@ -306,45 +333,6 @@ class Renderer:
         typed = self.tokenizer.split_special_tokens
         return encode_cut(self.tokenizer, texts, None if typed else self._cutter, typed=typed)
 
-    def _find_controls(self) -> dict[str, re.Pattern[str]]:
-        """Which texts may not stand in a message as tokens: for the assistant's turns, and for all others.
-
-        Special tokens and ends nowhere; the added tokens that the template writes around a user's turn
-        nowhere either; those it writes in the assistant's (<think>) only there.
-        """
-        added = self.tokenizer.added_tokens_decoder
-        special = {token.content for token in added.values() if token.special} | set(self._ends)
-        messages = [{"role": role, "content": content} for role, content in PROBE]
-
-        def written(count: int) -> set[str]:
-            ids = self.tokenizer(self._text(messages[:count], []), add_special_tokens=False)["input_ids"]
-            return {added[token].content for token in ids if token in added}
-
-        return {"assistant": _pattern(special | written(1)), "user": _pattern(special | written(2))}
-
-    def _guard(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
-        """Messages for the template, with control-token text broken."""
-        for m in messages:
-            if m.role == "tool" or (m.extra and "tool_calls" in m.extra):
-                self._require_tools()
-        user = self._controls["user"]
-        return [
-            _broken(m.for_template(), self._controls.get(m.role, user))
-            if m.extra
-            else {"role": m.role, "content": _broken(m.content, self._controls.get(m.role, user))}
-            for m in messages
-        ]
-
-    def _guard_tools(self, tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        if tools:
-            self._require_tools()
-        return [_broken(dict(tool), self._controls["user"]) for tool in tools]
-
-    def _require_tools(self) -> None:
-        if "tool" not in self.choice.text:
-            fix = "remove tools and tool turns, or set model.template to a Jinja file that writes them"
-            raise RowError("template_without_tools", "the template does not write tools", fix=fix)
-
 
 def _row(example: Example, ids: Sequence[int], weights: NDArray[np.float32]) -> TokenRow:
     weights[0] = 0.0  # nothing precedes it
@@ -353,29 +341,6 @@ def _row(example: Example, ids: Sequence[int], weights: NDArray[np.float32]) -> 
 
 def _weight(message: Message) -> float:
     return 1.0 if message.weight is None else message.weight
-
-
-def _pattern(tokens: set[str]) -> re.Pattern[str]:
-    longest_first = sorted((token for token in tokens if token.strip()), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-
-
-def _broken(value: Any, controls: re.Pattern[str]) -> Any:
-    """The value with BREAK inside every control-token text of its strings, at any depth."""
-    if not isinstance(value, str):
-        if isinstance(value, Mapping):
-            return {_broken(key, controls): _broken(item, controls) for key, item in value.items()}
-        return [_broken(item, controls) for item in value] if isinstance(value, list | tuple) else value
-    if BREAK in value:
-        raise RowError("special_token_text", "the noncharacter U+FDD0", fix="remove it")
-    pieces, at = [], 0
-    while found := controls.search(value, at):
-        if len(found.group()) == 1:
-            raise RowError("special_token_text", f"the special token {found.group()!r} in a text")
-        # After the first character, and searched again from there: tokens may overlap.
-        pieces.append(value[at : found.start() + 1])
-        at = found.start() + 1
-    return BREAK.join([*pieces, value[at:]])
 
 
 def _document_end(tokenizer: PreTrainedTokenizerBase, turn_end: int) -> int:

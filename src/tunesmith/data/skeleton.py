@@ -46,17 +46,22 @@ class Skeletons:
 
     def write(self, messages: Sequence[dict[str, Any]], prompt: bool, render: Render) -> str | None:
         """What `render(messages)` gives. Only messages of a role and a text that is not blank are written so."""
-        if not self.proved or any(len(m) != 2 or not m["content"].strip() for m in messages):
+        if any(len(m) != 2 or not m["content"].strip() for m in messages):
+            return None
+        pieces = self.pieces(messages, prompt, render)
+        return None if pieces is None else _joined(pieces, messages)
+
+    def pieces(self, messages: Sequence[dict[str, Any]], prompt: bool, render: Render) -> list[Piece] | None:
+        """What conversations of the same roles consist of: fixed texts, and between them each one message's text (its
+        number, and whether it is trimmed). For messages as `write` takes them."""
+        if not self.proved:
             return None
         key = (prompt, tuple([m["role"] for m in messages]))
         if key not in self._kept:
             if len(self._kept) == MAX_KEPT:
                 self._kept.clear()
             self._kept[key] = self._pieces(messages, render)
-        pieces = self._kept[key]
-        if pieces is None:
-            return None
-        return _joined(pieces, messages)
+        return self._kept[key]
 
     def _pieces(self, messages: Sequence[dict[str, Any]], render: Render) -> list[Piece] | None:
         """None where these messages do not come out as the proof says: nothing is trusted that can be checked."""

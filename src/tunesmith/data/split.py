@@ -139,12 +139,12 @@ def assign(rows: Sequence[Example], fractions: dict[str, float], seed: int, keys
     owed = dict.fromkeys(fractions, 0.0)
     generator = np.random.default_rng(seed)
     for label in sorted(strata):
-        order = [strata[label][i] for i in generator.permutation(len(strata[label]))]
-        size = sum(len(members) for members in order)
+        order = [strata[label][i] for i in generator.permutation(len(strata[label])).tolist()]
+        size = sum(map(len, order))
         for name, fraction in fractions.items():
             owed[name] += fraction * size
         for members in order[1:]:
-            name = max(owed, key=lambda name: owed[name], default="train")
+            name = max(owed, key=owed.__getitem__, default="train")
             # A group goes where at least half of it is owed; large groups of equal prompts so stay in train.
             if name != "train" and owed[name] >= max(0.5, len(members) / 2) and fractions[name] > 0:
                 owed[name] -= len(members)
