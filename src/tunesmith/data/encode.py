@@ -97,7 +97,10 @@ class HeadEncoder:
         )
 
     def _encode_all(self, texts: Sequence[Text], max_length: int | None) -> Sequence[Any]:
-        return encode_all(self.tokenizer, texts, around=True, typed=True, max_length=max_length)
+        places = self.kind == "tag"
+        return encode_all(
+            self.tokenizer, texts, around=True, typed=True, max_length=max_length, places=places
+        )
 
     def _row(self, example: Example) -> Asking[TokenRow]:
         encoded = yield as_one(texts_of(example))
@@ -121,7 +124,7 @@ class HeadEncoder:
     def offsets(self, example: Example, max_length: int) -> list[tuple[int, int]]:
         """Characters of each token of the row; (0, 0) of special ones."""
         text = as_one(texts_of(example))
-        (encoded,) = self._encode_all([text], max_length)
+        (encoded,) = encode_all(self.tokenizer, [text], around=True, typed=True, max_length=max_length)
         found: list[tuple[int, int]] = encoded.offsets
         return found
 

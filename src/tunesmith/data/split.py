@@ -7,9 +7,9 @@ together never stand in two splits.
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,13 +89,13 @@ def split(
         raise DataError(
             f"data.validation_fraction + data.test_fraction = {sum(fractions.values()):g}", "a sum below 1"
         )
-    keys = [prompt_key(row) for row in train]
-    drawn = assign(train, fractions, seed, keys)
-    parts = {
-        name: [row for row, where in zip(train, drawn, strict=True) if where == name] for name in fractions
+    groups = _groups(train)
+    drawn = _assign(train, fractions, seed, groups)
+    parts: dict[str, list[Example]] = {
+        name: list(itertools.compress(train, [where == name for where in drawn])) for name in fractions
     }
-    kept = [row for row, where in zip(train, drawn, strict=True) if where == "train"]
-    kept_keys = [key for key, where in zip(keys, drawn, strict=True) if where == "train"]
+    stays = [where == "train" for where in drawn]
+    kept, kept_groups = list(itertools.compress(train, stays)), itertools.compress(groups, stays)
     if len(kept) < 2:
         raise _too_few("train", len(kept), len(train), True)
     for name, given in (("validation", validation), ("test", test)):
@@ -103,7 +103,7 @@ def split(
         if (given is not None or fractions[name] > 0) and len(rows) < 2:
             raise _too_few(name, len(rows), len(train), given is not None)
         parts[name] = rows
-    warnings, unseen = _findings(kept, kept_keys, parts["validation"], parts["test"])
+    warnings, unseen = _findings(kept, kept_groups, parts["validation"], parts["test"])
     return Parts(
         tuple(kept), tuple(parts["validation"]), tuple(parts["test"]), tuple(warnings), tuple(unseen)
     )
@@ -122,19 +122,29 @@ def _without(
     return kept
 
 
-def assign(rows: Sequence[Example], fractions: dict[str, float], seed: int, keys: Sequence[Key]) -> list[str]:
-    """For each row "train" or a name of `fractions`; rows with equal prompts (`keys`) get the same.
+def _groups(rows: Sequence[Example]) -> list[int]:
+    """(R,) a number for each row, the same of rows with equal prompts; counted from 0 in the order of the rows."""
+    numbers: dict[Key, int] = {}
+    return [numbers.setdefault(prompt_key(row), len(numbers)) for row in rows]
+
+
+def _assign(
+    rows: Sequence[Example], fractions: dict[str, float], seed: int, groups: Sequence[int]
+) -> list[str]:
+    """For each row "train" or a name of `fractions`; rows of one group get the same.
 
     Classes are visited one after another in a seeded order of groups; what a class is too small to give is
     carried over to the next, so small classes together still give their share. A class's first group stays
     in train.
     """
-    groups: dict[Key, list[int]] = {}
-    for index, key in enumerate(keys):
-        groups.setdefault(key, []).append(index)
+    members_of: list[list[int]] = []
     strata: dict[str, list[list[int]]] = {}
-    for members in groups.values():
-        strata.setdefault(rows[members[0]].label or "", []).append(members)
+    for index, group in enumerate(groups):
+        if group < len(members_of):
+            members_of[group].append(index)
+        else:
+            members_of.append([index])
+            strata.setdefault(rows[index].label or "", []).append(members_of[group])
     where = ["train"] * len(rows)
     owed = dict.fromkeys(fractions, 0.0)
     generator = np.random.default_rng(seed)
@@ -164,15 +174,20 @@ def _too_few(name: str, count: int, total: int, given: bool) -> DataError:
 
 def _answered(row: Example) -> object:
     """What a row says beside its prompt; of judged rows all the answers and what was said of them."""
-    judged = tuple((completion.message.content, repr(completion.score)) for completion in row.completions)
-    return judged or row.answer
+    if not row.completions:
+        return row.answer
+    return tuple([(completion.message.content, repr(completion.score)) for completion in row.completions])
 
 
 def _findings(
-    train: Sequence[Example], keys: Sequence[Key], validation: Sequence[Example], test: Sequence[Example]
+    train: Sequence[Example],
+    groups: Iterable[int],
+    validation: Sequence[Example],
+    test: Sequence[Example],
 ) -> tuple[list[str], list[str]]:
+    """groups: of the training rows."""
     warnings = []
-    rows = Counter(zip(keys, [_answered(row) for row in train], strict=True))
+    rows = set(zip(groups, map(_answered, train), strict=True))
     if repeats := len(train) - len(rows):
         warnings.append(f"{repeats:,} of {len(train):,} training rows repeat another (kept)")
     labels = sorted({row.label for row in train if row.label is not None})
@@ -184,9 +199,9 @@ def _findings(
             "at least two classes",
             "check data.columns.label",
         )
-    conflicts = len({key for key, _ in rows})
-    if len(rows) > conflicts:
-        warnings.append(f"{len(rows) - conflicts:,} training inputs stand with more than one label")
+    conflicts = len(rows) - len({group for group, _ in rows})
+    if conflicts:
+        warnings.append(f"{conflicts:,} training inputs stand with more than one label")
     unseen = sorted({row.label for row in (*validation, *test) if row.label is not None} - set(labels))
     if unseen:
         listed = ", ".join(unseen[:20]) + (", …" if len(unseen) > 20 else "")

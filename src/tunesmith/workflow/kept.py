@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -170,14 +170,15 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def keep(key: str, kept: Kept, sink: EventSink) -> None:
-    """Writes what was worked out; says why where it cannot be kept."""
+def keep(key: str, kept: Kept, sink: EventSink) -> Kept:
+    """Writes what was worked out; says why where it cannot be kept. Returns the same in flat arrays, as it will be
+    taken the next time: a million rows as objects need a gigabyte, and every search for garbage goes through them."""
     home = folder()
     aside = None
     try:
         home.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=".aside-", dir=home))
-        _write(aside, kept)
+        kept = _write(aside, kept)
         if not (home / key).exists():
             storage.rename(aside, home / key)
         _evict(home)
@@ -187,19 +188,24 @@ def keep(key: str, kept: Kept, sink: EventSink) -> None:
     finally:
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)  # it has become the folder, or is not wanted
+    return kept
 
 
-def _write(aside: Path, kept: Kept) -> None:
+def _write(aside: Path, kept: Kept) -> Kept:
+    """Returns what was written."""
     splits, account = kept.splits, kept.splits.account
     account.flush()
     written = [*(kept.rows[split] for split in SPLITS), *(vars(splits)[split] for split in SPLITS)]
     files = dict.fromkeys(file for some in written for file in files_of(some))
     names = {file: index for index, file in enumerate(files)}
-    for split in SPLITS:
-        arrays = {f"rows-{split}-{k}": v for k, v in flat_rows(kept.rows[split], names).items()}
-        arrays |= {f"examples-{split}-{k}": v for k, v in flat_examples(vars(splits)[split], names).items()}
-        for name, array in arrays.items():
-            np.save(aside / f"{name}.npy", array, allow_pickle=False)
+    rows = {split: FlatRows(flat_rows(kept.rows[split], names), list(names)) for split in SPLITS}
+    examples: dict[str, Any] = {
+        split: FlatExamples(flat_examples(vars(splits)[split], names), list(names)) for split in SPLITS
+    }
+    for kind, parts in (("rows", rows), ("examples", examples)):
+        for split, part in parts.items():
+            for name, array in part.arrays.items():
+                np.save(aside / f"{kind}-{split}-{name}.npy", array, allow_pickle=False)
     counts = {
         file: vars(count) | {"first": {}} for file, count in account.files.items()
     }  # first: only until checked
@@ -229,6 +235,7 @@ def _write(aside: Path, kept: Kept) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())
     storage.sync_folder(aside)
+    return replace(kept, splits=replace(splits, **examples), rows=rows)
 
 
 def _meaning(fields: dict[str, Any]) -> Meaning:

@@ -175,7 +175,8 @@ def prepare(run: Run, folder: Path, sink: EventSink, now: datetime | None = None
         renderer = encoder_of(spec, tokenizer)
     rows = _rows_of(run, splits, renderer, limit, folder) if kept is None else kept.rows
     if key is not None and kept is None:
-        keep(key, Kept(splits, rows, _outputs(run), why), sink)
+        flat = keep(key, Kept(splits, rows, _outputs(run), why), sink)
+        splits, rows = flat.splits, flat.rows
     facts = _facts(run, source, config, tokenizer, renderer, rows, splits.train, context)
     resolved, reasons = resolve(run, facts)
     reasons |= why
