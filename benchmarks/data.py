@@ -1,6 +1,6 @@
 """From a file of short rows to token rows, first and again, beside `datasets`; and the time to the first step.
 
-python benchmarks/data.py [--rows 1000000] [--peer-python PYTHON] [--systems ours-head,...]
+python benchmarks/data.py [--rows 1000000] [--repeats 3] [--peer-python PYTHON] [--systems ours-head,...]
   [--out benchmarks/results/data.json]
 Systems: ours-generate and ours-head (a class written, a class of a head), each fresh and then from the cache;
 peer-generate and peer-head: the same texts through `datasets` on all cores with the embedded tokenizer, as TRL's
@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ CLASSES = 20
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument(
         "--peer-python", default=sys.executable, help="a Python that has datasets and transformers"
     )
@@ -43,10 +45,14 @@ def main() -> None:
     if args.child:
         print(json.dumps(measured(*args.child)))
         return
+    from tunesmith.config.machine import describe_machine  # a peer's process may have none of ours
+
     found = json.loads(args.out.read_text()) if args.out.exists() else []
     with tempfile.TemporaryDirectory(prefix="data-") as scratch:
         files = {count: write_rows(Path(scratch), count) for count in (args.rows, 100)}
-        for system in args.systems.split(","):
+        today = date.today().isoformat()
+        here = {"cores": os.cpu_count(), "machine": describe_machine(), "date": today}
+        for system in args.systems.split(",") * args.repeats:
             file = files[100] if system == "start" else files[args.rows]
             for again in (False, True) if system.startswith("ours") else (False,):
                 python = args.peer_python if system.startswith("peer") else sys.executable
@@ -54,7 +60,7 @@ def main() -> None:
                     [python, __file__, "--child", system, str(file), scratch],
                     env={
                         **os.environ,
-                        "XDG_CACHE_HOME": f"{scratch}/{system}",
+                        "XDG_CACHE_HOME": f"{scratch}/{len(found) - again}",
                         "HF_DATASETS_CACHE": f"{scratch}/hf",
                     },
                     capture_output=True,
@@ -63,7 +69,7 @@ def main() -> None:
                 if done.returncode:
                     sys.exit(f"{system}: {done.stderr[-2000:]}")
                 row = {"system": system, "cached": again, **json.loads(done.stdout.splitlines()[-1])}
-                found.append(row | {"cores": os.cpu_count(), "load": os.getloadavg()[0]})
+                found.append(row | here | {"load": os.getloadavg()[0]})
                 print(json.dumps(found[-1]), flush=True)
                 args.out.write_text(json.dumps(found, indent=1) + "\n")
 
