@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tunesmith.data.backend import encode_all, in_lockstep, one
 from tunesmith.data.embed_rows import TextsEncoder
 from tunesmith.data.encode import HeadEncoder
 from tunesmith.data.pairs import PairEncoder
+from tunesmith.data.skeleton import Skeletons
 from tunesmith.errors import RowError
 from tunesmith.types import Example, Message, RowRef, TokenRow
 
@@ -60,8 +62,10 @@ def alone(make: Any, example: Example) -> Any:
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_conversations_in_a_batch_and_rendered_one_by_one(name: str, data: st.DataObject) -> None:
-    made, plain = renderer(name), renderer(name)
-    plain._skeletons.proved = False  # every row rendered by the template itself
+    made = renderer(name)
+    plain = copy.copy(made)  # every row rendered by the template itself
+    plain._plans, plain._skeletons = None, Skeletons(made.template)
+    plain._skeletons.proved = False
     rows = data.draw(st.lists(conversations(), min_size=1, max_size=5))
     examples = [Example(RowRef("f", line), messages) for line, messages in enumerate(rows, 1)]
     examples += [

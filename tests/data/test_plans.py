@@ -144,6 +144,12 @@ def test_a_plan_that_does_not_make_its_first_row_is_not_used(monkeypatch: pytest
     assert isinstance(made.rows_of([talk("a", "b")], "completion")[0], list)
 
 
+def test_a_first_row_that_must_be_rendered_says_nothing_of_the_others() -> None:
+    made = with_template(QUESTIONS)
+    assert planned(made, talk("a", "b", weights=(0.0,)), "completion") is None
+    assert planned(made, talk("a", "b"), "completion") is not None
+
+
 def test_tools_and_what_is_no_conversation_are_rendered() -> None:
     made = renderer("embedded")
     ref = RowRef("rows.jsonl", 7)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,14 @@ from tests.data.test_backend import WORDPIECE, same
 from tests.data.test_flat import FILES, tree
 from tunesmith.config.run import DataConfig
 from tunesmith.data.account import Account
-from tunesmith.data.encode import HeadEncoder, encode
+from tunesmith.data.ahead import accounted, ahead_of_reading
+from tunesmith.data.encode import HeadEncoder, encode, heads
 from tunesmith.data.flat import FlatRows, flat_examples, flat_rows, joined
-from tunesmith.data.load import read_examples, tokenise
-from tunesmith.data.shares import Made, Sharing, shared_out
-from tunesmith.errors import DataError
+from tunesmith.data.load import load_splits, read_examples, tokenise
+from tunesmith.data.making import Making
+from tunesmith.data.shares import Beforehand, Made, Sharing, beforehand, shared_out
+from tunesmith.data.tokens import chats as make_chats
+from tunesmith.errors import DataError, RowError
 from tunesmith.types import Example, TokenRow
 
 ALONE, SHARED = Sharing(1), Sharing(2, least=50, part=40)
@@ -209,3 +214,156 @@ def test_this_process_does_something_else_while_the_others_work(tmp_path: Path) 
 
 def _fails() -> None:
     raise DataError("no such model", "a folder", "name one")
+
+
+# While the file is still being read ------------------------------------------------------------------
+
+
+def test_a_process_works_while_there_is_more_to_come(tmp_path: Path) -> None:
+    """Whole parts while more may follow, the rest when nothing does; what it has not begun is left out."""
+    with beforehand(
+        lambda part: ({"at": np.array(part)}, len(part)), Sharing(2, least=20, part=10)
+    ) as started:
+        for count, last in ((10, False), (25, False), (34, True)):
+            started.offer(count, last)
+        while len(done(started)) < 4:
+            time.sleep(0.01)
+        made = started.made()
+    assert [(start, said) for start, (_, said) in made] == [(0, 10), (10, 10), (20, 10), (30, 4)]
+    assert [arrays["at"].tolist() for _, (arrays, _) in made][3] == [30, 31, 32, 33]
+
+
+def test_few_rows_are_not_made_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fork", lambda: pytest.fail("a process for few rows"))
+    with beforehand(lambda part: ({}, 0), Sharing(2, least=50, part=10)) as started:
+        started.offer(49, last=True)
+        assert started.made() == []
+
+
+def test_parts_that_are_not_wanted_any_more_are_not_begun(tmp_path: Path) -> None:
+    def work(part: range) -> Made:
+        (tmp_path / f"begun-{part.start}").touch()
+        end = time.monotonic() + 20
+        while not (tmp_path / "go").exists() and time.monotonic() < end:
+            time.sleep(0.01)
+        return {}, part.start
+
+    with beforehand(work, Sharing(2, least=20, part=10)) as started:
+        started.offer(100, last=False)
+        while not (tmp_path / "begun-0").exists():
+            time.sleep(0.01)
+        threading.Timer(0.3, (tmp_path / "go").touch).start()
+        assert [said for _, (_, said) in started.made()] == [0]
+    assert [path.name for path in tmp_path.glob("begun-*")] == ["begun-0"]
+
+
+def test_an_error_meanwhile_ends_the_process(tmp_path: Path) -> None:
+    def work(part: range) -> Made:
+        time.sleep(60)
+        return {}, 0
+
+    def fails() -> None:
+        with beforehand(work, Sharing(2, least=1, part=1)) as started:
+            started.offer(5, last=True)
+            _fails()
+
+    with pytest.raises(DataError, match="no such model"):
+        fails()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def done(started: Beforehand) -> list[Path]:
+    return [path for path in started._folder.glob("*/said.json") if path.read_text()]
+
+
+def ahead_outcome(
+    files: list[str], making: Callable[[int], Making], sharing: Sharing, folder: Path, begun: bool
+) -> Any:
+    """As `outcome`, of splits; begun: rows are made while the files are read, and all of those that can be are."""
+    config = DataConfig(train=files, validation_fraction=0.2, test_fraction=0.1, limit=1000)
+    with ahead_of_reading(making(0) if begun else None, sharing) as ahead:
+        splits = load_splits(config, 3, folder, ahead)
+        if ahead is not None:
+            while len(done(ahead.started)) < -(-sum(1 for _ in read(files)) // sharing.part):
+                time.sleep(0.01)
+        rows = {
+            name: accounted(vars(splits)[name], making(1), splits.account, ALONE, ahead)
+            for name in ("train", "validation", "test")
+        }
+    account = splits.account
+    account.flush()
+    dropped = (folder / "dropped.jsonl").read_bytes() if (folder / "dropped.jsonl").exists() else b""
+    counts = {name: vars(count) | {"first": {}} for name, count in account.files.items()}
+    return rows, +account.notes, counts, dropped
+
+
+def read(files: list[str]) -> list[Example]:
+    return read_examples([file.removesuffix("*1.5") for file in files], DataConfig(), Account())[0]
+
+
+def talks(name: str, max_length: int, on_long_row: Any) -> Callable[[int], Making]:
+    return lambda _: make_chats(renderer(name), "assistant", max_length, on_long_row)
+
+
+def classes(known: int) -> Making:
+    labels = ("yes", "no", "perhaps") if known else ()
+    return heads(HeadEncoder(WORDPIECE, "classify", labels), 8, "cut")
+
+
+@pytest.mark.parametrize(
+    ("making", "labelled"),
+    [
+        (talks("chatml, pad == eos", 40, "cut"), False),
+        (talks("chatml, pad == eos", 30, "drop"), False),
+        (talks(STRIPS, 60, "drop"), False),
+        (classes, True),
+    ],
+    ids=["cut", "dropped", "a row for each turn", "a head"],
+)
+def test_rows_made_while_reading_are_the_rows_made_afterwards(
+    tmp_path: Path, making: Callable[[int], Making], labelled: bool
+) -> None:
+    write = labels if labelled else chats
+    files = [write(tmp_path / "a.jsonl", 900, 0.03), f"{write(tmp_path / 'b.jsonl', 1100, 0.03)}*1.5"]
+    sharing = Sharing(2, least=50, part=40)
+    after, *said = ahead_outcome(files, making, sharing, tmp_path / "after", False)
+    before, *said_too = ahead_outcome(files, making, sharing, tmp_path / "before", True)
+    assert said == said_too
+    for name in after:
+        assert not isinstance(after[name], FlatRows)
+        assert isinstance(before[name], FlatRows)
+        same(list(before[name]), list(after[name]))
+
+
+def labels(path: Path, count: int, share_bad: float) -> str:
+    rng = random.Random(count)
+    rows = [
+        {
+            "text": " ".join(rng.choices(WORDS, k=rng.randint(1, 12))),
+            "label": rng.choice(["yes", "no", "perhaps"]),
+        }
+        for _ in range(count)
+    ]
+    for row in rows:
+        if rng.random() < share_bad:
+            row["text"] = ""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_what_is_made_beforehand_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of rows of which nothing is to be said none is made a second time."""
+    file = chats(tmp_path / "a.jsonl", 400, 0)
+    making = talks("chatml, pad == eos", 999, "cut")(0)
+    with ahead_of_reading(making, Sharing(2, least=50, part=40)) as ahead:
+        assert ahead is not None
+        splits = load_splits(DataConfig(train=[file]), 3, tmp_path / "run", ahead)
+        while len(done(ahead.started)) < 10:
+            time.sleep(0.01)
+        rows = accounted(splits.train, replace(making, make=_again), splits.account, ALONE, ahead)
+    same(list(rows), list(accounted(splits.train, making, splits.account, ALONE)))
+
+
+def _again(examples: Sequence[Example]) -> list[list[TokenRow] | RowError]:
+    raise AssertionError(f"{len(examples)} are made again")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -24,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.data.account import Account
+from tunesmith.data.ahead import accounted
 from tunesmith.data.backend import Asking, Text, encode_all, in_lockstep, one
+from tunesmith.data.making import Making, OnLongRow, alone
 from tunesmith.data.shares import Sharing
-from tunesmith.data.tokens import OnLongRow, accounted, alone
 from tunesmith.errors import DataError, RowError
 from tunesmith.types import IGNORED, SAMPLE_WEIGHT, UNSEEN, Example, Segment, TokenRow
 
@@ -127,6 +129,10 @@ class HeadEncoder:
         (encoded,) = encode_all(self.tokenizer, [text], around=True, typed=True, max_length=max_length)
         found: list[tuple[int, int]] = encoded.offsets
         return found
+
+    def classes(self, examples: Sequence[Example]) -> NDArray[np.int64]:
+        """(E,) the number of each example's class; IGNORED where there is none, or none that training has seen."""
+        return np.array([self._index.get(e.answer, IGNORED) for e in examples], np.int64)
 
     def _target(self, example: Example, encoded: Any) -> NDArray[Any]:
         if not example.answer:  # a text that is only asked
@@ -270,6 +276,33 @@ def balanced_weights(examples: Sequence[Example], labels: Sequence[str]) -> dict
     return {label: len(examples) / (len(labels) * n) for label, n in counts.items() if n}
 
 
+def heads(encoder: HeadEncoder, max_length: int, on_long_row: OnLongRow) -> Making:
+    """Rows of at most `max_length` tokens; notes count text_cut, steps_left_out and span_inside_a_token."""
+
+    def fit(example: Example, made: list[TokenRow], notes: Counter[str]) -> list[TokenRow]:
+        if encoder.size(made[0]) <= max_length:
+            return made
+        if on_long_row == "drop":
+            return []
+        (row,) = encoder.rows_of([example], max_length)
+        if isinstance(row, RowError) or _says_nothing(row):
+            return []
+        notes["text_cut"] += 1
+        if left_out := int(row.given.get("left_out", np.zeros(1))[0]):
+            notes["steps_left_out"] += left_out
+        return [row]
+
+    return Making(
+        lambda some: alone(encoder.rows_of(some)),
+        fit,
+        encoder.size,
+        max_length,
+        counted=lambda: encoder.unaligned,
+        note="span_inside_a_token",
+        targets=encoder.classes if encoder.kind == "classify" else None,
+    )
+
+
 def encode(
     examples: Sequence[Example],
     encoder: HeadEncoder,
@@ -278,33 +311,8 @@ def encode(
     account: Account,
     sharing: Sharing | None = None,
 ) -> Sequence[TokenRow]:
-    """Rows of at most `max_length` tokens; the account's notes count text_cut, steps_left_out and
-    span_inside_a_token."""
-
-    def fit(example: Example, made: list[TokenRow]) -> list[TokenRow]:
-        if encoder.size(made[0]) <= max_length:
-            return made
-        if on_long_row == "drop":
-            return []
-        (row,) = encoder.rows_of([example], max_length)
-        if isinstance(row, RowError) or _says_nothing(row):
-            return []
-        account.notes["text_cut"] += 1
-        if left_out := int(row.given.get("left_out", np.zeros(1))[0]):
-            account.notes["steps_left_out"] += left_out
-        return [row]
-
-    return accounted(
-        examples,
-        lambda some: alone(encoder.rows_of(some)),
-        fit,
-        encoder.size,
-        max_length,
-        account,
-        counted=lambda: encoder.unaligned,
-        note="span_inside_a_token",
-        sharing=sharing,
-    )
+    """`accounted` rows of `heads`."""
+    return accounted(examples, heads(encoder, max_length, on_long_row), account, sharing)
 
 
 def _says_nothing(row: TokenRow) -> bool:

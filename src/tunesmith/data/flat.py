@@ -125,6 +125,28 @@ def joined(parts: Sequence[Arrays]) -> dict[str, NDArray[Any]]:
     return out
 
 
+def taken(arrays: Arrays, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """The arrays of some rows, in this order; one may be taken more than once."""
+    edges, segments = _spans(arrays["segments"], rows)
+    tokens, at = _spans(arrays["tokens"], segments)
+    values, value = _spans(arrays["values"], rows)
+    out = {"segments": edges, "tokens": tokens, "values": values, "parent": arrays["parent"][segments]}
+    out |= {"ids": arrays["ids"][at], "weights": arrays["weights"][at], "value": arrays["value"][value]}
+    for name in arrays:
+        if name.startswith("edges-"):
+            key = f"given-{name.removeprefix('edges-')}"
+            out[name], given = _spans(arrays[name], rows)
+            out[key] = arrays[key][given]
+    return out | {name: array[rows] for name, array in arrays.items() if name not in out}
+
+
+def _spans(edges: NDArray[np.int64], which: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of items that begin at `edges`: where those that are taken begin, and the places of what they consist of."""
+    counts = np.diff(edges)[which]
+    new = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return new, np.arange(new[-1]) + np.repeat(edges[which] - new[:-1], counts)
+
+
 def _nothing_given(name: str, part: Arrays) -> NDArray[Any]:
     """What stands for a part none of whose rows has something given under a name that other rows have."""
     count = len(part["line"])

@@ -13,6 +13,7 @@ import numpy as np
 
 from tunesmith.config.run import DataConfig
 from tunesmith.data.account import Account
+from tunesmith.data.ahead import Ahead
 from tunesmith.data.columns import JUDGED, columns_of, show
 from tunesmith.data.folders import Source, kept_apart, sources_of
 from tunesmith.data.formats import Mapping, detect, to_example
@@ -25,6 +26,9 @@ from tunesmith.errors import DataError, RowError
 from tunesmith.types import Example, RowRef
 
 __all__ = ["Preview", "Splits", "lengths", "load_splits", "preview", "read_examples", "tokenise"]
+
+OFFERED = 10_000
+"""Rows between one look and the next whether a process is free to work on them."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,12 @@ def entries_of(config: DataConfig) -> dict[str, list[str]]:
     return {"train": config.train, **others}
 
 
-def load_splits(config: DataConfig, seed: int, run_folder: Path | None = None) -> Splits:
+def load_splits(
+    config: DataConfig, seed: int, run_folder: Path | None = None, ahead: Ahead | None = None
+) -> Splits:
     """Reads, checks and splits the files of `config`; lists dropped rows in `run_folder/dropped.jsonl`.
 
+    ahead: is offered the training rows as they are read.
     Raises DataError for files, headers, too many bad rows, or splits that are too small.
     """
     if not config.train:
@@ -79,7 +86,9 @@ def load_splits(config: DataConfig, seed: int, run_folder: Path | None = None) -
     named = entries_of(config)
     sources = {part: sources_of(entries, part) for part, entries in named.items()}
     hashes = _hashes(itertools.chain(*sources.values()))
-    train, mappings = _read(sources["train"], config, account)
+    train, mappings = _read(sources["train"], config, account, ahead)
+    if ahead is not None:
+        ahead.offer(train, last=True)
     given: dict[str, list[Example] | None] = {"validation": None, "test": None}
     for part in given:
         if sources[part]:
@@ -123,7 +132,7 @@ def read_examples(
 
 
 def _read(
-    sources: Iterable[Source], config: DataConfig, account: Account
+    sources: Iterable[Source], config: DataConfig, account: Account, ahead: Ahead | None = None
 ) -> tuple[list[Example], dict[str, Mapping]]:
     examples: list[Example] = []
     mappings: dict[str, Mapping] = {}
@@ -139,6 +148,8 @@ def _read(
             if example is not None:
                 account.use(file)
                 examples.append(example)
+                if ahead is not None and len(examples) % OFFERED == 0:
+                    ahead.offer(examples, last=False)
             elif mapping is None and line == head[-1][0]:
                 break  # not one of the first rows could be read: the check below says so
         account.check(file)

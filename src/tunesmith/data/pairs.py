@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from tunesmith.data.account import Account
+from tunesmith.data.ahead import accounted
 from tunesmith.data.backend import Asking, in_lockstep, one
-from tunesmith.data.tokens import OnLongRow, accounted, alone
+from tunesmith.data.making import Making, OnLongRow, alone
 from tunesmith.errors import ModelError, RowError
 from tunesmith.types import Example, Message, Segment, TokenRow
 
@@ -93,23 +95,22 @@ def encode_pairs(
     """Rows whose sides have at most `max_length` tokens each; `cut` shortens sources and targets at their end, before
     the end token (of a target it is then missing). The account's notes count prompt_cut and answer_cut."""
 
-    def fit(example: Example, made: list[TokenRow]) -> list[TokenRow]:
+    def fit(example: Example, made: list[TokenRow], notes: Counter[str]) -> list[TokenRow]:
         if _longest_side(made[0]) <= max_length:
             return made
         if on_long_row == "drop":
             return []
         source, target = (s.ids.tolist() for s in made[0].segments)
         if len(source) > max_length:
-            account.notes["prompt_cut"] += 1
+            notes["prompt_cut"] += 1
             source = [*source[: max_length - 1], source[-1]]
         if len(target) > max_length:
-            account.notes["answer_cut"] += 1
+            notes["answer_cut"] += 1
             target = target[:max_length]
         return [_row(example, source, target)]
 
-    return accounted(
-        examples, lambda some: alone(encoder.rows_of(some)), fit, _longest_side, max_length, account
-    )
+    making = Making(lambda some: alone(encoder.rows_of(some)), fit, _longest_side, max_length)
+    return accounted(examples, making, account)
 
 
 def _longest_side(row: TokenRow) -> int:

@@ -239,22 +239,29 @@ class Plans:
             if not message.content.strip() or not self._controls.absent(message):
                 return None
         key = (supervise, tuple([m.role for m in messages]), tuple(learned(messages, supervise)))
-        if key not in self._kept:
-            if len(self._kept) == MAX_KEPT:
-                self._kept.clear()
-            self._kept[key] = self._made(example, key)
+        if key not in self._kept and not self._settle(example, key):
+            return None
         return self._kept[key]
 
-    def _made(self, example: Example, key: Key) -> Plan | None:
-        """None where it would not give the first example's row: nothing is trusted that can be checked."""
+    def _settle(self, example: Example, key: Key) -> bool:
+        """Keeps a plan, or that there is none: where it would not give this example's row, as nothing is trusted that
+        can be checked. False where this example, whose row must be rendered, says nothing about others."""
         supervise, roles, turns = key
+        plan: Plan | None
         try:
             plan = self._planner.plan(self._outline(example), len(roles), turns)
-            rendered = self._render(example, supervise)
+            row = _row(example, plan, self._encode(plan.texts(example.messages)), supervise)
+            if row is None:
+                return False
+            (rendered, *others) = self._render(example, supervise)
         except (Unplanned, RowError):
-            return None
-        row = _row(example, plan, self._encode(plan.texts(example.messages)), supervise)
-        return plan if row is not None and len(rendered) == 1 and _alike(row, rendered[0]) else None
+            plan = None
+        else:
+            plan = plan if not others and _alike(row, rendered) else None
+        if len(self._kept) == MAX_KEPT:
+            self._kept.clear()
+        self._kept[key] = plan
+        return True
 
 
 def learned(messages: Sequence[Message], supervise: Supervise) -> list[int]:

@@ -29,6 +29,8 @@ Made = tuple[Mapping[str, NDArray[Any]], Any]
 """Arrays by name, and what JSON can say beside them."""
 Work = Callable[[range], Made]
 SAID = "said.json"
+STOP = "stop"
+"""A file that says that no further part is wanted."""
 
 
 @dataclass(frozen=True)
@@ -51,55 +53,115 @@ class Sharing:
 ALONE = Sharing(1)
 
 
+class Beforehand:
+    """Parts that other processes make while this one still collects what comes after them. offer: says how much there
+    is by now. made: ends that, and gives the parts that are done."""
+
+    def __init__(self, work: Work, sharing: Sharing, folder: Path) -> None:
+        self._work, self._sharing, self._folder = work, sharing, folder
+        self._running: set[int] = set()
+
+    def offer(self, count: int, last: bool) -> None:
+        """range(count) is there, and last: nothing will follow. One process less than there are cores is at it: this
+        one has work of its own."""
+        if not self._sharing.pays(count):
+            return
+        self._running = {process for process in self._running if os.waitpid(process, os.WNOHANG)[0] == 0}
+        stop = count if last else count - count % self._sharing.part
+        tasks = [task for task in _tasks(stop, self._sharing, self._folder) if not task[1].exists()]
+        if tasks and (last or len(self._running) < self._sharing.processes - 1):
+            self._running.add(_forked(tasks, self._work))
+
+    def made(self) -> list[tuple[int, Made]]:
+        """Where each part that is there begins, and what was made of it."""
+        (self._folder / STOP).touch()
+        while self._running:
+            os.waitpid(self._running.pop(), 0)
+        found = [(int(folder.name), folder) for folder in self._folder.iterdir() if (folder / SAID).exists()]
+        return [(start, _read(folder)) for start, folder in sorted(found)]
+
+    def end(self) -> None:
+        _killed(self._running)
+
+
+@contextmanager
+def beforehand(work: Work, sharing: Sharing) -> Iterator[Beforehand]:
+    """No process of it is left at the end."""
+    with tempfile.TemporaryDirectory(prefix="tunesmith-rows-") as name:
+        started = Beforehand(work, sharing, Path(name))
+        try:
+            yield started
+        finally:
+            started.end()
+
+
 def shared_out(
     count: int, work: Work, sharing: Sharing, meanwhile: Callable[[], object] | None = None
 ) -> list[Made]:
     """What `work` makes of each part of range(count), in order. meanwhile: what this process does while the others
     work."""
-    parts = [range(at, min(at + sharing.part, count)) for at in range(0, count, sharing.part)]
     with tempfile.TemporaryDirectory(prefix="tunesmith-rows-") as name:
-        tasks = [(part, Path(name) / str(part.start)) for part in parts]
+        tasks = _tasks(count, sharing, Path(name))
         _run(min(sharing.processes, len(tasks)), tasks, work, meanwhile)
         return [_read(folder) if (folder / SAID).exists() else work(part) for part, folder in tasks]
 
 
+Task = tuple[range, Path]
+"""A part, and the folder that it goes to."""
+
+
+def _tasks(count: int, sharing: Sharing, folder: Path) -> list[Task]:
+    parts = [range(at, min(at + sharing.part, count)) for at in range(0, count, sharing.part)]
+    return [(part, folder / str(part.start)) for part in parts]
+
+
 def _run(
     processes: int,
-    tasks: Sequence[tuple[range, Path]],
+    tasks: Sequence[Task],
     work: Work,
     meanwhile: Callable[[], object] | None,
 ) -> None:
     """Ends when every process has ended, however it did."""
     running: set[int] = set()
     try:
-        with _tokenizers_alone(), warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", DeprecationWarning
-            )  # of threads: what runs below needs none of theirs
-            for _ in range(processes):
-                process = os.fork()
-                if process == 0:
-                    _child(tasks, work)
-                running.add(process)
+        for _ in range(processes):
+            running.add(_forked(tasks, work))
         if meanwhile is not None:
             meanwhile()
         for process in tuple(running):
             os.waitpid(process, 0)
             running.remove(process)
     finally:
-        for process in running:
-            os.kill(process, signal.SIGKILL)
-            os.waitpid(process, 0)
+        _killed(running)
 
 
-def _child(tasks: Sequence[tuple[range, Path]], work: Work) -> NoReturn:
+def _killed(running: set[int]) -> None:
+    while running:
+        process = running.pop()
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+
+
+def _forked(tasks: Sequence[Task], work: Work) -> int:
+    """A process that works on these."""
+    with _tokenizers_alone(), warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # of threads: what runs below needs none of theirs
+        process = os.fork()
+        if process == 0:
+            _child(tasks, work)
+    return process
+
+
+def _child(tasks: Sequence[Task], work: Work) -> NoReturn:
     """Works on parts that no other process has taken, one after another: none waits for one on a busier core. Never
     returns: what the parent was about to do is not this process's."""
     parent = os.getppid()
     try:
         gc.freeze()  # the parent's rows, which a search for garbage would copy
         for part, folder in tasks:
-            if os.getppid() != parent:
+            if os.getppid() != parent or (folder.parent / STOP).exists():
                 break
             if _taken(folder):
                 _write(folder, *work(part))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, Protocol
@@ -11,126 +11,38 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from tunesmith.data.account import Account
-from tunesmith.data.backend import BATCH
-from tunesmith.data.flat import FlatRows, Unkept, flat_rows, joined, sizes
+from tunesmith.data.ahead import accounted
+from tunesmith.data.flat import sizes
+from tunesmith.data.making import Making, OnLongRow
 from tunesmith.data.render import Renderer, Supervise
-from tunesmith.data.shares import Made, Sharing, shared_out
-from tunesmith.errors import ConfigError, RowError
+from tunesmith.data.shares import Sharing
 from tunesmith.types import Example, Segment, TokenRow
 
-OnLongRow = Literal["drop", "cut"]
-MIN_LENGTH = 3  # a begin token, a token of the prompt, a token of the answer
 
+def chats(renderer: Renderer, supervise: Supervise, max_length: int, on_long_row: OnLongRow) -> Making:
+    """Rows of at most `max_length` tokens, each with supervised tokens.
 
-Make = Callable[[Sequence[Example]], Sequence[list[TokenRow] | RowError]]
-Fit = Callable[[Example, list[TokenRow]], list[TokenRow]]
-Fault = tuple[str, str, bool]
-"""Why an example has no row: reason, message, and whether it is itself at fault."""
-
-
-def accounted(
-    examples: Sequence[Example],
-    make: Make,
-    fit: Fit,
-    size: Callable[[TokenRow], int],
-    max_length: int,
-    account: Account,
-    *,
-    counted: Callable[[], int] = int,
-    note: str = "",
-    sharing: Sharing | None = None,
-) -> Sequence[TokenRow]:
-    """The rows of every example, all accounted for: what `make` cannot render, and what `fit` leaves nothing of (it is
-    too long), is withdrawn. Raises DataError when the account finds too many bad rows.
-
-    note: what the account calls by how much `counted()` has grown. sharing: how several processes share out many
-    examples (None: by the machine's cores), which changes nothing in what comes of them.
+    Notes count prompt_cut, answer_cut, text_split, split_by_turn and turns_too_long.
     """
-    if max_length < MIN_LENGTH:
-        raise ConfigError(f"data.max_length = {max_length}", f"at least {MIN_LENGTH} tokens")
-    sharing = sharing or Sharing.by_cores()
 
-    def made(some: Sequence[Example]) -> Iterator[tuple[list[TokenRow], Fault | None]]:
-        for example, found in _in_batches(some, make):
-            if isinstance(found, RowError):
-                yield [], (found.reason, found.got, True)
-                continue
-            fitting = fit(example, found)
-            if fitting:
-                yield fitting, None
-            else:
-                longest = max(map(size, found))
-                yield [], ("too_long", f"{longest:,} tokens; at most {max_length:,}", False)
+    def fit(example: Example, made: list[TokenRow], notes: Counter[str]) -> list[TokenRow]:
+        fitting = [row for row in made if row.num_tokens <= max_length]
+        if len(fitting) == len(made):
+            return made
+        if on_long_row == "cut":
+            return _cut_all(example, made, max_length, renderer, notes)
+        if fitting:
+            notes["turns_too_long"] += len(made) - len(fitting)
+        return fitting
 
-    before = counted()
-    shared = _shared(examples, made, account, counted, sharing) if sharing.pays(len(examples)) else None
-    if shared is not None:
-        rows, grown = shared
-    else:
-        rows = []
-        for example, (fitting, fault) in zip(examples, made(examples), strict=True):
-            _withdraw(account, example, fault)
-            rows += fitting
-        grown = counted() - before
-    for file in sorted({example.ref.file for example in examples}):
-        account.check(file)
-    if note:
-        account.notes[note] += grown
-    return rows
-
-
-def _withdraw(account: Account, example: Example, fault: Fault | None) -> None:
-    if fault is not None:
-        reason, message, bad = fault
-        account.withdraw(example.ref, reason, message, bad=bad)
-
-
-def _shared(
-    examples: Sequence[Example],
-    made: Callable[[Sequence[Example]], Iterator[tuple[list[TokenRow], Fault | None]]],
-    account: Account,
-    counted: Callable[[], int],
-    sharing: Sharing,
-) -> tuple[Sequence[TokenRow], int] | None:
-    """The rows and by how much `counted()` grew, by several processes; None where flat arrays cannot hold them."""
-    files = {file: number for number, file in enumerate(dict.fromkeys(e.ref.file for e in examples))}
-
-    def work(part: range) -> Made:
-        notes, account.notes = account.notes, Counter()
-        before = counted()
-        rows: list[TokenRow] = []
-        faults = []
-        try:
-            for index, (fitting, fault) in zip(part, made(examples[part.start : part.stop]), strict=True):
-                rows += fitting
-                if fault is not None:
-                    faults.append((index, fault))
-            return flat_rows(rows, files), [faults, account.notes, counted() - before]
-        finally:
-            account.notes = notes
-
-    try:
-        parts = shared_out(len(examples), work, sharing)
-    except Unkept:
-        return None
-    for _, (faults, notes, _) in parts:
-        for index, fault in faults:
-            _withdraw(account, examples[index], fault)
-        account.notes.update(notes)
-    return FlatRows(joined([arrays for arrays, _ in parts]), list(files)), sum(said[2] for _, said in parts)
-
-
-def alone(rows: Sequence[TokenRow | RowError]) -> list[list[TokenRow] | RowError]:
-    """What `accounted` takes, of examples that become one row each."""
-    return [row if isinstance(row, RowError) else [row] for row in rows]
-
-
-def _in_batches(
-    examples: Sequence[Example], make: Make
-) -> Iterator[tuple[Example, list[TokenRow] | RowError]]:
-    for start in range(0, len(examples), BATCH):
-        batch = examples[start : start + BATCH]
-        yield from zip(batch, make(batch), strict=True)
+    return Making(
+        lambda some: renderer.rows_of(some, supervise),
+        fit,
+        _size,
+        max_length,
+        counted=lambda: renderer.split_rows,
+        note="split_by_turn",
+    )
 
 
 def tokenise(
@@ -142,30 +54,8 @@ def tokenise(
     account: Account,
     sharing: Sharing | None = None,
 ) -> Sequence[TokenRow]:
-    """Rows of at most `max_length` tokens, each with supervised tokens; see `accounted`.
-
-    The account's notes count prompt_cut, answer_cut, text_split, split_by_turn and turns_too_long.
-    """
-
-    def fit(example: Example, made: list[TokenRow]) -> list[TokenRow]:
-        fitting = [row for row in made if row.num_tokens <= max_length]
-        if len(fitting) < len(made) and on_long_row == "cut":
-            return _cut_all(example, made, max_length, renderer, account)
-        if fitting:
-            account.notes["turns_too_long"] += len(made) - len(fitting)
-        return fitting
-
-    return accounted(
-        examples,
-        lambda some: renderer.rows_of(some, supervise),
-        fit,
-        _size,
-        max_length,
-        account,
-        counted=lambda: renderer.split_rows,
-        note="split_by_turn",
-        sharing=sharing,
-    )
+    """`accounted` rows of `chats`."""
+    return accounted(examples, chats(renderer, supervise, max_length, on_long_row), account, sharing)
 
 
 def _size(row: TokenRow) -> int:
@@ -173,17 +63,17 @@ def _size(row: TokenRow) -> int:
 
 
 def _cut_all(
-    example: Example, rows: Sequence[TokenRow], max_length: int, renderer: Renderer, account: Account
+    example: Example, rows: Sequence[TokenRow], max_length: int, renderer: Renderer, notes: Counter[str]
 ) -> list[TokenRow]:
     if example.text is not None:
-        account.notes["text_split"] += 1
+        notes["text_split"] += 1
         return [window for row in rows for window in windows(row, max_length)]
     out = []
     keep_first = renderer.tokenizer.bos_token_id
     for row in rows:
         short, what = cut(row, max_length, keep_first)
         if what:
-            account.notes[what] += 1
+            notes[what] += 1
         out.append(short)
     return out
 

@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.data.account import Account
+from tunesmith.data.ahead import accounted
 from tunesmith.data.backend import Asking, in_lockstep
+from tunesmith.data.making import Making, OnLongRow, alone
 from tunesmith.data.render import Renderer
 from tunesmith.data.sources import located
-from tunesmith.data.tokens import OnLongRow, accounted, alone
 from tunesmith.errors import RowError
 from tunesmith.types import Example, RowRef, Segment, TokenRow
 
@@ -108,7 +109,7 @@ def tokenise_trees(
     is left. The account's notes count prompt_cut, in rows, answer_cut, in completions, and steps_left_out.
     """
 
-    def fit(example: Example, made: list[TokenRow]) -> list[TokenRow]:
+    def fit(example: Example, made: list[TokenRow], notes: Counter[str]) -> list[TokenRow]:
         if longest_path(made[0]) <= max_length:
             return made
         if on_long_row == "drop":
@@ -116,12 +117,11 @@ def tokenise_trees(
         row, cut = _within(renderer, made[0], max_length)
         if row is None or (example.stepwise and not row.num_supervised):
             return []
-        account.notes.update(cut)
+        notes.update(cut)
         return [row]
 
-    return accounted(
-        examples, lambda some: alone(trees_of(renderer, some)), fit, longest_path, max_length, account
-    )
+    making = Making(lambda some: alone(trees_of(renderer, some)), fit, longest_path, max_length)
+    return accounted(examples, making, account)
 
 
 def longest_path(row: TokenRow) -> int:

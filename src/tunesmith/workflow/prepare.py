@@ -13,7 +13,7 @@ from typing import Any
 from tunesmith.config.defaults import Facts, resolve
 from tunesmith.config.judged import UnpairedConfig
 from tunesmith.config.machine import physical_cores
-from tunesmith.config.methods import EmbedConfig, SftConfig
+from tunesmith.config.methods import ClassifyConfig, EmbedConfig, SftConfig
 from tunesmith.config.policy import PolicyConfig
 from tunesmith.config.rewards import ModelReward
 from tunesmith.config.run import Run
@@ -22,14 +22,17 @@ from tunesmith.config.weights import known_parameters
 from tunesmith.core import device as devices
 from tunesmith.data import folders
 from tunesmith.data.account import Account
+from tunesmith.data.ahead import Ahead, accounted, ahead_of_reading
 from tunesmith.data.class_pairs import class_pairs
-from tunesmith.data.encode import HeadEncoder, encode, span_labels
+from tunesmith.data.encode import HeadEncoder, heads, span_labels
 from tunesmith.data.flat import refs_of, sizes
-from tunesmith.data.load import Splits, few_collections, lengths, load_splits, preview, tokenise
+from tunesmith.data.load import Splits, few_collections, lengths, load_splits, preview
+from tunesmith.data.making import Making
 from tunesmith.data.others import with_others
 from tunesmith.data.pairs import PairEncoder, encode_pairs
 from tunesmith.data.render import Renderer
 from tunesmith.data.template import TemplateChoice, apply_choice, choose_template
+from tunesmith.data.tokens import chats
 from tunesmith.data.trees import longest_path, tokenise_trees
 from tunesmith.errors import DataError
 from tunesmith.models.files import EMBEDDED, locate
@@ -155,38 +158,71 @@ def prepare(run: Run, folder: Path, sink: EventSink, now: datetime | None = None
     limit = min(run.data.max_length or context, context - own.room_for_answers(run.method, context))
     key = key_of(run, tokenizer, [context, limit, config.is_encoder_decoder], now)
     kept = take(key, folder, sink) if key is not None else None
-    splits = _read(run, folder) if kept is None else kept.splits
-    choice: TemplateChoice | None = None
-    why: dict[str, str] = {}
-    renderer: AnyEncoder
-    if isinstance(run.method, SftConfig) and config.is_encoder_decoder:
-        check_pairs(run)
-        renderer = PairEncoder(tokenizer, context)
-    elif judged.renders(run.method, config):
-        if config.is_encoder_decoder:
-            raise judged.no_encoder_decoder(run)
-        choice = choose_template(tokenizer, run.model.template)
-        apply_choice(tokenizer, choice)
-        renderer = Renderer(tokenizer, choice, now)
-    run, why = _with_outputs(run, splits) if kept is None else _with_kept(run, kept)
-    if choice is None and not isinstance(run.method, Writes):
-        spec = spec_of(run.method)
-        assert spec is not None
-        renderer = encoder_of(spec, tokenizer)
-    rows = _rows_of(run, splits, renderer, limit, folder) if kept is None else kept.rows
-    if key is not None and kept is None:
-        flat = keep(key, Kept(splits, rows, _outputs(run), why), sink)
-        splits, rows = flat.splits, flat.rows
+    written = _writer(run, config, tokenizer, context, now)
+    choice = written.choice if isinstance(written, Renderer) else None
+    if kept is None:
+        run, kept = _made(run, tokenizer, written, limit, folder)
+        if key is not None:
+            kept = keep(key, kept, sink)
+    else:
+        run = _with_kept(run, kept)
+    splits, rows, renderer = kept.splits, kept.rows, written or _encoder(run, tokenizer)
     facts = _facts(run, source, config, tokenizer, renderer, rows, splits.train, context)
     resolved, reasons = resolve(run, facts)
-    reasons |= why
+    reasons |= kept.why
     prepared = Prepared(resolved, reasons, source, tokenizer, choice, renderer, splits, rows, context)
     _say(prepared, sink)
     return prepared
 
 
-def _read(run: Run, folder: Path) -> Splits:
-    splits = load_splits(run.data, run.seed, folder)
+def _writer(
+    run: Run, config: Any, tokenizer: Any, context: int, now: datetime
+) -> Renderer | PairEncoder | None:
+    """What makes rows of conversations; None where a head reads texts as they are."""
+    if isinstance(run.method, SftConfig) and config.is_encoder_decoder:
+        check_pairs(run)
+        return PairEncoder(tokenizer, context)
+    if not judged.renders(run.method, config):
+        return None
+    if config.is_encoder_decoder:
+        raise judged.no_encoder_decoder(run)
+    choice = choose_template(tokenizer, run.model.template)
+    apply_choice(tokenizer, choice)
+    return Renderer(tokenizer, choice, now)
+
+
+def _encoder(run: Run, tokenizer: Any) -> HeadEncoder:
+    spec = spec_of(run.method)
+    assert spec is not None
+    return encoder_of(spec, tokenizer)
+
+
+def _made(
+    run: Run, tokenizer: Any, written: Renderer | PairEncoder | None, limit: int, folder: Path
+) -> tuple[Run, Kept]:
+    """From the files; and the run with what the method takes from its training rows."""
+    with ahead_of_reading(_beforehand(run, tokenizer, written, limit)) as ahead:
+        splits = _read(run, folder, ahead)
+        run, why = _with_outputs(run, splits)
+        rows = _rows_of(run, splits, written or _encoder(run, tokenizer), limit, folder, ahead)
+    return run, Kept(splits, rows, _outputs(run), why)
+
+
+def _beforehand(
+    run: Run, tokenizer: Any, written: Renderer | PairEncoder | None, limit: int
+) -> Making | None:
+    """How rows are made before it is known which are of what split; None where that decides more of a row than the
+    number of its class."""
+    method, long = run.method, run.data.on_long_row
+    if isinstance(method, SftConfig) and isinstance(written, Renderer):
+        return chats(written, method.supervise, limit, long)
+    if isinstance(method, ClassifyConfig) and not method.multi_label:
+        return heads(HeadEncoder(tokenizer, "classify", ()), limit, long)
+    return None
+
+
+def _read(run: Run, folder: Path, ahead: Ahead | None) -> Splits:
+    splits = load_splits(run.data, run.seed, folder, ahead)
     if judged.is_judged(run.method):
         return judged.as_the_method_takes(run, splits)
     if isinstance(run.method, EmbedConfig) and run.data.format == "label":
@@ -207,20 +243,20 @@ def _outputs(run: Run) -> dict[str, Any]:
     return run.method.model_dump(mode="json", include=filled)
 
 
-def _with_kept(run: Run, kept: Kept) -> tuple[Run, dict[str, str]]:
+def _with_kept(run: Run, kept: Kept) -> Run:
     """As `_with_outputs`, from what it gave before."""
     filled = type(run.method).model_validate(run.method.model_dump() | kept.outputs)
     changed = {
         name: vars(filled)[name] for name, value in _outputs(run).items() if value != kept.outputs[name]
     }
-    return run.model_copy(update={"method": run.method.model_copy(update=changed)}), kept.why
+    return run.model_copy(update={"method": run.method.model_copy(update=changed)})
 
 
 def _rows_of(
-    run: Run, splits: Splits, renderer: AnyEncoder, limit: int, folder: Path
+    run: Run, splits: Splits, renderer: AnyEncoder, limit: int, folder: Path, ahead: Ahead | None
 ) -> dict[str, Sequence[TokenRow]]:
     """Split -> token rows. Raises DataError where training has none."""
-    rows = {name: _rows(run, vars(splits)[name], renderer, limit, splits.account) for name in SPLITS}
+    rows = {name: _rows(run, vars(splits)[name], renderer, limit, splits.account, ahead) for name in SPLITS}
     if not rows["train"]:
         raise DataError(
             "no training row is left", "at least one usable row", f"see {folder / 'dropped.jsonl'}"
@@ -236,10 +272,15 @@ def _paired(splits: Splits, seed: int) -> Splits:
 
 
 def _rows(
-    run: Run, examples: Sequence[Example], renderer: AnyEncoder, limit: int, account: Account
+    run: Run,
+    examples: Sequence[Example],
+    renderer: AnyEncoder,
+    limit: int,
+    account: Account,
+    ahead: Ahead | None,
 ) -> Sequence[TokenRow]:
     if isinstance(renderer, HeadEncoder):
-        return encode(examples, renderer, limit, run.data.on_long_row, account)
+        return accounted(examples, heads(renderer, limit, run.data.on_long_row), account, ahead=ahead)
     if isinstance(renderer, PairEncoder):
         return encode_pairs(examples, renderer, limit, run.data.on_long_row, account)
     if judged.is_judged(run.method):
@@ -248,7 +289,8 @@ def _rows(
     if isinstance(run.method, PolicyConfig):
         return tokenise_trees(examples, renderer, limit, run.data.on_long_row, account)
     assert isinstance(run.method, SftConfig)
-    return tokenise(examples, renderer, run.method.supervise, limit, run.data.on_long_row, account)
+    making = chats(renderer, run.method.supervise, limit, run.data.on_long_row)
+    return accounted(examples, making, account, ahead=ahead)
 
 
 def resolved(run: Run) -> tuple[Run, dict[str, str]]:
