@@ -124,9 +124,9 @@ class HeadEncoder:
         return "token_type_ids" in self.tokenizer.model_input_names
 
     def offsets(self, example: Example, max_length: int) -> list[tuple[int, int]]:
-        """Characters of each token of the row; (0, 0) of special ones."""
+        """Of a tagger: characters of each token of the row; (0, 0) of special ones."""
         text = as_one(texts_of(example))
-        (encoded,) = encode_all(self.tokenizer, [text], around=True, typed=True, max_length=max_length)
+        (encoded,) = self._encode_all([text], max_length)
         found: list[tuple[int, int]] = encoded.offsets
         return found
 
