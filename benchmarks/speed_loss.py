@@ -1,7 +1,9 @@
-"""How long each system takes to a given loss, from when its process starts: imports and compilation included.
+"""How long each system takes to the loss that an epoch leads to, from when its process starts: imports and compilation
+included.
 
-Training losses of the same rows in the same order, averaged over WINDOW steps. The loss that counts is the highest of
-those that the runs end with, so that every run reaches it.
+All take the same number of steps on the same rows with the same settings, so that at the end they have learned the
+same. Peers that group rows by length see them in another order: their losses step by step are those of other rows, so
+the time that counts is the one to the end, and the curves are only drawn.
 """
 
 from __future__ import annotations
@@ -30,10 +32,6 @@ class Curve:
         means = [statistics.fmean(losses[i - WINDOW : i]) for i in range(WINDOW, len(losses) + 1)]
         return cls(row["system"], tuple(at[WINDOW - 1 :]), tuple(means))
 
-    def reached(self, loss: float) -> float:
-        """Seconds until its mean is this loss or less."""
-        return next(s for s, mean in zip(self.seconds, self.losses, strict=True) if mean <= loss)
-
 
 def sections(rows: list[dict[str, Any]], folder: Path) -> dict[str, str]:
     """Machine -> a section for each kind of its runs, whose pictures go to the folder of the page's images."""
@@ -50,28 +48,37 @@ def sections(rows: list[dict[str, Any]], folder: Path) -> dict[str, str]:
 def section(rows: list[dict[str, Any]], picture: Path) -> str:
     """Of runs of one kind, peers among them."""
     curves = [Curve.of(row) for row in rows]
-    loss = max(curve.losses[-1] for curve in curves)
-    times = {
-        system: [c.reached(loss) for c in curves if c.system == system]
-        for system in dict.fromkeys(c.system for c in curves)
+    if len({len(row["losses"]) for row in rows}) > 1:
+        raise SystemExit("runs of different numbers of steps do not lead to the same loss")
+    systems = {
+        name: [row for row in rows if row["system"] == name]
+        for name in dict.fromkeys(c.system for c in curves)
     }
-    peer = min(statistics.median(t) for s, t in times.items() if not s.startswith("ours"))
+    times = {name: statistics.median(row["at"][-1] for row in runs) for name, runs in systems.items()}
+    peer = min(time for name, time in times.items() if not name.startswith("ours"))
     lines = [
-        f"### Time to a training loss of {loss:.3f}, {rows[0]['rows']} GSM8K rows, {rows[0]['dtype']}\n",
-        f"From the start of the process, imports and compilation included; mean loss of {WINDOW} steps.\n",
-        "| system | seconds (median, runs) | the fastest peer's over it | seconds to the first step's end |",
-        "|---|---|---|---|",
+        f"### Time to the loss of one epoch, {rows[0]['rows']} GSM8K rows, {rows[0]['dtype']}\n",
+        "From the start of the process, imports and compilation included. All take the same steps on the same rows;"
+        f" those that group rows by length in another order, so that the last {WINDOW} losses are of other rows.\n",
+        "| system | seconds (median, runs) | the fastest peer's over it | seconds to the first step's end |"
+        f" mean loss: all steps, last {WINDOW} |",
+        "|---|---|---|---|---|",
     ]
-    for system, of_it in sorted(times.items(), key=lambda item: statistics.median(item[1])):
-        first = statistics.median(row["at"][0] for row in rows if row["system"] == system)
-        median = statistics.median(of_it)
-        lines.append(f"| {system} | {median:,.0f} ({len(of_it)}) | {peer / median:.2f} | {first:,.0f} |")
-    draw(curves, loss, picture)
+    for name in sorted(times, key=times.__getitem__):
+        runs = systems[name]
+        first = statistics.median(row["at"][0] for row in runs)
+        whole = statistics.fmean(statistics.fmean(row["losses"]) for row in runs)
+        last = statistics.fmean(statistics.fmean(row["losses"][-WINDOW:]) for row in runs)
+        lines.append(
+            f"| {name} | {times[name]:,.0f} ({len(runs)}) | {peer / times[name]:.2f} | {first:,.0f} |"
+            f" {whole:.3f}, {last:.3f} |"
+        )
+    draw(curves, picture)
     return "\n".join(lines) + f"\n\n![Loss by seconds since the start](images/{picture.name})\n\n"
 
 
-def draw(curves: list[Curve], loss: float, picture: Path) -> None:
-    """Loss by seconds; the line that every run reaches."""
+def draw(curves: list[Curve], picture: Path) -> None:
+    """Loss by seconds."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -90,7 +97,6 @@ def draw(curves: list[Curve], loss: float, picture: Path) -> None:
         label = None if curve.system in named else curve.system
         named.add(curve.system)
         axis.plot(curve.seconds, curve.losses, color=colors.get(curve.system, "grey"), label=label)
-    axis.axhline(loss, color="black", linewidth=0.8, linestyle="--")
     axis.set_xlim(left=0)
     axis.set_xlabel("seconds since the process began")
     axis.set_ylabel(f"training loss, mean of {WINDOW} steps")

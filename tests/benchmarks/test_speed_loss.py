@@ -1,4 +1,4 @@
-"""The time to a loss is that at which the mean of the last steps first is as low as where the worst run ends."""
+"""The time to the loss of an epoch is the one to the end of its last step."""
 
 from __future__ import annotations
 
@@ -13,20 +13,27 @@ speed_loss = script("speed_loss")
 
 
 def run(system: str, slope: float, seconds: float, **more: Any) -> dict[str, Any]:
-    """40 steps whose loss falls in a line, so that the mean of 16 up to step i (from 0) is that of step i - 7.5."""
+    """40 steps whose loss falls in a line."""
     kind = {"machine": "m", "workload": "w", "dtype": "float32", "rows": 40, "layers": 2, "threads": 1}
     losses = [100 - slope * i for i in range(40)]
     return {**kind, "system": system, "losses": losses, "at": [seconds * (i + 1) for i in range(40)], **more}
 
 
-def test_the_time_is_that_of_the_loss_that_every_run_reaches(tmp_path: Path) -> None:
-    runs = [run("ours", 2, 1), run("theirs", 1, 3)]
-    # theirs ends at 100 - 31.5 = 68.5, after 120 s; ours is there at step 23.25, so at the end of step 24: 25 s.
-    page = speed_loss.section(runs, tmp_path / "loss.png")
-    assert "a training loss of 68.500, 40 GSM8K rows, float32" in page
-    assert "| ours | 25 (1) | 4.80 | 1 |" in page
-    assert "| theirs | 120 (1) | 1.00 | 3 |" in page
+def test_the_time_is_that_of_the_last_step(tmp_path: Path) -> None:
+    page = speed_loss.section(
+        [run("ours", 2, 1), run("theirs", 1, 3), run("ours", 1, 2)], tmp_path / "loss.png"
+    )
+    assert "Time to the loss of one epoch, 40 GSM8K rows, float32" in page
+    # Means of i from 0 to 39 are 19.5, from 24 to 39 they are 31.5; of two runs with slopes 2 and 1 the mean is 1.5.
+    assert "| ours | 60 (2) | 2.00 | 2 | 70.750, 52.750 |" in page
+    assert "| theirs | 120 (1) | 1.00 | 3 | 80.500, 68.500 |" in page
     assert (tmp_path / "loss.png").stat().st_size > 1000
+
+
+def test_runs_of_other_steps_are_not_compared(tmp_path: Path) -> None:
+    short = run("theirs", 1, 3) | {"losses": [1.0] * 20, "at": [1.0] * 20}
+    with pytest.raises(SystemExit, match="different numbers of steps"):
+        speed_loss.section([run("ours", 2, 1), short], tmp_path / "loss.png")
 
 
 def test_runs_of_another_kind_are_told_apart(tmp_path: Path) -> None:
