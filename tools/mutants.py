@@ -148,7 +148,9 @@ def run_tests(tree: Path, selection: list[str], limit: int | None = LIMIT_SECOND
         return -1, f"no result in {limit} s", time.monotonic() - started
     found = FAILED.search(done.stdout)
     by = found[1] if found else "" if done.returncode == 0 else done.stdout[-300:] + done.stderr[-300:]
-    return done.returncode, by, time.monotonic() - started
+    # A mutant may make the process die at its end, after a test has failed and been told of.
+    status = 1 if found and done.returncode < 0 else done.returncode
+    return status, by, time.monotonic() - started
 
 
 def read(page: str) -> dict[tuple[str, str], str]:
