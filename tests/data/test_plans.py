@@ -60,7 +60,7 @@ MADE = {name: renderer(name) for name in PLANNED} | {"questions": with_template(
 
 @pytest.mark.parametrize("supervise", SUPERVISE)
 @pytest.mark.parametrize("name", MADE)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)  # x 21
 @given(
     contents=st.lists(CONTENTS, min_size=2, max_size=6).filter(lambda texts: len(texts) % 2 == 0),
     weights=st.lists(st.sampled_from([None, 0.0, 0.5, 1.0]), max_size=3).map(tuple),

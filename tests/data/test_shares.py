@@ -281,7 +281,7 @@ def ahead_outcome(
     files: list[str], making: Callable[[int], Making], sharing: Sharing, folder: Path, begun: bool
 ) -> Any:
     """As `outcome`, of splits; begun: rows are made while the files are read, and all of those that can be are."""
-    config = DataConfig(train=files, validation_fraction=0.2, test_fraction=0.1, limit=1000)
+    config = DataConfig(train=files, validation_fraction=0.2, test_fraction=0.1, limit=350)
     with ahead_of_reading(making(0) if begun else None, sharing) as ahead:
         splits = load_splits(config, 3, folder, ahead)
         if ahead is not None:
@@ -325,7 +325,7 @@ def test_rows_made_while_reading_are_the_rows_made_afterwards(
     tmp_path: Path, making: Callable[[int], Making], labelled: bool
 ) -> None:
     write = labels if labelled else chats
-    files = [write(tmp_path / "a.jsonl", 900, 0.03), f"{write(tmp_path / 'b.jsonl', 1100, 0.03)}*1.5"]
+    files = [write(tmp_path / "a.jsonl", 300, 0.03), f"{write(tmp_path / 'b.jsonl', 400, 0.03)}*1.5"]
     sharing = Sharing(2, least=50, part=40)
     after, *said = ahead_outcome(files, making, sharing, tmp_path / "after", False)
     before, *said_too = ahead_outcome(files, making, sharing, tmp_path / "before", True)

@@ -26,6 +26,8 @@ Key = tuple[Supervise, tuple[str, ...], tuple[int, ...]]
 """What is learned, the messages' roles, and those of them that are learned with a weight."""
 MAX_KEPT = 1024
 """Plans that are kept."""
+MAX_TURNS = 16
+"""Learned turns of a plan: to make one renders the conversation up to each, and long ones are seldom alike in roles."""
 
 Outline = Callable[[int, bool], list[Piece] | None]
 """The pieces of the first so many messages, as a prompt or not (`Skeletons.pieces`)."""
@@ -238,7 +240,10 @@ class Plans:
         for message in messages:
             if not message.content.strip() or not self._controls.absent(message):
                 return None
-        key = (supervise, tuple([m.role for m in messages]), tuple(learned(messages, supervise)))
+        turns = learned(messages, supervise)
+        if len(turns) > MAX_TURNS:
+            return None
+        key = (supervise, tuple([m.role for m in messages]), tuple(turns))
         if key not in self._kept and not self._settle(example, key):
             return None
         return self._kept[key]
