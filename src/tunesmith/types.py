@@ -105,9 +105,7 @@ class Example:
         return self.messages[index].content if index < len(self.messages) else ""
 
     def _answer_index(self) -> int:
-        index = len(self.messages)
-        while index:
-            index -= 1
+        for index in range(len(self.messages) - 1, -1, -1):
             if self.messages[index].role == "assistant":
                 return index
         return len(self.messages)

@@ -152,10 +152,11 @@ class Renderer:
                 messages[:count], prompt, lambda some: self._render(some, [], prompt)
             )
 
+        def render(example: Example, supervise: Supervise) -> list[TokenRow]:
+            return one(self._rendered([example], supervise))
+
         planner = Planner(self._cutter, self._cuts, self._ends, lambda text: self.ask([text])[0])
-        return Plans(
-            planner, self._controls, encode, outline, lambda *asked: one(self._rendered([asked[0]], asked[1]))
-        )
+        return Plans(planner, self._controls, encode, outline, render)
 
     def _rows(self, example: Example, supervise: Supervise) -> Asking[list[TokenRow]]:
         try:
