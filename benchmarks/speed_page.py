@@ -1,7 +1,7 @@
 """docs/speed.md and its picture, from the results: python benchmarks/speed_page.py
 
-Every row of speed.json, encoder.json, decode.json and loss.json: medians, with the least and the most of the runs, and
-ours beside the fastest peer of the same workload, also where that is the faster one.
+Every row of speed.json, encoder.json, decode.json, preference.json, rollouts.json and loss.json: medians, with the
+least and the most of the runs, and ours beside the fastest peer of the same workload, also where that is faster.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ import speed_loss
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE, PICTURE = ROOT / "benchmarks/results", ROOT / "docs/speed.md", ROOT / "docs/images/speed.png"
 LOSSES = RESULTS / "loss.json"
+SPEEDS = ("speed", "encoder", "decode", "preference", "rollouts")
+UNITS = {"useful_tokens_per_s": "tokens", "pairs_per_s": "pairs", "samples_per_s": "answers"}
+"""What a row says of its speed, and what of."""
 WORDS = {
     "sft-lora": "LoRA r=16 on all linear layers, GSM8K rows",
     "sft-full": "all weights, GSM8K rows",
@@ -26,6 +29,10 @@ WORDS = {
     "lora": "MiniLM classifier, LoRA, Banking77 rows",
     "generate": "64 mixed prompts answered",
     "nll": "log-likelihood of 256 GSM8K rows",
+    "dpo-lora": "DPO on pairs, LoRA r=16, reference computed once",
+    "dpo-full": "DPO on pairs, all weights, reference computed once",
+    "reward-full": "reward model on pairs, all weights",
+    "grpo-lora": "GRPO, LoRA r=16, 8 answers of up to 128 tokens to each prompt",
 }
 HEAD = """# Speed
 
@@ -35,16 +42,17 @@ own, runs of different systems alternate, the first three steps do not count; to
 `of the limit`: of the speed at which nothing but the necessary products would be computed, measured on the same
 machine in the same run. "fastest peer": transformers' Trainer with the settings that made it fastest here (bfloat16
 weights, or float32 where that is faster, rows grouped by length, no checkpointing), transformers' `generate` with
-sorted batches, or what else the table names; measured in the same run as ours. Not measured here: GPUs, and CPUs with
-AMX, whose products are several times faster and leave more to gain. A processor without bfloat16 of its own computes in
-float32, on all sides.
+sorted batches, TRL for pairs and own answers (the same settings), or what else the table names; measured in the same
+run as ours. Not measured here: GPUs, and CPUs with AMX, whose products are several times faster and leave more to gain.
+A processor without bfloat16 of its own computes in float32, on all sides.
 
 """
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Of one workload and system: tokens a second of each run, peak memory in GB, share of the limit."""
+    """Of one workload and system: tokens, pairs or answers (unit) a second of each run, peak memory in GB, share of the
+    limit."""
 
     workload: str
     system: str
@@ -52,6 +60,7 @@ class Entry:
     memory: float
     share: float | None
     conditions: str
+    unit: str
 
     @property
     def median(self) -> float:
@@ -59,7 +68,7 @@ class Entry:
 
 
 def main() -> None:
-    found = [json.loads((RESULTS / f"{name}.json").read_text()) for name in ("speed", "encoder", "decode")]
+    found = [json.loads((RESULTS / f"{name}.json").read_text()) for name in SPEEDS]
     rows = [row for result in found for row in result["rows"]]
     to_loss = json.loads(LOSSES.read_text())["rows"] if LOSSES.exists() else []
     losses = speed_loss.sections(to_loss, PICTURE.parent)
@@ -90,6 +99,7 @@ def grouped(rows: list[dict[str, Any]]) -> dict[str, list[Entry]]:
         out.setdefault(label(row), [])
     for name, entries in out.items():
         mine = [row for row in rows if label(row) == name]
+        unit = next(unit for unit in UNITS if unit in mine[0])
         for system in dict.fromkeys(row["system"] for row in mine):
             runs = [row for row in mine if row["system"] == system]
             shares = [row["fraction_of_limit"] for row in runs if row.get("fraction_of_limit") is not None]
@@ -97,13 +107,23 @@ def grouped(rows: list[dict[str, Any]]) -> dict[str, list[Entry]]:
                 Entry(
                     name,
                     system,
-                    tuple(row["useful_tokens_per_s"] for row in runs),
+                    tuple(row[unit] for row in runs),
                     statistics.median(row["peak_rss_gb"] for row in runs),
                     statistics.median(shares) if shares else None,
-                    runs[0].get("numerics", ""),
+                    "; ".join(filter(None, (runs[0].get("numerics"), shared(runs)))),
+                    UNITS[unit],
                 )
             )
     return out
+
+
+def shared(runs: list[dict[str, Any]]) -> str:
+    """What the time of a rollout goes to, where that is told."""
+    told = [row["shares"] for row in runs if "shares" in row]
+    if not told:
+        return ""
+    parts = {name: statistics.median(shares[name] for shares in told) for name in told[0]}
+    return ", ".join(f"{name} {100 * part:.0f} %" for name, part in parts.items() if part >= 0.005)
 
 
 def label(row: dict[str, Any]) -> str:
@@ -127,19 +147,25 @@ def fastest_peer(entries: list[Entry]) -> Entry | None:
 
 def section(workload: str, entries: list[Entry]) -> str:
     peer = fastest_peer(entries)
+    speed = f"{entries[0].unit}/s (median, least to most, runs)"
     lines = [
         f"### {workload}\n",
-        "| system | tokens/s (median, least to most, runs) | x fastest peer | of the limit | peak memory | numbers |",
+        f"| system | {speed} | x fastest peer | of the limit | peak memory | numbers |",
         "|---|---|---|---|---|---|",
     ]
     for e in sorted(entries, key=lambda e: -e.median):
         times = f"{e.median / peer.median:.2f}" if peer is not None else "-"
         share = f"{100 * e.share:.0f} %" if e.share is not None else "-"
+        spread = f"{said(min(e.speeds))} to {said(max(e.speeds))}, {len(e.speeds)}"
         lines.append(
-            f"| {e.system} | {e.median:,.0f} ({min(e.speeds):,.0f} to {max(e.speeds):,.0f}, {len(e.speeds)}) | {times} "
-            f"| {share} | {e.memory:.1f} GB | {e.conditions or '-'} |"
+            f"| {e.system} | {said(e.median)} ({spread}) | {times} | {share} "
+            f"| {e.memory:.1f} GB | {e.conditions or '-'} |"
         )
     return "\n".join(lines) + "\n\n"
+
+
+def said(speed: float) -> str:
+    return f"{speed:,.0f}" if speed >= 10 else f"{speed:.2f}"
 
 
 def ratio(workload: str, entries: list[Entry]) -> dict[str, tuple[float, float]]:

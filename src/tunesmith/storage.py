@@ -6,10 +6,12 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tunesmith.errors import ResourceError
+from tunesmith.errors import ResourceError, TunesmithError
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -38,6 +40,21 @@ def made_folder(path: Path) -> Path:
             f"{path}: no folder can be made there ({error.strerror})", "a folder that you may write to"
         ) from error
     return path
+
+
+@contextmanager
+def passing_folder() -> Iterator[Path]:
+    """A folder that is gone afterwards, but where an error sends its reader to a file of it."""
+    folder = Path(tempfile.mkdtemp(prefix="tunesmith-"))
+    named = False
+    try:
+        yield folder
+    except TunesmithError as error:
+        named = str(folder) in str(error)
+        raise
+    finally:
+        if not named:
+            shutil.rmtree(folder)
 
 
 def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:

@@ -134,6 +134,11 @@ def test_the_worst_micro_batches_are_the_longest_and_the_most_supervised_rows():
     assert found == {"longest": [rows[0]], "supervised": [rows[1], rows[2]]}
 
 
+def test_what_the_longest_rows_already_show_is_not_tried_again():
+    rows = [fakes.row(list(range(3, 13)), 5), fakes.row([3, 4, 5, 6], 1), fakes.row(list(range(3, 9)), 5)]
+    assert probe.largest(rows, 10, 4) == {"longest": [rows[0]]}
+
+
 def test_a_micro_batch_has_no_more_rows_than_a_step():
     rows = fakes.rows(10)
     assert [len(chosen) for chosen in probe.largest(rows, 4096, 3).values()] == [3, 3]

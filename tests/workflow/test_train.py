@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from tests.workflow.conftest import (
 )
 from tunesmith.config.load import load_run
 from tunesmith.config.run import Run
-from tunesmith.errors import ConfigError, NonFiniteError, RunError
+from tunesmith.errors import ConfigError, DataError, NonFiniteError, RunError
 from tunesmith.evaluate.report_model import Report
 from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.folder import RunFolder
@@ -436,6 +438,24 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(base, labels, tmp_path):
     assert "micro_batch_tokens" in result.text
     assert "estimated: 24 steps" in result.text
     json.dumps(result.as_dict(), allow_nan=False)
+
+
+def test_what_a_dry_run_refuses_rows_for_can_be_read_afterwards(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "passing"))
+    (tmp_path / "passing").mkdir()
+    rows = [*({"text": r["text"], "label": r["label"]} for r in label_rows(16)), *[{"text": "no label"}] * 8]
+    data = {"train": str(write_jsonl(tmp_path / "rows.jsonl", rows)), "format": "label"}
+    run = Run.model_validate(settings(base, tmp_path / "runs", data))
+    with pytest.raises(DataError, match="8 of 24 rows cannot be used") as refused:
+        tunesmith.train(run, dry_run=True)
+    listed = Path(refused.value.fix.rpartition("all are listed in ")[2])
+    assert [json.loads(line)["line"] for line in listed.read_text().splitlines()] == list(range(17, 25))
+    assert not (tmp_path / "runs").exists()
+    shutil.rmtree(listed.parent)
+    tree = settings(base, tmp_path / "runs", {"train": str(tmp_path / "gone.jsonl")})
+    with pytest.raises(DataError, match="no such file"):
+        tunesmith.train(Run.model_validate(tree), dry_run=True)
+    assert not list((tmp_path / "passing").iterdir())
 
 
 # -- a bare base -----------------------------------------------------------------------------------------

@@ -135,19 +135,16 @@ def _figures(said: dict[str, Any]) -> dict[str, float]:
 
 
 def largest(rows: Sequence[TokenRow], size: int, count: int) -> dict[str, list[TokenRow]]:
-    """The two worst micro-batches of `size` tokens and `count` rows: the longest rows, the most supervised tokens."""
-    out = {}
+    """The worst micro-batches of `size` tokens and `count` rows: the longest rows, and those with the largest share of
+    supervised tokens, unless the longest have as many of these."""
     tokens, supervised = sizes(rows)
+    out = {}
     for kind, key in (("longest", -tokens), ("supervised", -supervised / tokens)):
-        chosen: list[TokenRow] = []
-        used = 0
-        for row in (rows[i] for i in np.argsort(key, kind="stable")[:count]):
-            if chosen and used + row.num_tokens > size:
-                break
-            chosen.append(row)
-            used += row.num_tokens
-        out[kind] = chosen
-    return out
+        order = np.argsort(key, kind="stable")[:count]
+        out[kind] = order[: max(1, int((np.cumsum(tokens[order]) <= size).sum()))]
+    if supervised[out["supervised"]].sum() <= supervised[out["longest"]].sum():
+        del out["supervised"]
+    return {kind: [rows[int(i)] for i in chosen] for kind, chosen in out.items()}
 
 
 def _write_rows(folder: Path, rows: list[TokenRow]) -> None:
@@ -175,7 +172,7 @@ def main() -> None:
     folder = Path(name)
     spec = yaml.safe_load((folder / "spec.yaml").read_text())
     run = Run.model_validate(spec["run"])
-    batches = [_read_rows(folder / kind) for kind in ("longest", "supervised")]
+    batches = [_read_rows(rows) for rows in sorted(folder.iterdir()) if rows.is_dir()]
     if isinstance(run.method, Judged) and run.method.reference == "start":
         batches = [zero_reference(rows) for rows in batches]
     built = build(run, batches[0], {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tunesmith import storage
 from tunesmith.config.defaults import Facts, resolve
 from tunesmith.config.judged import UnpairedConfig
 from tunesmith.config.machine import physical_cores
@@ -295,8 +295,8 @@ def _rows(
 
 def resolved(run: Run) -> tuple[Run, dict[str, str]]:
     """The recipe with every default worked out from its rows and its model, and why; nothing is kept on disk."""
-    with tempfile.TemporaryDirectory(prefix="tunesmith-") as scratch:
-        prepared = prepare(run, Path(scratch), silent)
+    with storage.passing_folder() as scratch:
+        prepared = prepare(run, scratch, silent)
     return prepared.run, prepared.reasons
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -172,8 +171,8 @@ def _clear(folder: RunFolder) -> None:
 
 
 def _plan_only(run: Run, folder: RunFolder, show: EventSink, trial: Child | None) -> Result:
-    with tempfile.TemporaryDirectory(prefix="tunesmith-") as scratch:
-        prepared = prepare(run, Path(scratch), show)
+    with storage.passing_folder() as scratch:
+        prepared = prepare(run, scratch, show)
         check_watch(prepared)
         estimate = _estimate(prepared, show, trial)
     plan = _plan(prepared, estimate)
