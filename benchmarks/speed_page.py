@@ -44,7 +44,9 @@ machine in the same run. "fastest peer": transformers' Trainer with the settings
 weights, or float32 where that is faster, rows grouped by length, no checkpointing), transformers' `generate` with
 sorted batches, TRL for pairs and own answers (the same settings), or what else the table names; measured in the same
 run as ours. Not measured here: GPUs, and CPUs with AMX, whose products are several times faster and leave more to gain.
-A processor without bfloat16 of its own computes in float32, on all sides.
+A processor without bfloat16 of its own computes in float32, on all sides. Of TRL's ways to write answers only
+`generate` was measured: its static cache and continuous batching did not end within the time that they were given beside
+other work. DPO of all weights was measured beside a load of 2.5. Aims, and what was tried to reach them: [the log](log.md).
 
 """
 

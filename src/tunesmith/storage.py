@@ -1,4 +1,5 @@
-"""The few storage operations that checkpoints and versions of data are made of, each durable before it returns."""
+"""The few storage operations that checkpoints and versions of data are made of, each durable before it returns;
+and a folder for what is only tried."""
 
 from __future__ import annotations
 
