@@ -37,16 +37,17 @@ WORDS = {
 HEAD = """# Speed
 
 Written by `python benchmarks/speed_page.py` from the [results](../benchmarks/results); do not edit. A SmolLM2-135M
-shape with random weights (30 layers) unless a row says otherwise, and a MiniLM encoder. Every run is a process of its
-own, runs of different systems alternate, the first three steps do not count; tokens are those of rows, never padding.
-`of the limit`: of the speed at which nothing but the necessary products would be computed, measured on the same
-machine in the same run. "fastest peer": transformers' Trainer with the settings that made it fastest here (bfloat16
-weights, or float32 where that is faster, rows grouped by length, no checkpointing), transformers' `generate` with
-sorted batches, TRL for pairs and own answers (the same settings), or what else the table names; measured in the same
-run as ours. Not measured here: GPUs, and CPUs with AMX, whose products are several times faster and leave more to gain.
-A processor without bfloat16 of its own computes in float32, on all sides. Of TRL's ways to write answers only
-`generate` was measured: its static cache and continuous batching did not end within the time that they were given beside
-other work. DPO of all weights was measured beside a load of 2.5. Aims, and what was tried to reach them: [the log](log.md).
+shape with random weights (30 layers) unless a row says otherwise, and a MiniLM encoder. Every run is a process of
+its own, runs of different systems alternate, the first three steps do not count; tokens are those of rows, never
+padding. `of the limit`: of the speed at which nothing but the necessary products would be computed, measured on the
+same machine in the same run. "fastest peer": transformers' Trainer with the settings that made it fastest here
+(bfloat16 weights, or float32 where that is faster, rows grouped by length, no checkpointing), transformers'
+`generate` with sorted batches, TRL for pairs and own answers (the same settings), or what else the table names;
+measured in the same run as ours. Not measured here: GPUs, and CPUs with AMX, whose products are several times
+faster and leave more to gain. A processor without bfloat16 of its own computes in float32, on all sides. Of TRL's
+ways to write answers only `generate` was measured: its static cache and continuous batching did not end within the
+time that they were given beside other work. DPO of all weights was measured beside a load of 2.5. Aims, and what
+was tried to reach them: [the log](log.md).
 
 """
 
