@@ -43,8 +43,20 @@ def test_rows_come_longest_first_and_equal_ones_in_order(lengths, budget, padded
     assert order == sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
 
 
+@settings(max_examples=200, deadline=None)
+@given(LENGTHS, st.integers(1, 400), st.integers(0, 200))
+def test_what_all_rows_begin_with_counts_once_in_a_bin(own, budget, shared):
+    lengths = [shared + more for more in own]
+    bins = pack(lengths, budget, padded=False, shared=shared)
+    costs = [shared + cost(own, bin_, False) for bin_ in bins]
+    assert all(found <= budget or len(bin_) == 1 for found, bin_ in zip(costs, bins, strict=True))
+    for found, after in zip(costs, bins[1:], strict=False):
+        assert found + own[after[0]] > budget
+
+
 def test_by_hand():
     assert pack([], 10, padded=False) == []
     assert pack([3, 9, 4, 2], 10, padded=False) == [[1], [2, 0, 3]]
     assert pack([3, 9, 4, 2], 10, padded=True) == [[1], [2, 0], [3]]
     assert pack([30, 1], 10, padded=False) == [[0], [1]]
+    assert pack([9, 8, 8, 7], 11, padded=False, shared=6) == [[0, 1], [2, 3]]

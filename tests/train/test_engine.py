@@ -127,6 +127,19 @@ def test_evaluation_sees_no_noise(tmp_path):
     assert seen == [True] * 5
 
 
+def test_what_the_rows_of_a_step_begin_with_counts_once_in_each_micro_batch():
+    rows = [fakes.row([*range(3, 43), 50 + i], 40, i) for i in range(6)]  # 40 of 41 tokens alike
+
+    def batches(**how):
+        source = StaticSource(rows, 6, 6, seed=0, shuffled=False, **{"padded": False, **how})
+        return source.micro_batches(0, 43)
+
+    assert [b.num_rows for b in batches()] == [3, 3]
+    assert [b.layout.num_tokens for b in batches()] == [43, 43]
+    for how in ({"share": False}, {"padded": True}):
+        assert [b.num_rows for b in batches(**how)] == [1] * 6
+
+
 def test_the_last_step_of_a_run_may_be_short():
     source = StaticSource(fakes.rows(10), 4, 10, seed=0, padded=False)
     assert source.total_steps == 3

@@ -40,15 +40,15 @@ def needs(
 def test_a_micro_batch_that_does_not_fit_is_halved_until_it_does(died, monkeypatch):
     needs(1_000_000, monkeypatch, 1_200_000_000, died)
     found = probe.probe(Run(), fakes.rows(10))
-    assert found.tried == (4096, 2048, 1024)
+    assert found.tried == (2048, 1024)
     assert found.micro_batch_tokens == 1024
     assert found.peak_bytes == 1_024_000_000
     assert found.available_bytes == 1_200_000_000
 
 
 def test_a_tenth_of_the_memory_is_left_free(monkeypatch):
-    needs(1000, monkeypatch, 1000 * 4096 * 10 // 9 - 1000)
-    assert probe.probe(Run(), fakes.rows(10)).tried == (4096, 2048)
+    needs(1000, monkeypatch, 1000 * 2048 * 10 // 9 - 1000)
+    assert probe.probe(Run(), fakes.rows(10)).tried == (2048, 1024)
 
 
 def where_layers_keep(monkeypatch: pytest.MonkeyPatch, bytes_per_token: int, saved: int) -> None:
@@ -80,7 +80,7 @@ def test_what_the_recipe_says_of_activation_checkpointing_holds(monkeypatch):
         probe.probe(Run.model_validate({"train": {"activation_checkpointing": False}}), fakes.rows(10))
     assert "train.activation_checkpointing=false" in caught.value.fix
     found = probe.probe(Run.model_validate({"train": {"activation_checkpointing": True}}), fakes.rows(10))
-    assert (found.activation_checkpointing, found.tried) == (True, (4096, 2048, 1024, 512))
+    assert (found.activation_checkpointing, found.tried) == (True, (2048, 1024, 512))
 
 
 def test_layers_that_run_again_are_said_recorded_and_change_nothing(base, labels, tmp_path, monkeypatch):
@@ -130,18 +130,33 @@ def test_the_size_that_the_recipe_asks_for_is_tried_first_but_never_less_than_a_
 
 def test_the_worst_micro_batches_are_the_longest_and_the_most_supervised_rows():
     rows = [fakes.row(list(range(3, 13)), 9), fakes.row([3, 4, 5, 6], 1), fakes.row(list(range(3, 9)), 5)]
-    found = probe.largest(rows, 10, 4)
-    assert found == {"longest": [rows[0]], "supervised": [rows[1], rows[2]]}
+    found = probe.largest(rows, 10, 4, padded=False, share=True)
+    assert found == [[rows[0]], [rows[2], rows[1]]]
 
 
 def test_what_the_longest_rows_already_show_is_not_tried_again():
     rows = [fakes.row(list(range(3, 13)), 5), fakes.row([3, 4, 5, 6], 1), fakes.row(list(range(3, 9)), 5)]
-    assert probe.largest(rows, 10, 4) == {"longest": [rows[0]]}
+    assert probe.largest(rows, 10, 4, padded=False, share=True) == [[rows[0]]]
 
 
 def test_a_micro_batch_has_no_more_rows_than_a_step():
     rows = fakes.rows(10)
-    assert [len(chosen) for chosen in probe.largest(rows, 4096, 3).values()] == [3, 3]
+    found = probe.largest(rows, 4096, 3, padded=False, share=True)
+    assert [len(chosen) for chosen in found] == [3, 3]
+    asked = probe.worst(rows, 3)
+    assert 3 <= len(asked) <= 6
+    assert probe.largest(asked, 4096, 3, padded=False, share=True) == found, (
+        "what the child is given decides it"
+    )
+
+
+def test_a_micro_batch_is_as_large_as_those_that_will_be_trained_on():
+    """What rows begin with alike counts once where the layout shares it, and in each row where it is padded."""
+    rows = [fakes.row([*range(3, 13), 20 + i], 10, i) for i in range(6)]
+    size = {"padded": 33, "alone": 33, "shared": 14}
+    assert [len(b) for b in probe.largest(rows, size["padded"], 6, padded=True, share=True)] == [3]
+    assert [len(b) for b in probe.largest(rows, size["alone"], 6, padded=False, share=False)] == [3]
+    assert [len(b) for b in probe.largest(rows, size["shared"], 6, padded=False, share=True)] == [4]
 
 
 def test_rows_reach_the_child_as_they_are(tmp_path):
@@ -164,7 +179,7 @@ def test_a_halved_micro_batch_is_said_and_used(base, labels, tmp_path, monkeypat
     tree = settings(base, tmp_path, {"train": str(labels)}, train={"max_steps": 1})
     tree["train"]["micro_batch_tokens"] = None
     result = tunesmith.train(Run.model_validate(tree), sink=sink)
-    assert any(t.startswith("warning: a micro-batch of 4,096 tokens does not fit; 512 does") for t in said)
+    assert any(t.startswith("warning: a micro-batch of 2,048 tokens does not fit; 512 does") for t in said)
     assert "micro_batch_tokens: 512" in (result.folder / "config.yaml").read_text()
 
 

@@ -104,7 +104,7 @@ class Batch:
         weights: list[np.ndarray] = []
         parents: list[int] = []
         row_of_segment: list[int] = []
-        shared = _num_shared(rows) if share else 0
+        shared = num_shared(rows) if share else 0
         if shared:
             ids.append(rows[0].segments[0].ids[:shared])
             weights.append(rows[0].segments[0].weights[:shared])
@@ -140,7 +140,7 @@ class Batch:
         )
 
 
-def _num_shared(rows: Sequence[TokenRow]) -> int:
+def num_shared(rows: Sequence[TokenRow]) -> int:
     """Unsupervised tokens with which every row begins, if they are worth sharing; each root keeps one of its own.
 
     Not of rows that are to stay alone.

@@ -22,8 +22,10 @@ import yaml
 from tunesmith import errors
 from tunesmith.config.run import Run
 from tunesmith.core import device as devices
+from tunesmith.core.batch import Batch
 from tunesmith.data.flat import FlatRows, flat_rows, sizes
 from tunesmith.errors import ResourceError, TunesmithError
+from tunesmith.train.source import divided
 from tunesmith.train.trial import Child, start
 from tunesmith.types import TokenRow
 
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
 
 SHARE = 0.9
 """Share of the available memory that a run may take."""
-FIRST_TOKENS = {"cpu": 4096, "cuda": 32768}
-"""Tokens of the first micro-batch tried: more than this makes products no faster."""
+FIRST_TOKENS = {"cpu": 2048, "cuda": 32768}
+"""Tokens of the first micro-batch tried: more than this makes products no faster, and takes more memory."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,7 @@ def _run_child(
         spec = {"run": run.model_dump(mode="json"), "size": size}
         (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
         assert run.train.batch_size is not None
-        for kind, chosen in largest(rows, size, run.train.batch_size).items():
-            _write_rows(folder / kind, chosen)
+        _write_rows(folder / "rows", worst(rows, run.train.batch_size))
         with waiting or start() as child:
             said, faults = child.communicate(name)
         if child.returncode == 0:
@@ -134,17 +135,33 @@ def _figures(said: dict[str, Any]) -> dict[str, float]:
     return said
 
 
-def largest(rows: Sequence[TokenRow], size: int, count: int) -> dict[str, list[TokenRow]]:
-    """The worst micro-batches of `size` tokens and `count` rows: the longest rows, and those with the largest share of
-    supervised tokens, unless the longest have as many of these."""
+def worst(rows: Sequence[TokenRow], count: int) -> list[TokenRow]:
+    """The steps of `count` rows that take most: the longest rows, and those with the largest share of supervised
+    tokens."""
     tokens, supervised = sizes(rows)
-    out = {}
-    for kind, key in (("longest", -tokens), ("supervised", -supervised / tokens)):
-        order = np.argsort(key, kind="stable")[:count]
-        out[kind] = order[: max(1, int((np.cumsum(tokens[order]) <= size).sum()))]
-    if supervised[out["supervised"]].sum() <= supervised[out["longest"]].sum():
-        del out["supervised"]
-    return {kind: [rows[int(i)] for i in chosen] for kind, chosen in out.items()}
+    keys = (-tokens, -supervised / tokens)
+    chosen = np.unique([np.argsort(key, kind="stable")[:count] for key in keys])
+    return [rows[int(i)] for i in chosen]
+
+
+def largest(
+    rows: Sequence[TokenRow], size: int, count: int, *, padded: bool, share: bool
+) -> list[list[TokenRow]]:
+    """Of the steps of `count` rows, in micro-batches of `size` tokens: that of the longest rows, and that which
+    supervises most where it supervises more. padded, share: as of `divided`."""
+    tokens, supervised = sizes(rows)
+    steps = [
+        divided(
+            [rows[int(i)] for i in np.argsort(key, kind="stable")[:count]], size, padded=padded, share=share
+        )
+        for key in (-tokens, -supervised / tokens)
+    ]
+    longest, most = steps[0][0], max(steps[1], key=_supervised)
+    return [longest, most] if _supervised(most) > _supervised(longest) else [longest]
+
+
+def _supervised(rows: Sequence[TokenRow]) -> int:
+    return sum(row.num_supervised for row in rows)
 
 
 def _write_rows(folder: Path, rows: list[TokenRow]) -> None:
@@ -172,25 +189,25 @@ def main() -> None:
     folder = Path(name)
     spec = yaml.safe_load((folder / "spec.yaml").read_text())
     run = Run.model_validate(spec["run"])
-    batches = [_read_rows(rows) for rows in sorted(folder.iterdir()) if rows.is_dir()]
+    rows = _read_rows(folder / "rows")
     if isinstance(run.method, Judged) and run.method.reference == "start":
-        batches = [zero_reference(rows) for rows in batches]
-    built = build(run, batches[0], {})
+        rows = zero_reference(rows)
+    built = build(run, rows, {})
+    source = built.source
+    batches = largest(rows, spec["size"], source.batch_size, padded=source.padded, share=source.share)
     noise = embedding_noise(run.train, run.seed)
     _step(built, batches[0][-1:], noise)  # one row: what is done once is not timed
     started = time.perf_counter()
-    for rows in batches:
-        _step(built, rows, noise)
+    for batch in batches:
+        _step(built, batch, noise)
     devices.finish(built.loaded.model.device)
     seconds = time.perf_counter() - started
-    tokens = sum(r.num_tokens for rows in batches for r in rows)
+    tokens = sum(row.num_tokens for batch in batches for row in batch)
     peak = devices.peak_memory(built.loaded.model.device)
     print(json.dumps({"seconds_per_token": seconds / tokens, "peak_bytes": peak}))
 
 
 def _step(built: Built, rows: list[TokenRow], noise: EmbeddingNoise | None) -> None:
-    from tunesmith.core.batch import Batch
-
     batch = Batch.from_rows(rows, share=built.source.share)
     weights = built.objective.weights(batch)
     with built.loaded.model.noisy(noise):

@@ -18,14 +18,13 @@ from torch import Tensor
 from tunesmith.config.policy import PolicyConfig
 from tunesmith.core.batch import Batch
 from tunesmith.data.flat import FlatRows, flat_rows
-from tunesmith.data.pack import pack
 from tunesmith.generate.batched import evaluating
 from tunesmith.objectives import completions, policy, ppo
 from tunesmith.objectives.policy import Policy
 from tunesmith.objectives.ppo import values_and_losses, values_of
 from tunesmith.scoring.alarms import Looks, alarms, looks
 from tunesmith.train.advantages import with_advantages, worthless
-from tunesmith.train.source import StaticSource
+from tunesmith.train.source import StaticSource, divided
 from tunesmith.train.spent import Spent
 from tunesmith.train.start import StartWeights
 from tunesmith.train.writing import Floats, Group, Writer, by_answer, tree
@@ -102,8 +101,7 @@ class RolloutSource:
         return [Batch.from_rows(part) for part in self._packed(rows)]
 
     def _packed(self, rows: Sequence[TokenRow]) -> list[list[TokenRow]]:
-        bins = pack([r.num_tokens for r in rows], self.budget, padded=self.prompts.padded)
-        return [[rows[i] for i in bin_] for bin_ in bins]
+        return divided(rows, self.budget, padded=self.prompts.padded)
 
     def _share(self, rollout: int, inner: int) -> list[int]:
         """The rows of an inner step: groups stay whole. The first pass goes in the rollout's order, so that old

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tunesmith.config.run import TrainConfig
-from tunesmith.core.batch import Batch
+from tunesmith.core.batch import Batch, num_shared
 from tunesmith.data.pack import pack
 from tunesmith.types import TokenRow
 
@@ -22,6 +22,17 @@ def rows_taken(train: TrainConfig, num_rows: int) -> int:
         return train.max_steps * train.batch_size
     assert train.epochs is not None
     return max(1, round(train.epochs * num_rows))
+
+
+def divided(
+    rows: Sequence[TokenRow], budget: int, *, padded: bool, share: bool = True
+) -> list[list[TokenRow]]:
+    """The rows of each micro-batch, which computes at most `budget` tokens: what all rows begin with counts once. (Up
+    to a ninth more where a micro-batch of the longest rows has too little of it to share, `core.batch.MIN_SHARED`.)
+    share: see `Batch.from_rows`."""
+    shared = num_shared(rows) if share and not padded else 0
+    bins = pack([row.num_tokens for row in rows], budget, padded=padded, shared=shared)
+    return [[rows[i] for i in bin_] for bin_ in bins]
 
 
 @dataclass
@@ -57,8 +68,8 @@ class StaticSource:
 
     def micro_batches(self, step: int, budget: int) -> list[Batch]:
         rows = [self.rows[i] for i in self.indices(step)]
-        bins = pack([r.num_tokens for r in rows], budget, padded=self.padded)
-        return [Batch.from_rows([rows[i] for i in bin_], share=self.share) for bin_ in bins]
+        bins = divided(rows, budget, padded=self.padded, share=self.share)
+        return [Batch.from_rows(bin_, share=self.share) for bin_ in bins]
 
     def _row(self, position: int) -> int:
         epoch, offset = divmod(position, len(self.rows))
