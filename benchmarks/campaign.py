@@ -25,8 +25,9 @@ def compared(
     run: Callable[[str, Facts, argparse.Namespace], Facts],
     size: Facts,
     device: str = "cpu",
-) -> Facts:
-    """The results in `args.out`, with a row of every system at every workload, `args.repeats` times.
+) -> list[Facts]:
+    """A row of every system at every workload, `args.repeats` times, and what `args.out` has beside it of this size,
+    these numbers and this machine.
 
     made: name of a workload, and a folder of its own -> what a run needs of it; its `gate`, where it has one, is told.
     size: of the workloads; rows of another size, of other numbers or of another machine are others. args: threads,
@@ -34,16 +35,16 @@ def compared(
     """
     torch.set_num_threads(args.threads)
     found: Facts = json.loads(args.out.read_text()) if args.out.exists() else {"rows": []}
+    alike = {**size, "dtype": args.dtype, "threads": args.threads, "machine": machine(device)}
     for name in args.workloads.split(","):
         with tempfile.TemporaryDirectory(prefix=f"{args.out.stem}-") as scratch:
             ready = made(name, Path(scratch))
             if "gate" in ready:
                 found.setdefault("gate", {})[f"{name}, {args.layers} layers, {args.dtype}"] = ready["gate"]
             for repeat, system in order(args.systems.split(","), args.repeats):
-                key = {"workload": name, **size, "dtype": args.dtype, "threads": args.threads}
-                key |= {"system": system, "repeat": repeat, "machine": machine(device)}
+                key = {"workload": name, **alike, "system": system, "repeat": repeat}
                 record(found, args.out, key, partial(run, system, ready, args))
-    return found
+    return [row for row in found["rows"] if alike.items() <= row.items()]
 
 
 def fastest(device: str = "cpu") -> str:

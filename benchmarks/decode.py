@@ -56,6 +56,8 @@ def main() -> None:
         child(json.loads(Path(args.child).read_text()))
         return
     found = json.loads(args.out.read_text()) if args.out.exists() else {"rows": []}
+    alike = {"dtype": args.dtype, "layers": args.layers, "new": args.new, "threads": args.threads}
+    alike |= {"machine": machine("cpu")}
     with tempfile.TemporaryDirectory(prefix="decode-") as scratch:
         folder = Path(scratch)
         model = model_folder(folder, args.layers)
@@ -64,13 +66,11 @@ def main() -> None:
         rows = freeze(prepared(recipe, folder)[1], folder / "rows.npz")
         for workload in args.workloads.split(","):
             for repeat, system in order(SYSTEMS[workload], args.repeats):
-                key = {"workload": workload, "system": system, "repeat": repeat, "dtype": args.dtype}
-                key |= {"layers": args.layers, "new": args.new, "threads": args.threads}
-                key |= {"machine": machine("cpu")}
+                key = {"workload": workload, "system": system, "repeat": repeat, **alike}
                 spec = key | {"model": str(model), "rows": str(rows)}
                 (folder / "spec.json").write_text(json.dumps(spec))
                 record(found, args.out, key, partial(run, folder / "spec.json", args.threads))
-    print(table(found["rows"]))
+    print(table([row for row in found["rows"] if alike.items() <= row.items()]))
 
 
 def run(spec: Path, threads: int) -> dict[str, Any]:

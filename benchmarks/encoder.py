@@ -51,8 +51,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/encoder.json"))
     args = parser.parse_args()
     size = {"rows": args.rows}
-    found = compared(args, lambda name, folder: prepare(WORKLOADS[name], folder, args), run, size)
-    print(table(found["rows"]))
+    print(table(compared(args, lambda name, folder: prepare(WORKLOADS[name], folder, args), run, size)))
 
 
 def prepare(frozen: bool, folder: Path, args: argparse.Namespace) -> dict[str, Any]:

@@ -76,8 +76,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/preference.json"))
     args = parser.parse_args()
     size = {"layers": args.layers, "pairs": args.pairs}
-    found = compared(args, lambda name, folder: made(WORKLOADS[name], folder, args), run, size)
-    print(table(found["rows"]))
+    print(table(compared(args, lambda name, folder: made(WORKLOADS[name], folder, args), run, size)))
 
 
 def made(workload: Workload, folder: Path, args: argparse.Namespace) -> dict[str, Any]:

@@ -71,8 +71,7 @@ def main() -> None:
     if args.rollouts <= WARM_UP:
         raise SystemExit(f"--rollouts {args.rollouts}: more than {WARM_UP}, which does not count")
     size = {"layers": args.layers, "prompts": args.prompts, "longest": args.tokens, "rollouts": args.rollouts}
-    found = compared(args, lambda name, folder: made(WORKLOADS[name], folder, args), run, size)
-    print(table(found["rows"]))
+    print(table(compared(args, lambda name, folder: made(WORKLOADS[name], folder, args), run, size)))
 
 
 def made(workload: Workload, folder: Path, args: argparse.Namespace) -> dict[str, Any]:

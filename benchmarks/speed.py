@@ -83,8 +83,7 @@ def main() -> None:
         workload = WORKLOADS[name]
         return made(replace(workload, batch=args.batch or workload.batch), folder, args)
 
-    found = compared(args, ready, run, size, args.device)
-    print(table(found["rows"]))
+    print(table(compared(args, ready, run, size, args.device)))
 
 
 def made(workload: Workload, folder: Path, args: argparse.Namespace) -> dict[str, Any]:

@@ -56,14 +56,15 @@ def test_what_was_run_is_written_down_at_once_and_not_run_again(tmp_path: Path) 
         campaign.compared(arguments(out), made, run, {"rows": 7})
     assert len(json.loads(out.read_text())["rows"]) == 3
     stop = -1
-    found = campaign.compared(arguments(out), made, run, {"rows": 7})
+    rows = campaign.compared(arguments(out), made, run, {"rows": 7})
     assert ran == [(w, s) for w in ("short", "long") for s in ("ours", "theirs", "theirs", "ours")]
-    assert json.loads(out.read_text()) == found
-    assert found["gate"] == {
+    written = json.loads(out.read_text())
+    assert written["rows"] == rows
+    assert written["gate"] == {
         "short, 3 layers, float32": "short: right",
         "long, 3 layers, float32": "long: right",
     }
-    first = found["rows"][0]
+    first = rows[0]
     key = {"workload": "short", "rows": 7, "dtype": "float32", "threads": 1, "system": "ours", "repeat": 0}
     assert first == key | {"machine": describe_machine(), "date": first["date"], "speed": 1}
     assert len(set(folders)) == len(folders) == 3  # the first workload began twice
@@ -72,8 +73,10 @@ def test_what_was_run_is_written_down_at_once_and_not_run_again(tmp_path: Path) 
     assert len(ran) == 8
     campaign.compared(arguments(out, workloads="short", systems="ours", repeats=1), made, run, {"rows": 8})
     assert len(ran) == 9  # of another size
-    campaign.compared(arguments(out, workloads="short", dtype="bfloat16"), made, run, {"rows": 7})
+    others = campaign.compared(arguments(out, workloads="short", dtype="bfloat16"), made, run, {"rows": 7})
     assert len(ran) == 13  # in other numbers
+    assert {row["dtype"] for row in others} == {"bfloat16"}, "no median is of both"
+    assert len(others) == 4
 
 
 def test_what_a_row_was_computed_in_is_said_as_it_was() -> None:
