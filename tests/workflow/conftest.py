@@ -129,6 +129,8 @@ def make_quick(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("tunesmith.workflow.train.probe", no_probe)
     patch.setattr("tunesmith.train.trial.standing_by", nullcontext)
     patch.setattr("tunesmith.evaluate.plots.figures", lambda report: [])
+    for plot in ("reliability", "preferred_by_length"):
+        patch.setattr(f"tunesmith.evaluate.plots.{plot}", lambda *given: "")
 
 
 @pytest.fixture
