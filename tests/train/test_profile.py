@@ -32,6 +32,8 @@ def test_products_are_counted_by_their_shapes() -> None:
     told = summary(events(work), [1.5, 0.5], torch.ones(1))
     assert told["flops"] == 2 * (3 * 5 * 7 * 11 + 3 * 5 * 7 * 5)
     assert told["fraction"] == pytest.approx(told["flops"] / told["limit"] / 2.0)
+    more = summary(events(work), [1.5, 0.5], torch.ones(1), [(1, 2, 3, 4)])
+    assert more["flops"] == told["flops"] + 2 * 2 * 3 * 4
 
 
 def test_an_event_counts_for_its_outermost_part_and_for_no_other() -> None:

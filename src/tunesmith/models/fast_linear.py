@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tunesmith.core.native.cache import Slots
-from tunesmith.core.packed import MakeProduct, Product, stock_product
+from tunesmith.core.native.sums import Sum, fill, tiles
+from tunesmith.core.packed import MakeProduct, Product
 
 ADAPTER = "default"
 
@@ -31,16 +32,22 @@ class Adapters(NamedTuple):
 
 
 def linears(x: Tensor, layers: Sequence[nn.Module], slots: Slots | None = None) -> list[Tensor]:
-    """x (T, H) through each layer; layers that are not plain LoRA around plain linear ones run as they are.
+    """x (T, H) through each layer; layers that are neither plain nor plain LoRA around plain ones run as they are.
 
     slots: of rows that are being written, without gradient; what is made of weights is kept there.
     """
     if slots is not None:
         return slots.ready(layers[0], partial(_once, layers, x.dtype, slots.product))(x)
-    if not all(_is_plain_lora(layer) for layer in layers):
+    if all(_is_plain_lora(layer) for layer in layers):
+        parts, scales = _parts(layers)
+    elif all(type(la) is nn.Linear and tiles(x, la.weight) for la in layers):
+        parts, scales = [], []
+        for layer in layers:
+            assert isinstance(layer, nn.Linear)
+            parts += [layer.weight, layer.bias, None, None]
+    else:
         return [layer(x) for layer in layers]
-    parts, scales = _parts(layers)
-    return list(_LoraLinears.apply(x, tuple(scales), *parts))  # type: ignore[no-untyped-call]
+    return list(_Linears.apply(x, tuple(scales), *parts))  # type: ignore[no-untyped-call]
 
 
 def _once(
@@ -93,37 +100,80 @@ def _through(x: Tensor, adapters: Adapters, products: Sequence[Product]) -> tupl
     """(T, sum of ranks) x through all A, and the layers' outputs. products: each layer's own, x W^T + b."""
     low = x @ adapters.down.t()
     outs = []
-    parts = low.split([up.shape[1] for up in adapters.ups], 1)
-    for times, up, part in zip(products, adapters.ups, parts, strict=True):
+    for times, up, part in zip(products, adapters.ups, _split(low, adapters.ups), strict=True):
         outs.append(times(x).addmm_(part, up.t()))
     return low, outs
 
 
-class _LoraLinears(torch.autograd.Function):
+class _Linears(torch.autograd.Function):
+    """parts: of each layer weight (N, H), bias (N,) or None, A (r, H) and B (N, r), or None twice in all of them."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, scales: tuple[float, ...], *parts: Tensor | None) -> tuple[Tensor, ...]:
-        weights, biases, downs, ups = (parts[i::4] for i in range(4))
-        adapters = _adapters(downs, ups, scales, x.dtype)
-        own = [stock_product(w, b) for w, b in zip(weights, biases, strict=True) if w is not None]
-        low, outs = _through(x, adapters, own)
-        ctx.save_for_backward(x, adapters.down, low, *adapters.ups, *(w for w in weights if w is not None))
-        ctx.ranks = [up.shape[1] for up in adapters.ups]
-        ctx.scales, ctx.dtype = scales, downs[0].dtype if downs[0] is not None else x.dtype
+        x = _lines(x)
+        biases, downs, ups = (parts[i::4] for i in (1, 2, 3))
+        weights = [w for w in parts[::4] if w is not None]
+        adapters = _adapters(downs, ups, scales, x.dtype) if scales else None
+        outs = [x.new_empty(len(x), len(w)) for w in weights]
+        terms = [[(x, w.t())] for w in weights]
+        todo, low = [], None
+        if adapters is not None:
+            low = x.new_empty(len(x), len(adapters.down))
+            todo.append(Sum(low, [(x, adapters.down.t())]))
+            for each, part, up in zip(terms, _split(low, adapters.ups), adapters.ups, strict=True):
+                each.append((part, up.t()))
+        for number, (out, each, bias) in enumerate(zip(outs, terms, biases, strict=True)):
+            past = None if bias is None else bias.expand_as(out)
+            todo.append(Sum(out, each, past, after=number == 0 and low is not None))
+        fill(*todo)
+        kept = [] if adapters is None else [adapters.down, low, *adapters.ups]
+        ctx.save_for_backward(x, *weights, *kept)
+        ctx.count, ctx.scales = len(weights), scales
+        ctx.dtype = x.dtype if downs[0] is None else downs[0].dtype
         return tuple(outs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, down, low, *rest = ctx.saved_tensors
-        scaled, weights = rest[: len(ctx.ranks)], rest[len(ctx.ranks) :]
-        of_low = torch.cat([g @ up for g, up in zip(grads, scaled, strict=True)], 1)
-        of_down = (of_low.t() @ x).to(ctx.dtype).split(ctx.ranks)
-        out: list[Tensor | None] = [None, None]
-        for grad, part, scale, one in zip(grads, low.split(ctx.ranks, 1), ctx.scales, of_down, strict=True):
-            out += [None, None, one, (grad.t() @ part).to(ctx.dtype).mul_(scale)]
-        if ctx.needs_input_grad[0]:
-            of_x = of_low @ down
-            for grad, weight in zip(grads, weights, strict=True):
-                of_x.addmm_(grad, weight)
-            out[0] = of_x
+        x, *rest = ctx.saved_tensors
+        weights, kept = rest[: ctx.count], rest[ctx.count :]
+        lines = [_lines(g) for g in grads]
+        todo, terms = [], list(zip(lines, weights, strict=True))
+        of_downs: Sequence[Tensor | None] = [None] * ctx.count
+        of_ups: list[Tensor] = []
+        if kept:
+            down, low, *ups = kept
+            of_low = torch.empty_like(low)
+            todo += [Sum(p, [(g, u)]) for p, g, u in zip(_split(of_low, ups), lines, ups, strict=True)]
+            terms.append((of_low, down))
+            of_down = x.new_empty(down.shape, dtype=ctx.dtype)
+            todo.append(Sum(of_down, [(of_low.t(), x)], after=True))
+            of_downs = of_down.split([up.shape[1] for up in ups])
+            of_ups = [x.new_empty(up.shape, dtype=ctx.dtype) for up in ups]
+            for of_up, part, grad in zip(of_ups, _split(low, ups), lines, strict=True):
+                todo.append(Sum(of_up.t(), [(part.t(), grad)]))
+        of_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        if of_x is not None:
+            todo.append(Sum(of_x, terms))
+        wanted = ctx.needs_input_grad[2:]
+        of_weights = [torch.empty_like(w) if n else None for w, n in zip(weights, wanted[::4], strict=True)]
+        todo += [Sum(w, [(g.t(), x)]) for w, g in zip(of_weights, lines, strict=True) if w is not None]
+        fill(*todo)
+        of_biases = [g.sum(0) if n else None for g, n in zip(grads, wanted[1::4], strict=True)]
+        for of_up, scale in zip(of_ups, ctx.scales, strict=True):
+            of_up.mul_(scale)
+        out: list[Tensor | None] = [of_x, None]
+        for each in zip(of_weights, of_biases, of_downs, of_ups or of_downs, strict=True):
+            out += each
         return tuple(out)
+
+
+def _split(low: Tensor, ups: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """(T, sum of ranks) -> of each layer (T, its rank)."""
+    parts: tuple[Tensor, ...] = low.split([up.shape[1] for up in ups], 1)
+    return parts
+
+
+def _lines(x: Tensor) -> Tensor:
+    """Each row's elements side by side; rows may stand apart."""
+    return x if x.stride(1) == 1 else x.contiguous()

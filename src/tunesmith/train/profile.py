@@ -22,6 +22,7 @@ from torch.profiler import ProfilerActivity, record_function
 
 from tunesmith.core.device import finish
 from tunesmith.core.model import Model
+from tunesmith.core.native.sums import Shape, Sum, fill, watched
 from tunesmith.train.spent import WORDS
 
 FIRST, COUNT = 3, 5
@@ -43,7 +44,7 @@ PARTS = {
     "_LinearCrossEntropy": "head and loss",
     "_LinearLosses": "head and loss",
     "_CrossEntropy": "head and loss",
-    "_LoraLinears": "linear layers",
+    "_Linears": "linear layers",
     "aten::linear": "linear layers",
     "aten::mm": "linear layers",
     "aten::addmm": "linear layers",
@@ -66,6 +67,7 @@ class Profile:
         self._first = max(0, min(FIRST, steps - 1))
         self._taken = 0
         self._seconds: list[float] = []
+        self._products: list[Shape] = []
         self._profiler: Any = None
 
     @contextmanager
@@ -73,9 +75,11 @@ class Profile:
         if self._taken == self._first:
             self._start()
         started = time.perf_counter()
-        with record_function(STEP):
+        with record_function(STEP), watched() as products:
             yield
             finish(self.model.device)
+        if self._profiler is not None:
+            self._products += products
         self._seconds.append(time.perf_counter() - started)
         self._taken += 1
         if self._taken == self._first + COUNT:
@@ -96,12 +100,16 @@ class Profile:
         self._profiler.stop()
         if measured := self._seconds[self._first :]:
             largest = max(self.model.module.parameters(), key=lambda p: p.numel())
-            self.found = summary(list(self._profiler.events()), measured, largest)
+            self.found = summary(list(self._profiler.events()), measured, largest, self._products)
         self._profiler = None
 
 
-def summary(events: list[Any], measured: Sequence[float], like: Tensor) -> dict[str, Any]:
-    """measured: seconds of each step. parts: part -> seconds, the longest first, together the events' own time. flops:
+def summary(
+    events: list[Any], measured: Sequence[float], like: Tensor, unseen: Sequence[Shape] = ()
+) -> dict[str, Any]:
+    """measured: seconds of each step. unseen: products that are no events.
+
+    parts: part -> seconds, the longest first, together the events' own time. flops:
     of the matrix products, twice the multiplications. limit: their speed alone, per second, in numbers and on the
     device of `like`; fraction of it that the steps reached."""
     parts: dict[str, float] = {}
@@ -112,7 +120,7 @@ def summary(events: list[Any], measured: Sequence[float], like: Tensor) -> dict[
         name = part_of(event)
         own = event.self_device_time_total if like.is_cuda else event.self_cpu_time_total
         parts[name] = parts.get(name, 0.0) + own / 1e6
-    products = [p for p in map(product, events) if p is not None]
+    products = [*unseen, *(p for p in map(product, events) if p is not None)]
     limit, seconds = _limit(products, like), sum(measured)
     flops = sum(map(_flops, products))
     return {
@@ -142,7 +150,7 @@ def _within_step(event: Any) -> bool:
     return event is not None
 
 
-def product(event: Any) -> tuple[int, int, int, int] | None:
+def product(event: Any) -> Shape | None:
     """(batch, rows, inner, columns) of a matrix product."""
     if event.name not in PRODUCTS:
         return None
@@ -151,13 +159,13 @@ def product(event: Any) -> tuple[int, int, int, int] | None:
     return (left[0] if len(left) == 3 else 1, left[-2], left[-1], right[-1])
 
 
-def _flops(shape: tuple[int, int, int, int]) -> float:
+def _flops(shape: Shape) -> float:
     return 2.0 * math.prod(shape)
 
 
-def _limit(products: list[tuple[int, int, int, int]], like: Tensor) -> float:
+def _limit(products: list[Shape], like: Tensor) -> float:
     """Operations a second of the shape on which most operations are spent, run by itself."""
-    totals: dict[tuple[int, int, int, int], float] = {}
+    totals: dict[Shape, float] = {}
     for shape in products:
         if shape[0] == 1:
             totals[shape] = totals.get(shape, 0.0) + _flops(shape)
@@ -165,10 +173,11 @@ def _limit(products: list[tuple[int, int, int, int]], like: Tensor) -> float:
         return 0.0
     shape = max(totals, key=lambda s: totals[s])
     a, b = (torch.randn(rows, shape[2]).to(like) for rows in (shape[1], shape[3]))
+    out = a.new_empty(shape[1], shape[3])
     seconds = []
     for _ in range(7):
         started = time.perf_counter()
-        torch.mm(a, b.t())
+        fill(Sum(out, [(a, b.t())]))
         finish(like.device)
         seconds.append(time.perf_counter() - started)
     return _flops(shape) / statistics.median(seconds[2:])

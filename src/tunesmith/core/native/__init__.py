@@ -27,6 +27,8 @@ FLAGS = (
     *("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-std=c++17"),
     *("-fPIC", "-shared", "-fvisibility=hidden"),
 )
+WIDE = "-mprefer-vector-width=512"
+"""Where the processor has tiles: elsewhere compilers keep to narrower vectors for a reason."""
 TIME_LIMIT = 120
 """Seconds that the compiler may take."""
 
@@ -71,15 +73,21 @@ def _folder() -> Path:
 
 def _fingerprint(compiler: str) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    cpu = Path("/proc/cpuinfo")
-    flags = (
-        next((x for x in cpu.read_text().splitlines() if x.startswith(("flags", "Features"))), "")
-        if (cpu.exists())
-        else platform.processor()
-    )
     texts = [path.read_text() for path in (*SOURCES, HEADER)]
-    parts = [*texts, " ".join(FLAGS), version, platform.machine(), flags, *map(str, _openmp())]
+    parts = [*texts, " ".join(_flags()), version, platform.machine(), _processor(), *map(str, _openmp())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _processor() -> str:
+    """What it can do, in its own words."""
+    cpu = Path("/proc/cpuinfo")
+    if not cpu.exists():
+        return platform.processor()
+    return next((x for x in cpu.read_text().splitlines() if x.startswith(("flags", "Features"))), "")
+
+
+def _flags() -> tuple[str, ...]:
+    return (*FLAGS, WIDE) if "amx_tile" in _processor().split() else FLAGS
 
 
 def _openmp() -> list[Path]:
@@ -103,6 +111,6 @@ def _compile(compiler: str, path: Path) -> None:
     """Built aside and renamed, so that another process sees a whole library or none."""
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         built = Path(scratch) / path.name
-        command = [compiler, *FLAGS, *map(str, SOURCES), "-o", str(built), *map(str, _openmp()), "-lm"]
+        command = [compiler, *_flags(), *map(str, SOURCES), "-o", str(built), *map(str, _openmp()), "-lm"]
         subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIME_LIMIT)
         built.replace(path)

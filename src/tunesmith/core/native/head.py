@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tunesmith.core.native.call import DTYPES, call, takes
+from tunesmith.core.native.sums import Sum, fill
 
 CHUNK = 1024
 """Rows whose logits exist at once."""
@@ -35,18 +36,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         of_weight: Tensor | None = None
         for start in range(0, len(targets), CHUNK):
             rows = slice(start, start + CHUNK)
-            logits = states[rows] @ weight.t()
+            logits = _product(states[rows], weight.t())
             needed = for_states or for_weight
             _cross_entropy(logits, targets[rows], losses[rows], best[rows], needed, smoothing)
             factors = weights[rows, None].to(states.dtype)
             if of_states is not None:
-                torch.mm(logits, weight, out=of_states[rows]).mul_(factors)
+                fill(Sum(of_states[rows], [(logits, weight)]))
+                of_states[rows].mul_(factors)
             if for_weight:
-                part = logits.t() @ (states[rows] * factors)
-                if of_weight is None:
-                    of_weight = part if len(targets) <= CHUNK else part.float()
-                else:
-                    of_weight += part
+                of_weight = _added(of_weight, logits.t(), states[rows] * factors, len(targets) > CHUNK)
         ctx.save_for_backward(of_states, None if of_weight is None else of_weight.to(weight.dtype))
         ctx.mark_non_differentiable(losses, best)
         return (losses * weights).sum(), losses, best
@@ -83,10 +81,10 @@ class _LinearLosses(torch.autograd.Function):
         of_states = torch.empty_like(states) if for_states else None
         logits: Tensor | None = None
         for rows in _chunks(len(targets)):
-            logits = states[rows] @ weight.t()
+            logits = _product(states[rows], weight.t())
             _cross_entropy(logits, targets[rows], losses[rows], best[rows], for_states or for_weight)
             if of_states is not None:
-                torch.mm(logits, weight, out=of_states[rows])
+                fill(Sum(of_states[rows], [(logits, weight)]))
         ctx.save_for_backward(of_states, *((states, weight, targets, logits) if for_weight else ()))
         return losses
 
@@ -102,14 +100,25 @@ class _LinearLosses(torch.autograd.Function):
         for rows in _chunks(len(targets)):
             logits = last
             if rows.stop < len(targets):
-                logits = states[rows] @ weight.t()
+                logits = _product(states[rows], weight.t())
                 _cross_entropy(logits, targets[rows], *_unfilled(states, targets[rows]), True)
-            part = logits.t() @ (states[rows] * grad[rows, None].to(states.dtype))
-            if of_weight is None:
-                of_weight = part if len(targets) <= CHUNK else part.float()
-            else:
-                of_weight += part
+            factors = grad[rows, None].to(states.dtype)
+            of_weight = _added(of_weight, logits.t(), states[rows] * factors, len(targets) > CHUNK)
         return scaled, torch.zeros_like(weight) if of_weight is None else of_weight.to(weight.dtype), None
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    out = left.new_empty(len(left), right.shape[1])
+    fill(Sum(out, [(left, right)]))
+    return out
+
+
+def _added(so_far: Tensor | None, left: Tensor, right: Tensor, more: bool) -> Tensor:
+    """so_far + left @ right; in float32 where more than one is added."""
+    part = _product(left, right)
+    if so_far is None:
+        return part.float() if more else part
+    return so_far.add_(part)
 
 
 def _chunks(count: int) -> list[slice]:

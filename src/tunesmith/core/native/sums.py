@@ -1,0 +1,96 @@
+"""Sums of matrix products: in bfloat16 by a processor's tiles where it has them (tiles.cpp), else by PyTorch.
+
+PyTorch's library gives a product of few columns to one core alone and prepares code for each new shape; tiles compute
+any shapes on all cores, add up all terms in float32, and round once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tunesmith.core import native
+
+Pair = tuple[Tensor, Tensor]
+Shape = tuple[int, int, int, int]
+"""(batch, rows, inner, columns) of a product."""
+
+
+class Sum(NamedTuple):
+    """out (M, N), to be filled: left (M, K) @ right (K, N) of all terms, + past (M, N) where there is one. Of each
+    factor rows or columns lie together. after: it reads what the sums before it write."""
+
+    out: Tensor
+    terms: Sequence[Pair]
+    past: Tensor | None = None
+    after: bool = False
+
+
+_seen: list[list[Shape]] = []
+
+
+def fill(*sums: Sum) -> None:
+    """Compute each; all factors are of one type and in one place. An out of float32 takes terms of any type."""
+    if not tiles(*(factor for one in sums for term in one.terms for factor in term)):
+        for one in sums:
+            _by_torch(one)
+        return
+    for shapes in _seen:
+        shapes += [(1, *left.shape, right.shape[1]) for one in sums for left, right in one.terms]
+    program: list[int] = []
+    for out, terms, past, after in sums:
+        behind = (0, 0) if past is None else (past.data_ptr(), past.stride(0))
+        program += (*out.shape, out.data_ptr(), *out.stride(), out.dtype == torch.float32, *behind, after)
+        program.append(len(terms))
+        for left, right in terms:
+            program += (left.data_ptr(), *left.stride(), right.data_ptr(), *right.stride(), left.shape[1])
+    library = native.library()
+    assert library is not None
+    numbers = (ctypes.c_int64 * len(program))(*program)
+    library.sums_of_products(numbers, ctypes.c_int64(len(sums)), ctypes.c_int(torch.get_num_threads()))
+
+
+def tiles(*tensors: Tensor) -> bool:
+    """Whether tiles compute with these."""
+    return all(t.dtype == torch.bfloat16 and t.device.type == "cpu" for t in tensors) and _has_tiles()
+
+
+@contextmanager
+def watched() -> Iterator[list[Shape]]:
+    """Of each product that tiles compute inside: a profiler does not see them."""
+    shapes: list[Shape] = []
+    _seen.append(shapes)
+    try:
+        yield shapes
+    finally:
+        _seen.remove(shapes)
+
+
+@cache
+def _has_tiles() -> bool:
+    library = native.library()
+    return library is not None and bool(library.has_tiles())
+
+
+def _by_torch(one: Sum) -> None:
+    out, terms, past, _ = one
+    first, *rest = terms
+    if out.dtype != first[0].dtype:
+        out.copy_(first[0] @ first[1])
+        for left, right in rest:
+            out += left @ right
+        if past is not None:
+            out += past
+        return
+    if past is None:
+        torch.mm(*first, out=out)
+    else:
+        torch.addmm(past, *first, out=out)
+    for left, right in rest:
+        out.addmm_(left, right)
