@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tunesmith.core.native.sums import Sum, fill, tiles, watched
+from tunesmith.core.native.sums import Sum, fill, product, tiles, watched
 
 SHAPES = [
     (1, 1, 1),
@@ -106,3 +106,16 @@ def test_what_tiles_compute_is_told() -> None:
     with watched() as products:
         test_parts_of_larger_tensors_and_nothing_beside_them()
     assert products == [(1, 40, 48, 30)]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 7])
+@pytest.mark.parametrize("turned", range(4))
+def test_batches(batch: int, turned: int) -> None:
+    left = torch.stack([matrix(37, 50, bool(turned & 1)) for _ in range(batch)])
+    right = torch.stack([matrix(50, 33, bool(turned & 2)) for _ in range(batch)])
+    wanted = left.double() @ right.double()
+    near(product(left, right), wanted)
+    near(product(left, right.transpose(1, 2).contiguous().transpose(1, 2)), wanted)
+    out, past = torch.empty_like(wanted, dtype=torch.bfloat16), torch.randn(wanted.shape).bfloat16()
+    fill(Sum(out, [(left, right), (left, right)], past))
+    near(out, 2 * wanted + past.double())

@@ -18,6 +18,7 @@ from tunesmith.core.layout import Block, Layout
 from tunesmith.core.native.call import call, takes
 from tunesmith.core.native.ops import dropped, seed
 from tunesmith.core.native.short import AttendShort, are_short
+from tunesmith.core.native.sums import product
 from tunesmith.core.plain import attend_tree
 
 KEPT = 512
@@ -106,7 +107,8 @@ class _Attend(torch.autograd.Function):
         for number, block in enumerate(layout.blocks(shape.causal)):
             q, k, v = _gathered(block, query, key, value, cos, sin, shape)
             shares = _shares(block, q, k, shape)
-            _scatter(block, _dropped(shares, ctx.seed + number, shape) @ v, None, None, out, shape)
+            read = _dropped(shares, ctx.seed + number, shape)
+            _scatter(block, product(read, v), None, None, out, shape)
             if block.keys.shape[1] <= KEPT and any(ctx.needs_input_grad):
                 kept.append(shares)
         ctx.save_for_backward(query, key, value, cos, sin, *kept)
@@ -127,7 +129,7 @@ class _Attend(torch.autograd.Function):
             of_out = gather(grad, block.queries, block.real, shape.heads, shape.dim, None, None)
             of_out = of_out.view(q.shape)
             read = _dropped(shares, ctx.seed + number, shape)
-            of_scores = _dropped(of_out @ v.transpose(1, 2), ctx.seed + number, shape)
+            of_scores = _dropped(product(of_out, v.transpose(1, 2)), ctx.seed + number, shape)
             call(
                 "softmax_backward",
                 shares.dtype,
@@ -137,10 +139,10 @@ class _Attend(torch.autograd.Function):
                 shares.shape[2],
                 shape.scale,
             )
-            _scatter(block, of_scores @ k, cos, sin, of_query, shape)
+            _scatter(block, product(of_scores, k), cos, sin, of_query, shape)
             for sums, part in (
-                (of_key, of_scores.transpose(1, 2) @ q),
-                (of_value, read.transpose(1, 2) @ of_out),
+                (of_key, product(of_scores.transpose(1, 2), q)),
+                (of_value, product(read.transpose(1, 2), of_out)),
             ):
                 call(
                     "scatter_add_heads",
@@ -220,7 +222,7 @@ def _gathered(
 
 
 def _shares(block: Block, q: Tensor, k: Tensor, shape: Shape) -> Tensor:
-    scores = q @ k.transpose(1, 2)
+    scores = product(q, k.transpose(1, 2))
     call(
         "softmax_seen",
         scores.dtype,

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tunesmith.core.native.call import DTYPES, call, takes
-from tunesmith.core.native.sums import Sum, fill
+from tunesmith.core.native.sums import Sum, fill, product
 
 CHUNK = 1024
 """Rows whose logits exist at once."""
@@ -36,7 +36,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         of_weight: Tensor | None = None
         for start in range(0, len(targets), CHUNK):
             rows = slice(start, start + CHUNK)
-            logits = _product(states[rows], weight.t())
+            logits = product(states[rows], weight.t())
             needed = for_states or for_weight
             _cross_entropy(logits, targets[rows], losses[rows], best[rows], needed, smoothing)
             factors = weights[rows, None].to(states.dtype)
@@ -81,7 +81,7 @@ class _LinearLosses(torch.autograd.Function):
         of_states = torch.empty_like(states) if for_states else None
         logits: Tensor | None = None
         for rows in _chunks(len(targets)):
-            logits = _product(states[rows], weight.t())
+            logits = product(states[rows], weight.t())
             _cross_entropy(logits, targets[rows], losses[rows], best[rows], for_states or for_weight)
             if of_states is not None:
                 fill(Sum(of_states[rows], [(logits, weight)]))
@@ -100,22 +100,16 @@ class _LinearLosses(torch.autograd.Function):
         for rows in _chunks(len(targets)):
             logits = last
             if rows.stop < len(targets):
-                logits = _product(states[rows], weight.t())
+                logits = product(states[rows], weight.t())
                 _cross_entropy(logits, targets[rows], *_unfilled(states, targets[rows]), True)
             factors = grad[rows, None].to(states.dtype)
             of_weight = _added(of_weight, logits.t(), states[rows] * factors, len(targets) > CHUNK)
         return scaled, torch.zeros_like(weight) if of_weight is None else of_weight.to(weight.dtype), None
 
 
-def _product(left: Tensor, right: Tensor) -> Tensor:
-    out = left.new_empty(len(left), right.shape[1])
-    fill(Sum(out, [(left, right)]))
-    return out
-
-
 def _added(so_far: Tensor | None, left: Tensor, right: Tensor, more: bool) -> Tensor:
     """so_far + left @ right; in float32 where more than one is added."""
-    part = _product(left, right)
+    part = product(left, right)
     if so_far is None:
         return part.float() if more else part
     return so_far.add_(part)

@@ -24,7 +24,7 @@ Shape = tuple[int, int, int, int]
 
 class Sum(NamedTuple):
     """out (M, N), to be filled: left (M, K) @ right (K, N) of all terms, + past (M, N) where there is one. Of each
-    factor rows or columns lie together. after: it reads what the sums before it write."""
+    factor rows or columns lie together. after: it reads what the sums before it write. Or all of them (B, ., .)."""
 
     out: Tensor
     terms: Sequence[Pair]
@@ -42,18 +42,43 @@ def fill(*sums: Sum) -> None:
             _by_torch(one)
         return
     for shapes in _seen:
-        shapes += [(1, *left.shape, right.shape[1]) for one in sums for left, right in one.terms]
+        shapes += [_shape(*term) for one in sums for term in one.terms]
     program: list[int] = []
     for out, terms, past, after in sums:
-        behind = (0, 0) if past is None else (past.data_ptr(), past.stride(0))
-        program += (*out.shape, out.data_ptr(), *out.stride(), out.dtype == torch.float32, *behind, after)
+        rows, columns = out.shape[-2:]
+        behind = (0, 0, 0) if past is None else (past.data_ptr(), past.stride(-2), _next(past))
+        program += (rows, columns, out.shape[0] if out.dim() == 3 else 1)
+        program += (
+            out.data_ptr(),
+            *out.stride()[-2:],
+            _next(out),
+            out.dtype == torch.float32,
+            *behind,
+            after,
+        )
         program.append(len(terms))
         for left, right in terms:
-            program += (left.data_ptr(), *left.stride(), right.data_ptr(), *right.stride(), left.shape[1])
+            program += (left.data_ptr(), *left.stride()[-2:], _next(left))
+            program += (right.data_ptr(), *right.stride()[-2:], _next(right), left.shape[-1])
     library = native.library()
     assert library is not None
     numbers = (ctypes.c_int64 * len(program))(*program)
     library.sums_of_products(numbers, ctypes.c_int64(len(sums)), ctypes.c_int(torch.get_num_threads()))
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """left (M, K) @ right (K, N), or (B, ., .)."""
+    out = left.new_empty(*left.shape[:-1], right.shape[-1])
+    fill(Sum(out, [(left, right)]))
+    return out
+
+
+def _next(x: Tensor) -> int:
+    return x.stride(0) if x.dim() == 3 else 0
+
+
+def _shape(left: Tensor, right: Tensor) -> Shape:
+    return (left.shape[0] if left.dim() == 3 else 1, *left.shape[-2:], right.shape[-1])
 
 
 def tiles(*tensors: Tensor) -> bool:
@@ -88,9 +113,14 @@ def _by_torch(one: Sum) -> None:
         if past is not None:
             out += past
         return
-    if past is None:
-        torch.mm(*first, out=out)
-    else:
+    if past is not None and out.dim() == 2:
         torch.addmm(past, *first, out=out)
+    else:
+        torch.matmul(*first, out=out)
+        if past is not None:
+            out += past
     for left, right in rest:
-        out.addmm_(left, right)
+        if out.dim() == 3:
+            out.baddbmm_(left, right)
+        else:
+            out.addmm_(left, right)

@@ -5,20 +5,22 @@
 #include "common.h"
 #include <algorithm>
 
-// One product of a job: a (rows, inner), b (inner, columns). Strides in elements; of each operand one is 1.
+// One product of a job: a (rows, inner), b (inner, columns). Strides in elements; of each operand one is 1. a_next, b_next:
+// from one of a batch to the next.
 struct Term {
     const bf16 *a, *b;
-    i64 a_row, a_col, b_row, b_col, inner;
+    i64 a_row, a_col, a_next, b_row, b_col, b_next, inner;
 };
 
-// out (rows, columns) = sum of terms + past (or null). wide: out is float, else bfloat16. after: what ran before is done.
+// out (rows, columns) = sum of terms + past (or null), `batch` times. wide: out is float, else bfloat16. after: what ran
+// before is done.
 struct Job {
-    i64 rows, columns;
-    void* out;
-    i64 out_row, out_col, wide;
+    i64 rows, columns, batch;
+    char* out;
+    i64 out_row, out_col, out_next, wide;
     const bf16* past;
-    i64 past_row, after, count;
-    const Term* terms;
+    i64 past_row, past_next, after;
+    std::vector<Term> terms;
 };
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512BW__)
@@ -270,10 +272,10 @@ template <class T> static T* room(std::vector<T>& of, i64 n) {
 
 static std::vector<Chunk> cut(const Job& job) {
     std::vector<Chunk> chunks;
-    for (i64 t = 0; t < job.count; t++)
-        for (i64 k = 0; k < job.terms[t].inner; k += STEPS * DEEP) {
-            i64 inner = std::min(STEPS * DEEP, job.terms[t].inner - k);
-            chunks.push_back({job.terms + t, k, inner, (inner + DEEP - 1) / DEEP});
+    for (const Term& term : job.terms)
+        for (i64 k = 0; k < term.inner; k += STEPS * DEEP) {
+            i64 inner = std::min(STEPS * DEEP, term.inner - k);
+            chunks.push_back({&term, k, inner, (inner + DEEP - 1) / DEEP});
         }
     return chunks;
 }
@@ -328,53 +330,66 @@ static void compute(const Job& job, const std::vector<Chunk>& chunks, i64 row, i
     }
 }
 
-// One thread's share: columns where there are enough of them, else rows.
-static void share(const Job& job, i64 thread, i64 threads) {
-    i64 wide = (job.columns + PANEL - 1) / PANEL, tall = (job.rows + 2 * TILE - 1) / (2 * TILE);
-    bool by_columns = wide % threads == 0 || wide >= 4 * threads || wide > tall;
-    i64 parts = by_columns ? wide : tall;
-    i64 first = parts * thread / threads * PANEL, end = parts * (thread + 1) / threads * PANEL;
-    i64 n0 = by_columns ? first : 0, n1 = std::min(by_columns ? end : job.columns, job.columns);
-    i64 m0 = by_columns ? 0 : first, m1 = std::min(by_columns ? job.rows : end, job.rows);
-    if (n0 >= n1 || m0 >= m1) return;
+static void compute(const Job& job, i64 m0, i64 m1, i64 n0, i64 n1) {
     std::vector<Chunk> chunks = cut(job);
     for (i64 n = n0; n < n1; n += PANELS * PANEL)
         for (i64 m = m0; m < m1; m += ROWS)
             compute(job, chunks, m, std::min(ROWS, m1 - m), n, std::min(PANELS * PANEL, n1 - n));
 }
 
-static void multiply_jobs(const Job* jobs, i64 count, int threads) {
+// One of a batch.
+static Job nth(Job job, i64 number) {
+    job.out += number * job.out_next * (job.wide ? 4 : 2);
+    if (job.past) job.past += number * job.past_next;
+    for (Term& t : job.terms) t.a += number * t.a_next, t.b += number * t.b_next;
+    return job;
+}
+
+// One thread's share: whole products of a batch; of a single one columns where there are enough of them, else rows.
+static void share(const Job& job, i64 thread, i64 threads) {
+    i64 alone = job.batch / threads * threads;  // the rest of a batch is divided
+    for (i64 i = thread; i < alone; i += threads) compute(nth(job, i), 0, job.rows, 0, job.columns);
+    i64 wide = (job.columns + PANEL - 1) / PANEL, tall = (job.rows + 2 * TILE - 1) / (2 * TILE);
+    bool by_columns = wide % threads == 0 || wide >= 4 * threads || wide > tall;
+    i64 parts = by_columns ? wide : tall;
+    i64 first = parts * thread / threads * PANEL, end = parts * (thread + 1) / threads * PANEL;
+    for (i64 i = alone; i < job.batch; i++) {
+        if (by_columns)
+            compute(nth(job, i), 0, job.rows, first, std::min(end, job.columns));
+        else
+            compute(nth(job, i), first, std::min(end, job.rows), 0, job.columns);
+    }
+}
+
+static void multiply_jobs(const std::vector<Job>& jobs, int threads) {
     Shapes shapes;
 #pragma omp parallel num_threads(threads)
     {
         _tile_loadconfig(&shapes);
-        for (i64 j = 0; j < count; j++) {
-            if (jobs[j].after) {
+        for (const Job& job : jobs) {
+            if (job.after) {
 #pragma omp barrier
             }
-            share(jobs[j], omp_get_thread_num(), omp_get_num_threads());
+            share(job, omp_get_thread_num(), omp_get_num_threads());
         }
         _tile_release();
     }
 }
 #else
 EXPORT i64 has_tiles() { return 0; }
-static void multiply_jobs(const Job*, i64, int) {}
+static void multiply_jobs(const std::vector<Job>&, int) {}
 #endif
 
-// program: of each job rows, columns, out, out_row, out_col, wide, past, past_row, after, count, and of each of its terms
-// a, a_row, a_col, b, b_row, b_col, inner; addresses as numbers.
-EXPORT void sums_of_products(const i64* program, i64 count, int threads) {
+// program: of each job rows, columns, batch, out, out_row, out_col, out_next, wide, past, past_row, past_next, after, count,
+// and of each of its `count` terms a, a_row, a_col, a_next, b, b_row, b_col, b_next, inner; addresses as numbers.
+EXPORT void sums_of_products(const i64* p, i64 count, int threads) {
     std::vector<Job> jobs;
-    std::vector<std::vector<Term>> terms(count);
-    const i64* p = program;
     for (i64 j = 0; j < count; j++) {
-        Job job{p[0], p[1], (void*)p[2], p[3], p[4], p[5], (const bf16*)p[6], p[7], p[8], p[9], nullptr};
-        p += 10;
-        for (i64 t = 0; t < job.count; t++, p += 7)
-            terms[j].push_back({(const bf16*)p[0], (const bf16*)p[3], p[1], p[2], p[4], p[5], p[6]});
-        job.terms = terms[j].data();
-        jobs.push_back(job);
+        jobs.push_back({p[0], p[1], p[2], (char*)p[3], p[4], p[5], p[6], p[7], (const bf16*)p[8], p[9], p[10], p[11], {}});
+        i64 terms = p[12];
+        p += 13;
+        for (i64 t = 0; t < terms; t++, p += 9)
+            jobs.back().terms.push_back({(const bf16*)p[0], (const bf16*)p[4], p[1], p[2], p[3], p[5], p[6], p[7], p[8]});
     }
-    multiply_jobs(jobs.data(), count, threads);
+    multiply_jobs(jobs, threads);
 }
