@@ -289,6 +289,13 @@ static Lines lines_of(const Chunk& chunk, i64 row, i64 rows, char* slab) {
     return {slab, chunk.steps * 64};
 }
 
+// Asks for rows [first, end) of all chunks before they are multiplied: beyond the caches each row is another page.
+static inline void ask_for(const std::vector<Lines>& lines, const Chunk* chunks, i64 first, i64 end) {
+    for (size_t c = 0; c < lines.size(); c++)
+        for (i64 m = first; m < end; m++)
+            for (i64 s = 0; s < chunks[c].steps; s++) _mm_prefetch(lines[c].at + m * lines[c].stride + s * 64, _MM_HINT_T1);
+}
+
 // Rows [row, row + rows), columns [column, column + columns), all terms, in passes whose second operands stay cached.
 static void compute(const Job& job, const std::vector<Chunk>& chunks, i64 row, i64 rows, i64 column, i64 columns) {
     i64 high = 2 * TILE, body = rows / high * high, tall = body < rows ? body + high : body;
@@ -322,6 +329,8 @@ static void compute(const Job& job, const std::vector<Chunk>& chunks, i64 row, i
                 const char* const* packed = right.data() + n / PANEL * count;
                 bool two = rows - m > TILE, pair = columns - n > TILE;
                 auto product = two ? (pair ? multiply<2, 2> : multiply<2, 1>) : (pair ? multiply<1, 2> : multiply<1, 1>);
+                i64 next = m + high + high * n / apart, after = m + high + high * (n + PANEL) / apart;
+                if (m + 2 * high <= body) ask_for(of_body, some, next, after);
                 product(left, packed, some, count, here, wide, begin);
                 if (last)
                     store(job, row + m, std::min(high, rows - m), column + n, std::min(PANEL, columns - n), here, wide);
