@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 # GNU OpenMP reads this when PyTorch is first imported. By default a thread that waits for another spins for
 # milliseconds: beside any other busy process the two then take turns on one core, and work falls to a quarter and less.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# With tiles most waits are for what Python does between two kernels, some 0.1 ms: so long they spin.
+os.environ.setdefault("GOMP_SPINCOUNT", "4000")
 
 _PUBLIC = {
     "train": ("tunesmith.workflow.train", "train"),

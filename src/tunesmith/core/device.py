@@ -6,7 +6,9 @@ so that nothing else has to know of one. Answers are small beside the work on th
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import re
 import resource
 
@@ -17,6 +19,9 @@ from tunesmith.config.machine import DEVICE, available_memory, cpu_has_bf16
 from tunesmith.errors import ConfigError
 
 CPU = torch.device("cpu")
+KEPT = 8 * 2**20
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's malloc.h."""
 
 
 def choose(setting: str) -> torch.device:
@@ -79,3 +84,16 @@ def finish(device: torch.device) -> None:
     """Wait until it has done what was asked of it: its work goes on while Python does."""
     if device.type != "cpu":
         torch.cuda.synchronize(device)
+
+
+def keep_freed_blocks() -> None:
+    """Let the C library keep freed blocks of up to KEPT bytes for the next layer. By default it gives those of more than
+    128 KiB back and takes them anew, a page at a time, which costs more than most kernels that fill them. Larger
+    ones go back as before. What the user says of the library in the environment holds."""
+    if platform.libc_ver()[0] != "glibc" or any(
+        name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ
+    ):
+        return
+    library = ctypes.CDLL(None)
+    library.mallopt(M_MMAP_THRESHOLD, KEPT)
+    library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
