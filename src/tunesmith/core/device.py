@@ -87,7 +87,7 @@ def finish(device: torch.device) -> None:
 
 
 def keep_freed_blocks() -> None:
-    """Let the C library keep freed blocks of up to KEPT bytes for the next layer. By default it gives those of more than
+    """Let the C library keep freed blocks of up to KEPT bytes for the next layer. By default it gives those over
     128 KiB back and takes them anew, a page at a time, which costs more than most kernels that fill them. Larger
     ones go back as before. What the user says of the library in the environment holds."""
     if platform.libc_ver()[0] != "glibc" or any(

@@ -1,7 +1,7 @@
 """Products of one weight with few rows, again and again: the weight is laid out once, as oneDNN's kernels read it.
 
 PyTorch's own product in float32 lays the weight out anew each time, which with 8 to 64 rows takes as long as the
-arithmetic. In bfloat16 its product is oneDNN's already.
+arithmetic. In bfloat16 its product is oneDNN's already, or tiles compute it (core/native/sums.py).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tunesmith.config.machine import total_memory
+from tunesmith.core.native.sums import Sum, fill, tiles
 
 ROWS = 64
 """For how many rows the layout is chosen; it serves any number."""
@@ -27,8 +28,14 @@ MakeProduct = Callable[[Tensor, Tensor | None], Product]
 
 
 def stock_product(weight: Tensor, bias: Tensor | None) -> Product:
-    """x -> x weight^T + bias by PyTorch."""
-    return partial(functional.linear, weight=weight, bias=bias)
+    """x (T, in) -> x weight^T + bias, from the weight as it lies."""
+    return partial(_by_tiles if tiles(weight) else functional.linear, weight=weight.detach(), bias=bias)
+
+
+def _by_tiles(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    out = x.new_empty(len(x), len(weight))
+    fill(Sum(out, [(x.contiguous(), weight.t())], None if bias is None else bias.detach().expand_as(out)))
+    return out
 
 
 def product(weight: Tensor, bias: Tensor | None) -> Product:
