@@ -27,7 +27,11 @@ print(faults(2**20), faults(2**23))
 def faults(**environment: str) -> tuple[int, int]:
     """Of twenty tensors of 4 MiB one after another, and of 32 MiB."""
     done = subprocess.run(
-        [sys.executable, "-c", CODE], env={**os.environ, **environment}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", CODE],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     small, large = map(int, done.stdout.split())
     return small, large

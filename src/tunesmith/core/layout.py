@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -59,6 +60,8 @@ class AttentionGroup:
 
 
 # Queries of one block: more would compute more of the upper half of a long row's square, fewer make small products.
+LINE = 32
+"""Places of a bfloat16 row in a line of the cache."""
 BLOCK = 256
 
 
@@ -75,6 +78,25 @@ class Block:
     real: Tensor
     keys: Tensor
     real_keys: Tensor
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """What blocks are made of, a tree after another: no two trees have a token in common.
+
+    table: (P, 5) of each the first query's token, how many queries there are, one after another; the first one's place
+    in its path, where the path begins in `tokens`, and how many keys of it any of them sees. units: (U + 1,) where the
+    pieces of each tree begin.
+    """
+
+    table: Tensor
+    tokens: Tensor
+    units: Tensor
+
+
+def aligned(places: int) -> int:
+    """Rounded up where that adds little, so that rows of scores begin where lines of the cache do."""
+    return places if places < 4 * LINE else -(-places // LINE) * LINE
 
 
 @dataclass(frozen=True)
@@ -102,6 +124,7 @@ class Layout:
     positions: Tensor = field(init=False)
     depth: list[int] = field(init=False)
     _blocks: dict[bool, list[Block]] = field(default_factory=dict)
+    _pieces: dict[bool, Pieces] = field(default_factory=dict)
     device: torch.device = CPU
     """Where the indices are that a forward pass reads."""
     calls: int = 0
@@ -237,8 +260,26 @@ class Layout:
             self._blocks[causal] = self._make_blocks(causal)
         return self._blocks[causal]
 
-    def _make_blocks(self, causal: bool) -> list[Block]:
-        pieces = []  # (keys, queries, segment, first query)
+    def pieces(self, causal: bool) -> Pieces:
+        """The trees with most to compute first."""
+        if causal not in self._pieces:
+            trees: dict[int, list[tuple[int, ...]]] = {}
+            paths = [self.path_tokens(segment) for segment in range(len(self.parents))]
+            begins = [0, *accumulate(map(len, paths))]
+            for keys, size, segment, start in self._cut(causal):
+                at = (self.offsets[segment] + start, size, self.depth[segment] + start, begins[segment], keys)
+                trees.setdefault(self.path(segment)[0], []).append(at)
+            largest = sorted(trees.values(), key=lambda of: -sum(piece[1] * piece[4] for piece in of))
+            self._pieces[causal] = Pieces(
+                table=torch.tensor([piece for of in largest for piece in of]),
+                tokens=torch.cat(paths),
+                units=torch.tensor([0, *accumulate(map(len, largest))]),
+            )
+        return self._pieces[causal]
+
+    def _cut(self, causal: bool) -> list[tuple[int, int, int, int]]:
+        """Of each piece keys, queries, segment, first query in it."""
+        pieces = []
         for segment in range(len(self.parents)):
             length = self.length(segment)
             for start in range(0, length, BLOCK):
@@ -246,6 +287,10 @@ class Layout:
                 pieces.append(
                     (self.depth[segment] + (start + size if causal else length), size, segment, start)
                 )
+        return pieces
+
+    def _make_blocks(self, causal: bool) -> list[Block]:
+        pieces = self._cut(causal)
         pieces.sort(key=lambda p: (-p[0], -p[1], p[2], p[3]))
         groups: list[list[tuple[int, int, int, int]]] = []
         real = 0
@@ -265,7 +310,7 @@ class Layout:
         return [self._block(group, paths) for group in groups]
 
     def _block(self, pieces: Sequence[tuple[int, int, int, int]], paths: dict[int, Tensor]) -> Block:
-        num_queries, num_keys = max(p[1] for p in pieces), pieces[0][0]
+        num_queries, num_keys = aligned(max(p[1] for p in pieces)), aligned(pieces[0][0])
         queries = torch.zeros(len(pieces), num_queries, dtype=torch.long)
         keys = torch.zeros(len(pieces), num_keys, dtype=torch.long)
         for row, (seen, size, segment, start) in enumerate(pieces):

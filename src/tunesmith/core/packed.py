@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tunesmith.config.machine import total_memory
-from tunesmith.core.native.sums import Sum, fill, tiles
+from tunesmith.core.native.sums import Laid, Sum, fill, lay_out, tiles
 
 ROWS = 64
 """For how many rows the layout is chosen; it serves any number."""
@@ -29,18 +29,22 @@ MakeProduct = Callable[[Tensor, Tensor | None], Product]
 
 def stock_product(weight: Tensor, bias: Tensor | None) -> Product:
     """x (T, in) -> x weight^T + bias, from the weight as it lies."""
-    return partial(_by_tiles if tiles(weight) else functional.linear, weight=weight.detach(), bias=bias)
+    if tiles(weight):
+        return partial(_by_tiles, right=weight.detach().t(), bias=bias)
+    return partial(functional.linear, weight=weight.detach(), bias=bias)
 
 
-def _by_tiles(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    out = x.new_empty(len(x), len(weight))
-    fill(Sum(out, [(x.contiguous(), weight.t())], None if bias is None else bias.detach().expand_as(out)))
+def _by_tiles(x: Tensor, right: Tensor | Laid, bias: Tensor | None) -> Tensor:
+    out = x.new_empty(len(x), right.shape[1])
+    fill(Sum(out, [(x.contiguous(), right)], None if bias is None else bias.detach().expand_as(out)))
     return out
 
 
 def product(weight: Tensor, bias: Tensor | None) -> Product:
     """x (T, in) -> x weight^T + bias, (T, out), for calls without gradient between which weight (out, in) and bias
     (out,) do not change. Where the weight is laid out, that takes its size once more in memory."""
+    if (laid := lay_out(weight.detach().t())) is not None:
+        return partial(_by_tiles, right=laid, bias=bias)
     if not packs(weight):
         return stock_product(weight, bias)
     ops = torch.ops.mkldnn

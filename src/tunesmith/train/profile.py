@@ -32,6 +32,7 @@ PARTS = {
     "tunesmith: data": "data",
     "tunesmith: optimizer": "optimizer",
     "_Attend": "attention",
+    "_AttendTiles": "attention",
     "AttendShort": "attention",
     "aten::_flash_attention_forward": "attention",
     "aten::_flash_attention_backward": "attention",

@@ -110,7 +110,9 @@ LAYOUTS = {
 
 
 @needs_library
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("dtype", "dim"), [(torch.float32, 8), (torch.bfloat16, 8), (torch.bfloat16, 64)]
+)  # heads of 64 by tiles, where the processor has them
 @pytest.mark.parametrize("name", LAYOUTS)
 @pytest.mark.parametrize("rotated", [False, True])
 @pytest.mark.parametrize(
@@ -118,16 +120,17 @@ LAYOUTS = {
     [(4, 2, True, 0), (3, 3, True, 4), (2, 1, False, 0), (2, 2, False, 3)],
 )
 def test_attention(
-    dtype: torch.dtype, name: str, rotated: bool, heads: int, key_heads: int, causal: bool, window: int,
+    dtype: torch.dtype, dim: int, name: str, rotated: bool, heads: int, key_heads: int, causal: bool, window: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     lengths, parents = LAYOUTS[name]
     if not causal and max(parents) >= 0:
         parents = [-1] * len(parents)
     monkeypatch.setattr(attending, "KEPT", 8)  # so that some shares are kept and some computed again
-    layout, shape = Layout.of(lengths, parents), Shape(heads, key_heads, 8, 0.3, causal, window)
-    rotary = (torch.randn(layout.num_tokens, 8), torch.randn(layout.num_tokens, 8)) if rotated else None
-    widths = (heads * 8, key_heads * 8, key_heads * 8)
+    layout, scale = Layout.of(lengths, parents), 0.3 if dim == 8 else 0.1
+    shape = Shape(heads, key_heads, dim, scale, causal, window)
+    rotary = (torch.randn(layout.num_tokens, dim), torch.randn(layout.num_tokens, dim)) if rotated else None
+    widths = (heads * dim, key_heads * dim, key_heads * dim)
     both(
         lambda q, k, v: attend(q, k, v, layout, shape, rotary),
         lambda q, k, v: attention(q, k, v, layout, shape, rotary),
@@ -137,23 +140,51 @@ def test_attention(
 
 
 @needs_library
-def test_attention_takes_parts_of_wider_rows_and_leaves_filler_zero() -> None:
-    layout, shape = Layout.of([5, 4], [-1, 0]), Shape(2, 2, 8, 0.3, True, 0)
-    wide = torch.randn(12, 48)
-    parts = wide.split(16, 1)
+@pytest.mark.parametrize(("dtype", "dim"), [(torch.float32, 8), (torch.bfloat16, 32)])
+def test_attention_takes_parts_of_wider_rows_and_leaves_filler_zero(dtype: torch.dtype, dim: int) -> None:
+    layout, shape = Layout.of([5, 4], [-1, 0]), Shape(2, 2, dim, 0.3, True, 0)
+    wide = torch.randn(12, 6 * dim, dtype=dtype)
+    parts = wide.split(2 * dim, 1)
     out = attend(*parts, layout, shape)
     assert torch.equal(out, attend(*(p.contiguous() for p in parts), layout, shape))
     assert not out[9:].any()
+    apart = [p.contiguous().requires_grad_() for p in parts]
+    attend(*apart, layout, shape).sum().backward()
+    assert all(p.grad is not None and not p.grad[9:].any() for p in apart)
+
+
+@needs_library
+def test_threads_change_no_bit_of_attention() -> None:
+    before = torch.get_num_threads()
+    layout, shape = Layout.of([300, 20, 30, 50], [-1, 0, 0, -1]), Shape(4, 2, 32, 0.2, True, 0)
+    inputs = [torch.randn(layout.num_tokens, width).bfloat16() for width in (128, 64, 64)]
+    found = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            mine = [x.clone().requires_grad_() for x in inputs]
+            out = attend(*mine, layout, shape)
+            out.square().sum().backward()
+            found.append([out.detach(), *(x.grad for x in mine if x.grad is not None)])
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@needs_library
+@pytest.mark.parametrize(("dtype", "dim"), [(torch.float32, 8), (torch.bfloat16, 32)])
+def test_a_number_that_is_not_finite_is_not_hidden_by_attention(dtype: torch.dtype, dim: int) -> None:
+    layout, shape = Layout.of([4], [-1]), Shape(1, 1, dim, 0.3, True, 0)
+    query, key, value = torch.randn(3, 4, dim, dtype=dtype)
+    query[2, 0] = float("nan")
+    out = attend(query, key, value, layout, shape)
+    assert out[2].isnan().all()
+    assert out[:2].isfinite().all()
 
 
 @needs_library
 def test_a_number_that_is_not_finite_is_not_hidden() -> None:
-    layout, shape = Layout.of([4], [-1]), Shape(1, 1, 8, 0.3, True, 0)
-    query = torch.randn(4, 8)
-    query[2, 0] = float("nan")
-    out = attend(query, torch.randn(4, 8), torch.randn(4, 8), layout, shape)
-    assert out[2].isnan().all()
-    assert out[:2].isfinite().all()
     states = torch.randn(3, 8)
     states[1, 1] = float("inf")
     _, losses, _ = linear_cross_entropy(states, torch.randn(5, 8), torch.tensor([0, 1, 2]), torch.ones(3))
@@ -233,9 +264,14 @@ def test_the_logits_of_the_last_chunk_are_computed_once_and_it_is_whole(
 @needs_library
 def test_the_head_makes_no_gradient_where_none_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A weight that is trained says so outside training too: its gradient would take two thirds of the time."""
-    outs: list[torch.Size] = []
-    monkeypatch.setattr(heads, "fill", lambda *sums: outs.extend(one.out.shape for one in sums))
-    monkeypatch.setattr(heads, "product", lambda a, b: outs.append((a @ b).shape) or product(a, b))  # type: ignore[func-returns-value]
+    outs: list[tuple[int, ...]] = []
+
+    def counted(left: Tensor, right: Tensor) -> Tensor:
+        outs.append((len(left), right.shape[1]))
+        return product(left, right)
+
+    monkeypatch.setattr(heads, "fill", lambda *sums: outs.extend(tuple(one.out.shape) for one in sums))
+    monkeypatch.setattr(heads, "product", counted)
     states, weight = torch.randn(4, 8), torch.randn(9, 8, requires_grad=True)
     targets, weights = torch.randint(9, (4,)), torch.ones(4)
     with torch.no_grad():

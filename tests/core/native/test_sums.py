@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tunesmith.core.native.sums import Sum, fill, product, tiles, watched
+from tunesmith.core.native.sums import Sum, fill, lay_out, product, tiles, watched
 
 SHAPES = [
     (1, 1, 1),
@@ -119,3 +119,16 @@ def test_batches(batch: int, turned: int) -> None:
     out, past = torch.empty_like(wanted, dtype=torch.bfloat16), torch.randn(wanted.shape).bfloat16()
     fill(Sum(out, [(left, right), (left, right)], past))
     near(out, 2 * wanted + past.double())
+
+
+@needs_tiles
+@pytest.mark.parametrize(("inner", "columns"), [(32, 32), (576, 96), (1600, 64)])
+@pytest.mark.parametrize("rows", [1, 17, 70])
+def test_a_factor_that_is_laid_out(rows: int, inner: int, columns: int) -> None:
+    left, weight = torch.randn(rows, inner).bfloat16(), torch.randn(columns, inner).bfloat16()
+    laid, got, wanted = lay_out(weight.t()), *torch.empty(2, rows, columns).bfloat16()
+    assert laid is not None
+    fill(Sum(got, [(left, laid)]))
+    fill(Sum(wanted, [(left, weight.t())]))
+    assert torch.equal(got, wanted)
+    assert lay_out(weight.t()[:-1]) is None

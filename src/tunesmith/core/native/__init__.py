@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
-HEADER = Path(__file__).with_name("common.h")
+HEADERS = sorted(Path(__file__).parent.glob("*.h"))
 FLAGS = (
     *("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-std=c++17"),
     *("-fPIC", "-shared", "-fvisibility=hidden"),
@@ -73,7 +73,7 @@ def _folder() -> Path:
 
 def _fingerprint(compiler: str) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    texts = [path.read_text() for path in (*SOURCES, HEADER)]
+    texts = [path.read_text() for path in (*SOURCES, *HEADERS)]
     parts = [*texts, " ".join(_flags()), version, platform.machine(), _processor(), *map(str, _openmp())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 

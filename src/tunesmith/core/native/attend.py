@@ -18,7 +18,7 @@ from tunesmith.core.layout import Block, Layout
 from tunesmith.core.native.call import call, takes
 from tunesmith.core.native.ops import dropped, seed
 from tunesmith.core.native.short import AttendShort, are_short
-from tunesmith.core.native.sums import product
+from tunesmith.core.native.sums import product, tiles
 from tunesmith.core.plain import attend_tree
 
 KEPT = 512
@@ -62,7 +62,9 @@ def attend(
         sizes = (shape.heads, shape.dim, shape.scale)
         return AttendShort.apply(query, key, value, layout.starts, sizes, shape.dropout)  # type: ignore[no-untyped-call,no-any-return]
     cos, sin = (None, None) if rotary is None else (r.float().contiguous() for r in rotary)
-    out: Tensor = _Attend.apply(query, key, value, cos, sin, layout, shape)  # type: ignore[no-untyped-call]
+    in_tiles = tiles(query, key, value) and shape.dim % 32 == 0 and not shape.dropout
+    way = _AttendTiles if in_tiles else _Attend
+    out: Tensor = way.apply(query, key, value, cos, sin, layout, shape)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -165,6 +167,59 @@ class _Attend(torch.autograd.Function):
             None,
             None,
         )
+
+
+class _AttendTiles(torch.autograd.Function):
+    """The same without blocks and shares in memory, a head of a piece at a time (attend.cpp)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        cos: Tensor | None,
+        sin: Tensor | None,
+        layout: Layout,
+        shape: Shape,
+    ) -> Tensor:
+        query, key, value = (_rows(x) for x in (query, key, value))
+        out = torch.empty(query.shape, dtype=query.dtype)
+        out[layout.num_tokens :] = 0
+        call("attend_tiles", None, *_said(query, key, value, cos, sin, layout, shape), out, out.stride(0))
+        ctx.save_for_backward(query, key, value, cos, sin)
+        ctx.layout, ctx.shape = layout, shape
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, cos, sin = ctx.saved_tensors
+        grad, shape = _rows(grad), ctx.shape
+        of_query = torch.empty(query.shape, dtype=query.dtype)
+        of_query[ctx.layout.num_tokens :] = 0
+        of_key, of_value = (torch.zeros(len(key), shape.key_heads * shape.dim) for _ in range(2))
+        inputs = _said(query, key, value, cos, sin, ctx.layout, shape)
+        made = (of_query, of_query.stride(0), of_key, of_value)
+        call("attend_tiles_backward", None, *inputs, grad, grad.stride(0), *made)
+        of_both = (_written(of_key, cos, sin, key, shape), _written(of_value, None, None, value, shape))
+        return (of_query, *of_both, None, None, None, None)
+
+
+def _said(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    layout: Layout,
+    shape: Shape,
+) -> tuple[Tensor | int | float | None, ...]:
+    pieces = layout.pieces(shape.causal)
+    units = (pieces.units, len(pieces.units) - 1)
+    heads = (shape.key_heads, shape.heads // shape.key_heads, shape.dim)
+    rows = (query, query.stride(0), key, key.stride(0), value, value.stride(0), cos, sin)
+    return (*rows, pieces.table, pieces.tokens, *units, *heads, int(shape.causal), shape.window, shape.scale)
 
 
 def _rows(x: Tensor) -> Tensor:

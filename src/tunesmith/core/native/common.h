@@ -53,6 +53,33 @@ static inline float fast_exp(float x) {
 }
 static inline float sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
 
+// One head turned to its position by cosines and sines (arXiv:2104.09864), its halves paired as transformers does.
+template <class T> static inline void turn(const T* from, const float* c, const float* s, T* to, i64 half) {
+#pragma omp simd
+    for (i64 j = 0; j < half; j++) {
+        float a = get(from[j]), b = get(from[j + half]);
+        put(to + j, a * c[j] - b * s[j]);
+        put(to + j + half, b * c[j + half] + a * s[j + half]);
+    }
+}
+
+// The rotation's transpose, from one head's gradient to the other.
+template <class S, class T> static inline void turn_back(const S* from, const float* c, const float* s, T* to, i64 half) {
+#pragma omp simd
+    for (i64 j = 0; j < half; j++) {
+        float a = get(from[j]), b = get(from[j + half]);
+        put(to + j, a * c[j] + b * s[j + half]);
+        put(to + j + half, b * c[j + half] - a * s[j]);
+    }
+}
+
+// The keys [first, last) that a query at a place sees: up to itself (causal) or all, at most `window` away (0: any).
+static inline void seen(i64 place, i64 real_keys, i64 keys, i64 causal, i64 window, i64* first, i64* last) {
+    *first = window && place - window + 1 > 0 ? place - window + 1 : 0;
+    *last = causal ? place + 1 : (window && place + window < real_keys ? place + window : real_keys);
+    if (*last > keys) *last = keys;
+}
+
 static thread_local std::vector<float> buffer;
 static float* scratch(i64 n) {
     if (i64(buffer.size()) < n) buffer.resize(n);

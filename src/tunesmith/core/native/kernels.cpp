@@ -127,13 +127,7 @@ static void gather_heads(const void* x_, i64 stride, const i64* index, const i64
                     memcpy((void*)to, (const void*)from, dim * sizeof(T));
                     continue;
                 }
-                const float *c = cos + token * dim, *s = sin + token * dim;
-#pragma omp simd
-                for (i64 j = 0; j < half; j++) {
-                    float a = get(from[j]), b = get(from[j + half]);
-                    put(to + j, a * c[j] - b * s[j]);
-                    put(to + j + half, b * c[j + half] + a * s[j + half]);
-                }
+                turn(from, cos + token * dim, sin + token * dim, to, half);
             }
         }
     }
@@ -142,17 +136,6 @@ BOTH(gather_heads,
      (const void* x, i64 stride, const i64* index, const i64* real, const float* cos, const float* sin, void* rows,
       i64 groups, i64 heads, i64 length, i64 dim, int threads),
      (x, stride, index, real, cos, sin, rows, groups, heads, length, dim, threads))
-
-// The rotation's transpose, from one head's gradient to the other.
-template <class S, class T>
-static inline void turn_back(const S* from, const float* c, const float* s, T* to, i64 half) {
-#pragma omp simd
-    for (i64 j = 0; j < half; j++) {
-        float a = get(from[j]), b = get(from[j + half]);
-        put(to + j, a * c[j] + b * s[j + half]);
-        put(to + j + half, b * c[j + half] - a * s[j]);
-    }
-}
 
 // The way back for places of which each token has one; with cos and sin through the transposed rotation.
 template <class T>
@@ -238,12 +221,6 @@ BOTH(write_heads,
 // scores (groups, heads, queries, keys). Query l of group g stands at place before[g] + l of its row and sees the keys
 // [first, last): up to itself (causal), or up to real_keys[g]; at most `window` places away (0: any). Queries from
 // real[g] on see nothing: their shares are zero.
-
-static inline void seen(i64 place, i64 real_keys, i64 keys, i64 causal, i64 window, i64* first, i64* last) {
-    *first = window && place - window + 1 > 0 ? place - window + 1 : 0;
-    *last = causal ? place + 1 : (window && place + window < real_keys ? place + window : real_keys);
-    if (*last > keys) *last = keys;
-}
 
 template <class T>
 static void softmax_seen(void* scores_, const i64* before, const i64* real, const i64* real_keys, i64 groups, i64 heads,

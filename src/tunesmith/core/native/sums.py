@@ -16,8 +16,18 @@ import torch
 from torch import Tensor
 
 from tunesmith.core import native
+from tunesmith.core.native.call import call
 
-Pair = tuple[Tensor, Tensor]
+
+class Laid(NamedTuple):
+    """A copy of a right factor (K, N) as tiles read it: for many products with few rows, where laying it out anew would
+    take as long as they do."""
+
+    data: Tensor
+    shape: tuple[int, int]
+
+
+Pair = tuple[Tensor, Tensor | Laid]
 Shape = tuple[int, int, int, int]
 """(batch, rows, inner, columns) of a product."""
 
@@ -37,7 +47,7 @@ _seen: list[list[Shape]] = []
 
 def fill(*sums: Sum) -> None:
     """Compute each; all factors are of one type and in one place. An out of float32 takes terms of any type."""
-    if not tiles(*(factor for one in sums for term in one.terms for factor in term)):
+    if not tiles(*(left for one in sums for left, _ in one.terms), *_lying(sums)):
         for one in sums:
             _by_torch(one)
         return
@@ -59,11 +69,29 @@ def fill(*sums: Sum) -> None:
         program.append(len(terms))
         for left, right in terms:
             program += (left.data_ptr(), *left.stride()[-2:], _next(left))
-            program += (right.data_ptr(), *right.stride()[-2:], _next(right), left.shape[-1])
+            if isinstance(right, Laid):
+                program += (right.data.data_ptr(), 0, 0, 0, left.shape[-1])
+            else:
+                program += (right.data_ptr(), *right.stride()[-2:], _next(right), left.shape[-1])
     library = native.library()
     assert library is not None
     numbers = (ctypes.c_int64 * len(program))(*program)
     library.sums_of_products(numbers, ctypes.c_int64(len(sums)), ctypes.c_int(torch.get_num_threads()))
+
+
+def lay_out(right: Tensor) -> Laid | None:
+    """right (K, N) in bfloat16, of which rows or columns lie together; None where it has to be read as it is."""
+    inner, columns = right.shape
+    if not tiles(right) or inner % 32 or columns % 32:
+        return None
+    laid = Laid(right.new_empty(inner * columns), (inner, columns))
+    call("lay_out", None, right, *right.stride(), inner, columns, laid.data)
+    return laid
+
+
+def _lying(sums: Sequence[Sum]) -> list[Tensor]:
+    """The right factors that are no copies."""
+    return [right for one in sums for _, right in one.terms if not isinstance(right, Laid)]
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
@@ -77,7 +105,7 @@ def _next(x: Tensor) -> int:
     return x.stride(0) if x.dim() == 3 else 0
 
 
-def _shape(left: Tensor, right: Tensor) -> Shape:
+def _shape(left: Tensor, right: Tensor | Laid) -> Shape:
     return (left.shape[0] if left.dim() == 3 else 1, *left.shape[-2:], right.shape[-1])
 
 
@@ -105,18 +133,19 @@ def _has_tiles() -> bool:
 
 def _by_torch(one: Sum) -> None:
     out, terms, past, _ = one
-    first, *rest = terms
-    if out.dtype != first[0].dtype:
-        out.copy_(first[0] @ first[1])
+    (left, right), *rest = [(a, b) for a, b in terms if isinstance(b, Tensor)]
+    assert 1 + len(rest) == len(terms), "what was laid out is for tiles"
+    if out.dtype != left.dtype:
+        out.copy_(left @ right)
         for left, right in rest:
             out += left @ right
         if past is not None:
             out += past
         return
     if past is not None and out.dim() == 2:
-        torch.addmm(past, *first, out=out)
+        torch.addmm(past, left, right, out=out)
     else:
-        torch.matmul(*first, out=out)
+        torch.matmul(left, right, out=out)
         if past is not None:
             out += past
     for left, right in rest:

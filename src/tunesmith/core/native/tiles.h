@@ -1,0 +1,345 @@
+// Sums of matrix products in bfloat16 by AMX tiles (Intel 64 and IA-32 Architectures SDM, TDPBF16PS): both operands are
+// read where and as they lie, rows or columns first, all terms are summed in float, and rounded once. A tile holds 16 rows
+// of 64 bytes; the second operand's have two rows of 16 columns each in pairs (pack_b).
+#pragma once
+#include "common.h"
+#include <algorithm>
+
+// One product of a job: a (rows, inner), b (inner, columns). Strides in elements; of each operand one is 1. a_next, b_next:
+// from one of a batch to the next. A b that was laid out (lay_out) has no strides.
+struct Term {
+    const bf16 *a, *b;
+    i64 a_row, a_col, a_next, b_row, b_col, b_next, inner;
+};
+
+// out (rows, columns) = sum of terms + past (or null), `batch` times. wide: out is float, else bfloat16. after: what ran
+// before is done.
+struct Job {
+    i64 rows, columns, batch;
+    char* out;
+    i64 out_row, out_col, out_next, wide;
+    const bf16* past;
+    i64 past_row, past_next, after;
+    std::vector<Term> terms;
+};
+
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512BW__)
+#define HAS_TILES
+#include <immintrin.h>
+
+const i64 TILE = 16, DEEP = 32, PANEL = 32;  // rows, inner elements of a tile; columns that are computed together
+const i64 STEPS = 18;  // inner steps of DEEP that one pass takes (and two more, where a thin term follows)
+const i64 ROWS = 2048, PANELS = 12;  // of a block
+const i64 TILE_BYTES = 1024;
+
+struct Shapes {
+    uint8_t palette = 1, start = 0, reserved[14] = {};
+    uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+// Part of a term: `steps` tiles deep, of which the last may have fewer elements.
+struct Chunk {
+    const Term* term;
+    i64 first, inner, steps;
+};
+
+static inline __m512i pairs(const bf16* even, const bf16* odd, __mmask16 columns) {
+    __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(columns, even));
+    if (!odd) return low;
+    return _mm512_or_si512(low, _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(columns, odd)), 16));
+}
+
+static inline void transpose(__m512i r[16]) {  // of 16 x 16 words of 32 bits
+    __m512i t[16];
+    for (int i = 0; i < 8; i++) {
+        t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+    }
+    for (int i = 0; i < 4; i++) {
+        r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+        r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+        r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+        r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+    }
+    for (int i = 0; i < 4; i++) {
+        t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
+        t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
+        t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
+        t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+    }
+    for (int i = 0; i < 4; i++) {
+        r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+        r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+        r[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
+        r[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
+    }
+}
+
+// 16 lines of up to 32 consecutive elements each, as they lie, `lines` of them and `deep` elements real; else zero.
+static inline void read_lines(const bf16* from, i64 stride, i64 lines, i64 deep, __m512i r[16]) {
+    __mmask32 mask = deep >= DEEP ? ~__mmask32(0) : (__mmask32(1) << deep) - 1;
+    for (i64 i = 0; i < TILE; i++)
+        r[i] = i < lines ? _mm512_maskz_loadu_epi16(mask, from + i * stride) : _mm512_setzero_si512();
+}
+
+// The same of elements that lie across: line i is column i of `from`, whose rows are the elements.
+static inline void read_across(const bf16* from, i64 stride, i64 lines, i64 deep, __m512i r[16]) {
+    __mmask16 mask = lines >= TILE ? __mmask16(-1) : __mmask16((1 << lines) - 1);
+    for (i64 i = 0; i < TILE; i++) {
+        if (2 * i >= deep)
+            r[i] = _mm512_setzero_si512();
+        else
+            r[i] = pairs(from + 2 * i * stride, 2 * i + 1 < deep ? from + (2 * i + 1) * stride : nullptr, mask);
+    }
+}
+
+static inline void write_tile(void* to, i64 stride, const __m512i r[16]) {
+    for (i64 i = 0; i < TILE; i++) _mm512_storeu_si512((char*)to + i * stride, r[i]);
+}
+
+// Two rows of 32 columns, interleaved: what two tiles have of them.
+static inline void interleave(const bf16* even, const bf16* odd, char* to) {
+    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5,
+                                         36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    __m512i a = _mm512_loadu_si512(even), b = _mm512_loadu_si512(odd);
+    _mm512_storeu_si512(to, _mm512_permutex2var_epi16(a, low, b));
+    _mm512_storeu_si512(to + TILE_BYTES, _mm512_permutex2var_epi16(a, _mm512_add_epi16(low, _mm512_set1_epi16(16)), b));
+}
+
+// One step of a panel that begins at `column`: its tiles, one after another.
+static inline void pack_step(const Chunk& chunk, i64 step, i64 column, i64 end, char* to) {
+    const Term& t = *chunk.term;
+    i64 k = chunk.first + step * DEEP, deep = std::min(DEEP, chunk.first + chunk.inner - k);
+    const bf16* from = t.b + k * t.b_row + column * t.b_col;
+    if (t.b_col == 1 && end - column >= PANEL && deep == DEEP) {
+        for (i64 i = 0; i < TILE; i++, from += 2 * t.b_row) interleave(from, from + t.b_row, to + i * 64);
+        return;
+    }
+    __m512i r[16];
+    for (i64 n = column; n < std::min(column + PANEL, end); n += TILE, to += TILE_BYTES, from += TILE * t.b_col) {
+        if (t.b_col == 1) {
+            read_across(from, t.b_row, std::min(TILE, end - n), deep, r);
+        } else {
+            read_lines(from, t.b_col, std::min(TILE, end - n), deep, r);
+            transpose(r);
+        }
+        write_tile(to, 64, r);
+    }
+}
+
+// Columns [column, end) of a chunk's second operand, panel after panel, of each step after step; read as they lie.
+static void pack_b(const Chunk& chunk, i64 column, i64 end, char* to) {
+    i64 steps = chunk.steps, count = (end - column + PANEL - 1) / PANEL;
+    bool across = chunk.term->b_col == 1;
+    for (i64 i = 0; i < steps * count; i++) {
+        i64 step = across ? i / count : i % steps, panel = across ? i % count : i / steps, n = column + panel * PANEL;
+        i64 tiles = end - n > TILE ? 2 : 1;
+        pack_step(chunk, step, n, end, to + (panel * steps * 2 + step * tiles) * TILE_BYTES);
+    }
+}
+
+// Rows [row, row + count) of a chunk's first operand, each chunk.steps * 64 bytes; up to a full tile, zeros.
+static void pack_a(const Chunk& chunk, i64 row, i64 count, char* to) {
+    const Term& t = *chunk.term;
+    i64 stride = chunk.steps * 64;
+    __m512i r[16];
+    for (i64 m = 0; m < count; m += TILE) {
+        i64 real = std::min(TILE, count - m);
+        for (i64 s = 0; s < chunk.steps; s++) {
+            i64 k = chunk.first + s * DEEP, deep = std::min(DEEP, chunk.first + chunk.inner - k);
+            const bf16* from = t.a + (row + m) * t.a_row + k * t.a_col;
+            if (t.a_col == 1) {
+                read_lines(from, t.a_row, real, deep, r);
+            } else {
+                read_across(from, t.a_col, real, deep, r);
+                transpose(r);
+            }
+            write_tile(to + m * stride + s * 64, stride, r);
+        }
+    }
+}
+
+// Where the rows of a chunk begin (first tile's row 0), and how far they are apart, in bytes.
+struct Lines {
+    const char* at;
+    i64 stride;
+};
+
+// sums (M * 16, N * 16), rows `apart` floats apart, (+)= all chunks.
+template <int M, int N>
+static inline void multiply(const Lines* a, const char* const* b, const Chunk* chunks, i64 count, float* sums, i64 apart,
+                            bool begin) {
+    i64 wide = apart * 4;
+    if (begin) {
+        _tile_zero(0);
+        if (N > 1) _tile_zero(1);
+        if (M > 1) _tile_zero(2);
+        if (M > 1 && N > 1) _tile_zero(3);
+    } else {
+        _tile_loadd(0, sums, wide);
+        if (N > 1) _tile_loadd(1, sums + TILE, wide);
+        if (M > 1) _tile_loadd(2, sums + TILE * apart, wide);
+        if (M > 1 && N > 1) _tile_loadd(3, sums + TILE * apart + TILE, wide);
+    }
+    for (i64 c = 0; c < count; c++) {
+        const char *left = a[c].at, *right = b[c];
+        i64 stride = a[c].stride;
+        for (i64 s = 0; s < chunks[c].steps; s++, left += 64, right += N * TILE_BYTES) {
+            _tile_stream_loadd(6, right, 64);
+            _tile_loadd(4, left, stride);
+            _tile_dpbf16ps(0, 4, 6);
+            if (N > 1) {
+                _tile_stream_loadd(7, right + TILE_BYTES, 64);
+                _tile_dpbf16ps(1, 4, 7);
+            }
+            if (M > 1) {
+                _tile_loadd(5, left + TILE * stride, stride);
+                _tile_dpbf16ps(2, 5, 6);
+                if (N > 1) _tile_dpbf16ps(3, 5, 7);
+            }
+        }
+    }
+    _tile_stored(0, sums, wide);
+    if (N > 1) _tile_stored(1, sums + TILE, wide);
+    if (M > 1) _tile_stored(2, sums + TILE * apart, wide);
+    if (M > 1 && N > 1) _tile_stored(3, sums + TILE * apart + TILE, wide);
+}
+
+static inline __m512 widened(const bf16* x) {
+    return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)x)), 16);
+}
+
+// A whole panel of bfloat16 rows.
+static inline void store_panel(const Job& job, i64 row, i64 rows, i64 column, const float* sums, i64 apart) {
+    bf16* out = (bf16*)job.out + row * job.out_row + column;
+    const bf16* past = job.past ? job.past + row * job.past_row + column : nullptr;
+    for (i64 m = 0; m < rows; m++, sums += apart, out += job.out_row) {
+        __m512 low = _mm512_loadu_ps(sums), high = _mm512_loadu_ps(sums + TILE);
+        if (past) {
+            low = _mm512_add_ps(low, widened(past));
+            high = _mm512_add_ps(high, widened(past + TILE));
+            past += job.past_row;
+        }
+        _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+    }
+}
+
+static void store(const Job& job, i64 row, i64 rows, i64 column, i64 columns, const float* sums, i64 apart) {
+    if (columns == PANEL && job.out_col == 1 && !job.wide) return store_panel(job, row, rows, column, sums, apart);
+    for (i64 m = 0; m < rows; m++, sums += apart) {
+        const bf16* past = job.past ? job.past + (row + m) * job.past_row + column : nullptr;
+        i64 at = (row + m) * job.out_row + column * job.out_col;
+        for (i64 n = 0; n < columns; n += TILE, at += TILE * job.out_col) {
+            __mmask16 mask = columns - n >= TILE ? __mmask16(-1) : __mmask16((1 << (columns - n)) - 1);
+            __m512 x = _mm512_loadu_ps(sums + n);
+            if (past) x = _mm512_add_ps(x, (__m512)_mm512_slli_epi32(pairs(past + n, nullptr, mask), 16));
+            __m256i narrow = (__m256i)_mm512_cvtneps_pbh(x);
+            if (job.out_col == 1) {
+                if (job.wide)
+                    _mm512_mask_storeu_ps((float*)job.out + at, mask, x);
+                else
+                    _mm256_mask_storeu_epi16((bf16*)job.out + at, mask, narrow);
+                continue;
+            }
+            float wide[TILE];
+            bf16 short_[TILE];
+            _mm512_storeu_ps(wide, x);
+            _mm256_storeu_si256((__m256i*)short_, narrow);
+            for (i64 i = 0; i < std::min(TILE, columns - n); i++) {
+                if (job.wide)
+                    ((float*)job.out)[at + i * job.out_col] = wide[i];
+                else
+                    ((bf16*)job.out)[at + i * job.out_col] = short_[i];
+            }
+        }
+    }
+}
+
+static thread_local std::vector<char> slabs, panels;
+static thread_local std::vector<float> totals;
+template <class T> static T* room(std::vector<T>& of, i64 n) {
+    if (i64(of.size()) < n + 64) of.resize(n + 64);
+    return (T*)((uintptr_t(of.data()) + 63) & ~uintptr_t(63));
+}
+
+static std::vector<Chunk> cut(const Job& job) {
+    std::vector<Chunk> chunks;
+    for (const Term& term : job.terms)
+        for (i64 k = 0; k < term.inner; k += STEPS * DEEP) {
+            i64 inner = std::min(STEPS * DEEP, term.inner - k);
+            chunks.push_back({&term, k, inner, (inner + DEEP - 1) / DEEP});
+        }
+    return chunks;
+}
+
+// Rows [row, row + rows) of a chunk's first operand: where they lie if a tile can be read from there, else packed.
+static Lines lines_of(const Chunk& chunk, i64 row, i64 rows, char* slab) {
+    const Term& t = *chunk.term;
+    if (t.a_col == 1 && chunk.inner % DEEP == 0 && rows % TILE == 0)
+        return {(const char*)(t.a + row * t.a_row + chunk.first), t.a_row * 2};
+    pack_a(chunk, row, rows, slab);
+    return {slab, chunk.steps * 64};
+}
+
+// Asks for rows [first, end) of all chunks before they are multiplied: beyond the caches each row is another page.
+static inline void ask_for(const std::vector<Lines>& lines, const Chunk* chunks, i64 first, i64 end) {
+    for (size_t c = 0; c < lines.size(); c++)
+        for (i64 m = first; m < end; m++)
+            for (i64 s = 0; s < chunks[c].steps; s++) _mm_prefetch(lines[c].at + m * lines[c].stride + s * 64, _MM_HINT_T1);
+}
+
+// Rows [row, row + rows), columns [column, column + columns), all terms, in passes whose second operands stay cached.
+static void compute(const Job& job, const std::vector<Chunk>& chunks, i64 row, i64 rows, i64 column, i64 columns) {
+    i64 high = 2 * TILE, body = rows / high * high, tall = body < rows ? body + high : body;
+    i64 apart = (columns + PANEL - 1) / PANEL * PANEL;
+    std::vector<Lines> of_body, of_tail;
+    std::vector<const char*> right;
+    for (size_t from = 0, to; from < chunks.size(); from = to) {
+        i64 steps = 0;
+        for (to = from; to < chunks.size() && (to == from || steps + chunks[to].steps <= STEPS + 2); to++)
+            steps += chunks[to].steps;
+        bool begin = from == 0, last = to == chunks.size(), whole = begin && last;
+        // Sums of a pass that is the only one live for one panel; else for all of them.
+        float* sums = room(totals, whole ? high * PANEL : tall * apart);
+        char *slab = room(slabs, tall * steps * 64), *at = room(panels, steps * apart * 64);
+        const Chunk* some = chunks.data() + from;
+        i64 count = to - from, wide = whole ? PANEL : apart;
+        of_body.clear(), of_tail.clear();
+        right.resize(count * apart / PANEL);
+        for (i64 c = 0; c < count; slab += tall * some[c].steps * 64, at += apart * some[c].steps * 64, c++) {
+            const Term& t = *some[c].term;
+            bool laid = !t.b_row && !t.b_col;
+            if (!laid) pack_b(some[c], column, column + columns, at);
+            const char* first = laid ? (const char*)t.b + column * t.inner * 2 + some[c].first * PANEL * 2 : at;
+            i64 next = laid ? PANEL * t.inner * 2 : PANEL * some[c].steps * 64;
+            for (i64 n = 0; n < apart / PANEL; n++) right[n * count + c] = first + n * next;
+            of_body.push_back(lines_of(some[c], row, body, slab));
+            of_tail.push_back(lines_of(some[c], row + body, rows - body, slab + body * some[c].steps * 64));
+        }
+        for (i64 m = 0; m < rows; m += high) {
+            Lines left[STEPS + 2];
+            for (i64 c = 0; c < count; c++)
+                left[c] = m < body ? Lines{of_body[c].at + m * of_body[c].stride, of_body[c].stride} : of_tail[c];
+            for (i64 n = 0; n < columns; n += PANEL) {
+                float* here = whole ? sums : sums + m * apart + n;
+                const char* const* packed = right.data() + n / PANEL * count;
+                bool two = rows - m > TILE, pair = columns - n > TILE;
+                auto product = two ? (pair ? multiply<2, 2> : multiply<2, 1>) : (pair ? multiply<1, 2> : multiply<1, 1>);
+                i64 next = m + high + high * n / apart, after = m + high + high * (n + PANEL) / apart;
+                if (m + 2 * high <= body) ask_for(of_body, some, next, after);
+                product(left, packed, some, count, here, wide, begin);
+                if (last)
+                    store(job, row + m, std::min(high, rows - m), column + n, std::min(PANEL, columns - n), here, wide);
+            }
+        }
+    }
+}
+
+static void compute(const Job& job, i64 m0, i64 m1, i64 n0, i64 n1) {
+    std::vector<Chunk> chunks = cut(job);
+    for (i64 n = n0; n < n1; n += PANELS * PANEL)
+        for (i64 m = m0; m < m1; m += ROWS)
+            compute(job, chunks, m, std::min(ROWS, m1 - m), n, std::min(PANELS * PANEL, n1 - n));
+}
+#endif
