@@ -43,8 +43,8 @@ padding. `of the limit`: of the speed at which nothing but the necessary product
 same machine in the same run. "fastest peer": transformers' Trainer with the settings that made it fastest here
 (bfloat16 weights, or float32 where that is faster, rows grouped by length, no checkpointing), transformers'
 `generate` with sorted batches, TRL for pairs and own answers (the same settings), or what else the table names;
-measured in the same run as ours. Not measured here: GPUs, and CPUs with AMX, whose products are several times
-faster and leave more to gain. A processor without bfloat16 of its own computes in float32, on all sides. Of TRL's
+measured in the same run as ours. Of the three machines the Intel Xeon has AMX, the AMD EPYC with bfloat16 has not, and
+the other one has neither: it computes in float32, on all sides. Not measured: GPUs. Of TRL's
 ways to write answers only `generate` was measured: its static cache and continuous batching did not end within the
 time that they were given beside other work. DPO of all weights was measured beside a load of 2.5. Aims, and what
 was tried to reach them: [the log](log.md).
@@ -89,10 +89,15 @@ def main() -> None:
         parts.append(f"## {machine}\n\nMeasured on {' and '.join(dates)}.\n\n")
         for workload, of_it in grouped(here).items():
             parts.append(section(workload, of_it))
-            ratios |= ratio(workload, of_it)
+            ratios |= {f"{short(machine)}{words}": found for words, found in ratio(workload, of_it).items()}
         parts.append(losses.get(machine, ""))
     PAGE.write_text("".join(parts).rstrip() + "\n", encoding="utf-8")
     draw(ratios)
+
+
+def short(machine: str) -> str:
+    """What a picture says of a machine before a workload: numbers are in the workload's own words."""
+    return "AMX: " if "Xeon" in machine else ""
 
 
 def grouped(rows: list[dict[str, Any]]) -> dict[str, list[Entry]]:

@@ -60,8 +60,6 @@ class AttentionGroup:
 
 
 # Queries of one block: more would compute more of the upper half of a long row's square, fewer make small products.
-LINE = 32
-"""Places of a bfloat16 row in a line of the cache."""
 BLOCK = 256
 
 
@@ -92,11 +90,6 @@ class Pieces:
     table: Tensor
     tokens: Tensor
     units: Tensor
-
-
-def aligned(places: int) -> int:
-    """Rounded up where that adds little, so that rows of scores begin where lines of the cache do."""
-    return places if places < 4 * LINE else -(-places // LINE) * LINE
 
 
 @dataclass(frozen=True)
@@ -310,7 +303,7 @@ class Layout:
         return [self._block(group, paths) for group in groups]
 
     def _block(self, pieces: Sequence[tuple[int, int, int, int]], paths: dict[int, Tensor]) -> Block:
-        num_queries, num_keys = aligned(max(p[1] for p in pieces)), aligned(pieces[0][0])
+        num_queries, num_keys = max(p[1] for p in pieces), pieces[0][0]
         queries = torch.zeros(len(pieces), num_queries, dtype=torch.long)
         keys = torch.zeros(len(pieces), num_keys, dtype=torch.long)
         for row, (seen, size, segment, start) in enumerate(pieces):
