@@ -109,7 +109,7 @@ def test_neftune_does_not_depend_on_the_micro_batches_or_the_path(tmp_path, path
         weights[name] = loop.state.optimizer.weights()
     # With an eps this large AdamW's first step grows with the gradient, and does not magnify its rounding.
     gap = {n: max((w[k] - weights["whole"][k]).abs().max().item() for k in w) for n, w in weights.items()}
-    assert gap["split"] < 1e-7 < 1e-5 < gap["quiet"]
+    assert gap["split"] < 3e-7 < 1e-5 < gap["quiet"], "one or two roundings of float32"
 
 
 def test_evaluation_sees_no_noise(tmp_path):

@@ -67,8 +67,11 @@ def test_a_row_that_is_added_to_all() -> None:
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_sums_that_read_what_others_write(threads: int) -> None:
     before = torch.get_num_threads()
-    x, down, up = (torch.randn(*size).bfloat16() for size in ((300, 64), (64, 16), (16, 200)))
-    low, out = torch.empty(300, 16).bfloat16(), torch.empty(300, 200).bfloat16()
+    x, down, up = (torch.randn(*size).bfloat16() for size in ((300, 640), (640, 16), (16, 768)))
+    low, out = (
+        torch.empty(300, 16).bfloat16(),
+        torch.empty(300, 768).bfloat16(),
+    )  # one by rows, the other by columns
     try:
         torch.set_num_threads(threads)
         for _ in range(20):
