@@ -64,27 +64,7 @@ static void shares(const Heads& at, const float* scores, i64 apart, i64 place, i
     for (i64 r = 0; r < PANEL; r++, scores += apart, to += apart) {
         i64 first = 0, last = 0;
         if (r < real) seen(place + r, keys, keys, at.causal, at.window, &first, &last);
-        if (last <= first) {
-            memset((void*)to, 0, apart * sizeof(bf16));
-            continue;
-        }
-        float* e = scratch(apart);
-        float highest = -INFINITY, sum = 0;
-#pragma omp simd reduction(max : highest)
-        for (i64 j = first; j < last; j++) {
-            e[j] = scores[j] * at.scale;
-            highest = e[j] > highest ? e[j] : highest;
-        }
-#pragma omp simd reduction(+ : sum)
-        for (i64 j = first; j < last; j++) {
-            e[j] = fast_exp(e[j] - highest);
-            sum += e[j];
-        }
-        float share = highest == highest ? 1.0f / sum : NAN;
-        memset((void*)to, 0, first * sizeof(bf16));
-#pragma omp simd
-        for (i64 j = first; j < last; j++) put(to + j, e[j] * share);
-        memset((void*)(to + last), 0, (apart - last) * sizeof(bf16));
+        softmax_row(scores, apart, first, last, at.scale, to);
     }
 }
 

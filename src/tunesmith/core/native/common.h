@@ -86,6 +86,32 @@ static float* scratch(i64 n) {
     return buffer.data();
 }
 
+// Softmax of scale * scores[first, last), into `to` (which may be the scores), zero up to `width`; of no key, zeros.
+template <class S, class T>
+static void softmax_row(const S* scores, i64 width, i64 first, i64 last, float scale, T* to) {
+    if (last <= first) {
+        memset((void*)to, 0, width * sizeof(T));
+        return;
+    }
+    float* e = scratch(width);
+    float highest = -INFINITY, sum = 0;
+#pragma omp simd reduction(max : highest)
+    for (i64 j = first; j < last; j++) {
+        e[j] = get(scores[j]) * scale;
+        highest = e[j] > highest ? e[j] : highest;
+    }
+#pragma omp simd reduction(+ : sum)
+    for (i64 j = first; j < last; j++) {
+        e[j] = fast_exp(e[j] - highest);
+        sum += e[j];
+    }
+    float share = highest == highest ? 1.0f / sum : NAN;
+#pragma omp simd
+    for (i64 j = first; j < last; j++) put(to + j, e[j] * share);
+    memset((void*)to, 0, first * sizeof(T));
+    memset((void*)(to + last), 0, (width - last) * sizeof(T));
+}
+
 #define BOTH(NAME, PARAMETERS, ARGUMENTS)                       \
     EXPORT void NAME##_float32 PARAMETERS { NAME<float> ARGUMENTS; } \
     EXPORT void NAME##_bfloat16 PARAMETERS { NAME<bf16> ARGUMENTS; }

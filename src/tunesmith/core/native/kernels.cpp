@@ -233,27 +233,7 @@ static void softmax_seen(void* scores_, const i64* before, const i64* real, cons
         T* x = scores + row * keys;
         i64 first = 0, last = 0;
         if (l < real[g]) seen(before[g] + l, real_keys[g], keys, causal, window, &first, &last);
-        if (last <= first) {
-            memset((void*)x, 0, keys * sizeof(T));
-            continue;
-        }
-        float* e = scratch(keys);
-        float highest = -INFINITY, sum = 0;
-#pragma omp simd reduction(max : highest)
-        for (i64 j = first; j < last; j++) {
-            e[j] = get(x[j]) * scale;
-            highest = e[j] > highest ? e[j] : highest;
-        }
-#pragma omp simd reduction(+ : sum)
-        for (i64 j = first; j < last; j++) {
-            e[j] = fast_exp(e[j] - highest);
-            sum += e[j];
-        }
-        float share = highest == highest ? 1.0f / sum : NAN;
-#pragma omp simd
-        for (i64 j = first; j < last; j++) put(x + j, e[j] * share);
-        memset((void*)x, 0, first * sizeof(T));
-        memset((void*)(x + last), 0, (keys - last) * sizeof(T));
+        softmax_row(x, keys, first, last, scale, x);
     }
 }
 BOTH(softmax_seen,

@@ -47,7 +47,7 @@ _seen: list[list[Shape]] = []
 
 def fill(*sums: Sum) -> None:
     """Compute each; all factors are of one type and in one place. An out of float32 takes terms of any type."""
-    if not tiles(*(left for one in sums for left, _ in one.terms), *_lying(sums)):
+    if not tiles(*_lying(sums)):
         for one in sums:
             _by_torch(one)
         return
@@ -90,8 +90,9 @@ def lay_out(right: Tensor) -> Laid | None:
 
 
 def _lying(sums: Sequence[Sum]) -> list[Tensor]:
-    """The right factors that are no copies."""
-    return [right for one in sums for _, right in one.terms if not isinstance(right, Laid)]
+    """All that is read, but for copies."""
+    read = [factor for one in sums for term in one.terms for factor in term]
+    return [x for x in (*read, *(one.past for one in sums)) if isinstance(x, Tensor)]
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
