@@ -11,7 +11,7 @@ INSTALL := pip install --quiet --no-compile --constraint constraints.txt
 NEW_PIP := $(INSTALL) --upgrade pip
 export TUNESMITH_TESTS_CACHE := $(abspath $(VENV))/tests-cache
 
-.PHONY: quickstart install test lint types contracts links unit crashes format crash crash-campaign hostile fuzz label-errors bias synthetic bench bench-smoke bench-preference bench-rollouts bench-desk bench-all harmless sentiment rankings mutants clean
+.PHONY: quickstart install test lint types contracts links unit crashes vllm-check format crash crash-campaign hostile fuzz label-errors bias synthetic bench bench-smoke bench-preference bench-rollouts bench-desk bench-all harmless sentiment rankings mutants clean
 
 quickstart: $(VENV)/.user
 	$(BIN)/tunesmith quickstart
@@ -41,6 +41,12 @@ unit: $(VENV)/.dev
 # In a process of its own, which forks: it may not have computed.
 crashes: $(VENV)/.dev
 	$(BIN)/pytest tests/crash
+
+# Rollouts by a true vLLM server, in an environment of its own: make vllm-check VLLM=/path/to/bin/vllm. Some five minutes of a CPU.
+VLLM ?= vllm
+
+vllm-check: $(VENV)/.dev
+	TUNESMITH_VLLM=$(VLLM) $(BIN)/pytest -s tests/workflow/test_vllm_server.py
 
 # Slower campaigns: not part of `make test`.
 crash: $(VENV)/.dev

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -12,8 +11,7 @@ from tests import fakes
 from tests.scoring.rewards.rows import row
 from tests.scoring.rewards.test_judge import Endpoint, both, endpoint, says, until
 from tunesmith.config.policy import PolicyConfig
-from tunesmith.generate.sample import Sample, Sampling
-from tunesmith.train import writing
+from tunesmith.generate.sample import Sample
 from tunesmith.train.spent import Spent
 from tunesmith.train.writing import Writer
 
@@ -23,22 +21,22 @@ ORDER = [(1, 0), (0, 1), (1, 1), (0, 0)]
 
 
 def test_the_first_answers_are_judged_while_the_last_are_written(
-    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+    endpoint: Endpoint,
 ) -> None:
     endpoint.reply = lambda asked, before: says(asked)
 
-    def slowly(*args: Any, **more: Any) -> Iterator[tuple[int, int, Sample]]:
-        assert (more["sampling"], more["max_new_tokens"]) == (Sampling(0.7, 0.9, 5), 17)
+    def slowly(
+        prompts: Sequence[Sequence[int]], count: int, seed: int, streams: Sequence[int] | None
+    ) -> Iterator[tuple[int, int, Sample]]:
+        assert (prompts, count, seed, streams) == ([r.segments[0].ids.tolist() for r in rows], 2, 9, [4, 7])
         for done, (prompt, number) in enumerate(ORDER):
             until(lambda done=done: len(endpoint.requests) == done)  # type: ignore[misc]  # those before are asked of
             yield prompt, number, Sample([2 * prompt + number], False, np.zeros(1), np.zeros(1))
 
-    monkeypatch.setattr(writing, "sample", slowly)
-    length = {"kind": "length"}
-    method = PolicyConfig(rewards=[length], temperature=0.7, top_p=0.9, top_k=5, max_new_tokens=17)  # type: ignore[list-item]
-    writer = Writer(fakes.model(), method, [2], 0, lambda ids: str(ids[0]), both(endpoint))
-    prompts, spent = fakes.rows(2), Spent()
-    samples, scored = writer.rewarded(prompts, [row(line=1), row(line=2)], 2, 0, spent)
+    method = PolicyConfig(rewards=[{"kind": "length"}])  # type: ignore[list-item]
+    writer = Writer(fakes.model(), method, slowly, lambda ids: str(ids[0]), both(endpoint))
+    rows, spent = fakes.rows(2), Spent()
+    samples, scored = writer.rewarded(rows, [row(line=1), row(line=2)], 2, 9, spent, [4, 7])
     assert [[one.ids for one in of_prompt] for of_prompt in samples] == [[[0], [1]], [[2], [3]]]
     assert scored.parts["judge"].tolist() == [0.0, 0.1, 0.2, 0.3]
     assert scored.total.tolist() == pytest.approx([0.5, 0.6, 0.7, 0.8])

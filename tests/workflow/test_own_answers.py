@@ -20,6 +20,7 @@ from tests.workflow.test_resume import Crash, assert_same, at, crash, ending
 from tunesmith.config.run import Run
 from tunesmith.core.batch import Batch
 from tunesmith.errors import ConfigError, DataError
+from tunesmith.generate.sample import Sampling, sample
 from tunesmith.models.critic import FILE as CRITIC
 from tunesmith.models.files import EMBEDDED
 from tunesmith.models.value import FILE
@@ -205,6 +206,21 @@ def test_old_log_probabilities_are_asked_before_a_step_where_it_cannot_say_them(
     monkeypatch.setattr(RolloutSource, "micro_batches", seen)
     first_step(recipe(base, tmp_path, method=method, train={"max_steps": 1, "eval_every": 1}))
     assert given == {before}
+
+
+def test_answers_are_drawn_as_the_recipe_says(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: set[tuple[Any, ...]] = set()
+
+    def drawn(*args: Any, **how: Any) -> Any:
+        said.add((how["sampling"], how["max_new_tokens"], how["num_slots"]))
+        return sample(*args, **how)
+
+    monkeypatch.setattr("tunesmith.generate.sample.sample", drawn)
+    method = {"temperature": 0.7, "top_p": 0.9, "top_k": 5, "max_new_tokens": 7}
+    first_step(recipe(base, tmp_path, method=method))
+    assert said == {(Sampling(0.7, 0.9, 5), 7, 64)}
 
 
 @pytest.mark.parametrize("step", [1, 4, 5, 8])

@@ -12,20 +12,14 @@ from tunesmith.config.section import Positive, Section
 NotNegative = Annotated[float, Field(ge=0)]
 
 
-class Endpoint(Section):
-    """A chat endpoint in the manner of OpenAI's."""
+class Address(Section):
+    """A server that is asked over HTTP."""
 
     url: str
-    """Where the interface begins, such as `http://localhost:8000/v1`; `/chat/completions` is added."""
-
-    model: Annotated[str, Field(min_length=1)]
-    """The model's name there."""
+    """Where it is, such as `http://localhost:8000`."""
 
     api_key_env: str | None = None
     """Name of the environment variable that holds the key; the key itself never stands in a recipe. Null: no key."""
-
-    temperature: NotNegative | None = 0.0
-    """Sampling temperature that is asked for. Null: the endpoint's own."""
 
     timeout: Annotated[float, Field(gt=0)] = 60.0
     """Seconds for which the endpoint may be silent."""
@@ -55,3 +49,16 @@ class Endpoint(Section):
         if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise ValueError("not the name of an environment variable; write the name, never the key itself")
         return name
+
+
+class Endpoint(Address):
+    """A chat endpoint in the manner of OpenAI's."""
+
+    url: str
+    """Where the interface begins, such as `http://localhost:8000/v1`; `/chat/completions` is added."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """The model's name there."""
+
+    temperature: NotNegative | None = 0.0
+    """Sampling temperature that is asked for. Null: the endpoint's own."""

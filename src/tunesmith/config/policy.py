@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from tunesmith.config.endpoint import Address
 from tunesmith.config.judged import Choices, NotNegative
 from tunesmith.config.rewards import RewardPart, called
 from tunesmith.config.section import Positive, Section
@@ -59,6 +60,28 @@ class CriticConfig(Section):
         for name in (name for name, is_said in said.items() if is_said and self.kind == "head"):
             raise ValueError(f"{name} is of critic.kind: separate; write that, or leave it out")
         return self
+
+
+class VllmConfig(Address):
+    """A server started with `vllm serve`, on this machine or another, that writes the answers of rollouts. The weights
+    reach it through a folder (docs/policies.md says how to start it)."""
+
+    timeout: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds for which the server may be silent: it replies when all answers to a prompt are written."""
+
+    concurrency: Positive = 64
+    """Prompts asked at once; the server decides how many answers it writes at the same time."""
+
+    folder: str | None = None
+    """Where the weights are put for the server to read, as this machine calls it. Null: `vllm` in the run's folder."""
+
+    folder_there: str | None = None
+    """The same folder as the server calls it, where another machine or a container has it elsewhere. Null: as here."""
+
+    max_gap: Scale = 0.25
+    """Most nats by which the server's log-probability of a token may differ in the mean from the policy's own: the
+    answers to one prompt of each rollout are compared. A server of other weights is farther away; one that computes in
+    8 or 4 bits may need more."""
 
 
 class PolicyConfig(Writes):
@@ -155,6 +178,10 @@ class PolicyConfig(Writes):
 
     beta: Scale | None = None
     """Of online_dpo that of its loss, of rwr the temperature of its weights. Null: online_dpo 0.1, rwr 1."""
+
+    vllm: VllmConfig | None = None
+    """A vLLM server writes the answers of rollouts, for full and lora tuning; those of evaluations are written here.
+    Null: all are written here."""
 
     GRADIENT: ClassVar[tuple[str, ...]] = ("ppo", "grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce_pp")
     """Algorithms that follow the policy gradient."""
@@ -256,4 +283,13 @@ class PolicyConfig(Writes):
             )
         if self.truncated == "mask" and self.algorithm not in self.GRADIENT:
             raise ValueError(f"truncated mask has no meaning with algorithm {self.algorithm}; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _a_server_can_write_with_it(self) -> Self:
+        if self.vllm is not None and self.temperature != 1 and (self.top_p < 1 or self.top_k is not None):
+            raise ValueError(
+                "vllm says no log-probabilities of a temperature before top_p and top_k cut; write temperature: 1, or "
+                "leave top_p and top_k out"
+            )
         return self

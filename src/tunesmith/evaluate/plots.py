@@ -28,6 +28,7 @@ ROLLED = {
     "reward_deviation": "Deviation of rewards",
     "length": "Tokens of an answer",
     "entropy": "Entropy of a token (nats)",
+    "surprisal": "Minus log-probability of a drawn token, an estimate of its entropy (nats)",
     "cut": "Share of answers cut off",
     "kl": "KL divergence of an answer from the start (nats)",
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -45,12 +46,49 @@ class Sampling:
 @dataclass(frozen=True)
 class Sample:
     """ids: the tokens drawn, with the end token where one ended it (`ended`). logps, entropies (len(ids),): of each
-    token's distribution, softmax(logits / temperature) before top_k and top_p, in nats."""
+    token's distribution, softmax(logits / temperature) before top_k and top_p, in nats; no entropies where the writer
+    does not say them."""
 
     ids: list[int]
     ended: bool
     logps: NDArray[np.float32]
-    entropies: NDArray[np.float32]
+    entropies: NDArray[np.float32] | None
+
+
+class Sampler(Protocol):
+    """Who writes answers: `count` to each prompt, as `sample` yields them. seed, streams: what decides the draws."""
+
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], count: int, seed: int, streams: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, int, Sample]]: ...
+
+
+@dataclass(frozen=True)
+class OwnSampler:
+    """By `sample`, here. num_slots: answers that are written at the same time."""
+
+    model: Model
+    sampling: Sampling
+    max_new_tokens: int
+    end_ids: Sequence[int]
+    pad_id: int
+    num_slots: int
+
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], count: int, seed: int, streams: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, int, Sample]]:
+        return sample(
+            self.model,
+            prompts,
+            count=count,
+            sampling=self.sampling,
+            seed=seed,
+            max_new_tokens=self.max_new_tokens,
+            end_ids=self.end_ids,
+            pad_id=self.pad_id,
+            num_slots=self.num_slots,
+            streams=streams,
+        )
 
 
 def sample(
@@ -75,7 +113,7 @@ def sample(
     Raises ModelError for encoder-decoder models and those with learned tokens before each row (prompt and prefix
     tuning), NonFiniteError where logits are not numbers.
     """
-    _refuse(model)
+    refuse(model)
     draws = _Draws(sampling, seed, range(len(prompts)) if streams is None else streams, max_new_tokens)
     limits = [max_new_tokens] * len(prompts)
     with evaluation_mode(model.module):
@@ -87,7 +125,8 @@ def sample(
             yield row.prompt, row.sample, draws.finished(row, ended)
 
 
-def _refuse(model: Model) -> None:
+def refuse(model: Model) -> None:
+    """Raises ModelError where `sample` would."""
     if model.start_id is not None:
         raise ModelError("sampling from an encoder-decoder model", "a decoder", "choose another model")
     if model.virtual_tokens:

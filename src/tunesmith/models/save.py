@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from tunesmith.core.heads import Head, PooledHead
 from tunesmith.errors import ModelError
 from tunesmith.models.adapters import adapter_of, save_as_plain
+from tunesmith.models.critic import APART
 from tunesmith.models.files import Manifest
 from tunesmith.models.heads import save_pooled
 from tunesmith.models.tune import merged
+from tunesmith.models.value import NAME
 
 
 def save_model(
@@ -69,6 +73,36 @@ def _save_language_model(module: Any, tokenizer: Any, manifest: Manifest, folder
         generation.save_pretrained(folder)
     else:
         module.save_pretrained(folder, safe_serialization=True)
+
+
+def save_weights(module: Any, folder: Path) -> None:
+    """Write what other software answers with as the module would: its adapter, or all its weights, without what PPO
+    values states with; whole or not at all."""
+    aside = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    worn = adapter_of(module)
+    only = {"save_embedding_layers": False} if worn is not None else {}
+    module.save_pretrained(aside, state_dict=_answering(module), safe_serialization=True, **only)
+    if worn is not None:
+        save_as_plain(worn, aside)
+    aside.rename(folder)
+
+
+def fingerprint(module: Any) -> str:
+    """Of what `save_weights` writes: the same for the same weights. Those beneath an adapter do not change."""
+    adapted, digest = adapter_of(module) is not None, hashlib.sha256()
+    trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    for name, tensor in _answering(module).items():
+        if not adapted or name in trained:
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _answering(module: Any) -> dict[str, Tensor]:
+    beside = (f"{NAME}.", APART)
+    return {name: tensor for name, tensor in module.state_dict().items() if not name.startswith(beside)}
 
 
 def merge(module: Any) -> Any:

@@ -46,6 +46,7 @@ class RunFolder:
         self.model = path / "model"
         self.report = path / "report"
         self.dropped = path / "dropped.jsonl"
+        self.vllm = path / "vllm"
 
     def is_started(self) -> bool:
         return self.config.exists()

@@ -19,6 +19,7 @@ from tunesmith.config.policy import PolicyConfig
 from tunesmith.core.batch import Batch
 from tunesmith.data.flat import FlatRows, flat_rows
 from tunesmith.generate.batched import evaluating
+from tunesmith.generate.sample import Sample
 from tunesmith.objectives import completions, policy, ppo
 from tunesmith.objectives.policy import Policy
 from tunesmith.objectives.ppo import values_and_losses, values_of
@@ -308,7 +309,7 @@ class RolloutSource:
             "reward": float(rewards.mean()),
             "reward_deviation": float(rewards.std()),
             "length": now.tokens,
-            "entropy": float(np.concatenate([one.entropies for one in samples]).mean()),
+            **_spread(samples),
             "cut": now.at_limit,
             "kl": kl,
             **{f"reward.{name}": float(values.mean()) for name, values in parts.items()},
@@ -357,3 +358,12 @@ class RolloutSource:
 
     def _files(self) -> list[str]:
         return sorted({row.ref.file for row in self._rows})
+
+
+def _spread(samples: Sequence[Sample]) -> dict[str, float]:
+    """How much is left open at a token; where its entropy is not said, minus the log-probability of what was drawn,
+    whose mean it is."""
+    entropies = [one.entropies for one in samples if one.entropies is not None]
+    if len(entropies) == len(samples):
+        return {"entropy": float(np.concatenate(entropies).mean())}
+    return {"surprisal": -float(np.concatenate([one.logps for one in samples]).mean())}

@@ -10,26 +10,22 @@ from numpy.typing import NDArray
 
 from tunesmith.config.policy import PolicyConfig
 from tunesmith.core.model import Model
-from tunesmith.generate.sample import Sample, Sampling, sample
+from tunesmith.generate.sample import Sample, Sampler
 from tunesmith.objectives import policy
 from tunesmith.scoring.rewards import Rewards, Scored
 from tunesmith.train.spent import Spent
 from tunesmith.types import Example, Segment, TokenRow
 
 Floats = NDArray[np.float64]
-SLOTS = 64
-"""Answers that are written at the same time."""
 
 
 @dataclass(frozen=True)
 class Writer:
-    """What answers are written and rewarded with. end_ids, pad_id: of the template; decode: ids -> an answer's
-    text."""
+    """What answers are written and rewarded with. decode: ids -> an answer's text."""
 
     model: Model
     method: PolicyConfig
-    end_ids: Sequence[int]
-    pad_id: int
+    sampler: Sampler
     decode: Callable[[Sequence[int]], str]
     rewards: Rewards
 
@@ -64,19 +60,7 @@ class Writer:
         told: Callable[[int, int, Sample], None],
     ) -> list[list[Sample]]:
         found: list[dict[int, Sample]] = [{} for _ in prompts]
-        method = self.method
-        drawn = sample(
-            self.model,
-            [row.segments[0].ids.tolist() for row in prompts],
-            count=count,
-            sampling=Sampling(method.temperature, method.top_p, method.top_k),
-            seed=seed,
-            max_new_tokens=method.max_new_tokens,
-            end_ids=self.end_ids,
-            pad_id=self.pad_id,
-            num_slots=SLOTS,
-            streams=streams,
-        )
+        drawn = self.sampler([row.segments[0].ids.tolist() for row in prompts], count, seed, streams)
         for prompt, number, one in drawn:
             found[prompt][number] = one
             told(prompt, number, one)

@@ -24,6 +24,7 @@ from tunesmith.data.render import Renderer
 from tunesmith.data.steps import lines_of
 from tunesmith.errors import ConfigError
 from tunesmith.evaluate.answers import Answers
+from tunesmith.generate.sample import OwnSampler, Sampling
 from tunesmith.objectives import completions, policy, ppo
 from tunesmith.scoring.rewarded import rewarded
 from tunesmith.scoring.rewards import Rewards, Scorer, build_rewards
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 FORMATS = ("asked", "prompt", "messages", "label")
 ANSWERS = 4
 """To each test prompt, of each model."""
+SLOTS = 64
+"""Answers that are written at the same time."""
 
 
 def with_format(run: Run) -> Run:
@@ -131,19 +134,26 @@ def rewards_of(parts: Sequence[RewardPart], tokenizer: Any) -> Rewards:
 
 
 def writer_of(run: Run, model: Model, tokenizer: Any, renderer: Renderer, rewards: Rewards) -> Writer:
-    assert isinstance(run.method, PolicyConfig)
+    """Writes here, whoever writes the rollouts: an evaluation needs no server, and can be repeated bit for bit."""
+    method = run.method
+    assert isinstance(method, PolicyConfig)
 
     def decode(ids: Sequence[int]) -> str:
         return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
-    return Writer(
+    sampler = OwnSampler(
         model=model,
-        method=run.method,
+        sampling=sampling_of(method),
+        max_new_tokens=method.max_new_tokens,
         end_ids=renderer.end_ids,
         pad_id=int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else renderer.end_ids[0]),
-        decode=decode,
-        rewards=rewards,
+        num_slots=SLOTS,
     )
+    return Writer(model, method, sampler, decode, rewards)
+
+
+def sampling_of(method: PolicyConfig) -> Sampling:
+    return Sampling(method.temperature, method.top_p, method.top_k)
 
 
 def open_reward(part: ModelReward) -> Scorer:

@@ -126,6 +126,12 @@ def absolute(run: Run) -> Run:
             setattr(section, name, values[name])
     if isinstance(out.method, PolicyConfig) and out.method.critic.base is not None:
         out.method.critic.base = _model_folder(out.method.critic.base)
+    if (
+        isinstance(out.method, PolicyConfig)
+        and out.method.vllm is not None
+        and out.method.vllm.folder is not None
+    ):
+        out.method.vllm.folder = str(Path(out.method.vllm.folder).expanduser().resolve())
     rewards = out.method.rewards if isinstance(out.method, PolicyConfig) else []
     for part in (*rewards, *out.evaluate.rewards):
         if isinstance(part, ModelReward):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -14,14 +15,16 @@ from tunesmith.data.render import Renderer
 from tunesmith.evaluate.report_model import Report, Written
 from tunesmith.evaluate.wins import win_rate
 from tunesmith.evaluate.words import describe_wins
+from tunesmith.generate.vllm import connect
 from tunesmith.models.critic import APART
 from tunesmith.scoring.rewarded import answer_in
 from tunesmith.train.build import Built
+from tunesmith.train.folder import RunFolder
 from tunesmith.train.rollout import RolloutSource
 from tunesmith.train.start import StartWeights
 from tunesmith.train.writing import Writer
 from tunesmith.types import EventSink
-from tunesmith.workflow.own import ANSWERS, Asker, writer_of
+from tunesmith.workflow.own import ANSWERS, Asker, sampling_of, writer_of
 from tunesmith.workflow.prepare import Prepared
 from tunesmith.workflow.prove import Found, Proof
 from tunesmith.workflow.written import side_by_side
@@ -39,7 +42,7 @@ def source_of(prepared: Prepared, built: Built, sink: EventSink) -> RolloutSourc
     source = RolloutSource(
         prompts=replace(prompts, num_rows=whole),
         examples={e.ref: e for e in prepared.examples("train")},
-        writer=_writer(prepared, built.loaded.model),
+        writer=_rolling(prepared, built.loaded.model, sink),
         objective=built.objective,
         start=StartWeights(built.loaded.model.module, besides=APART),
         seed=run.seed,
@@ -47,6 +50,26 @@ def source_of(prepared: Prepared, built: Built, sink: EventSink) -> RolloutSourc
     )
     built.state.source = source
     return source
+
+
+def _rolling(prepared: Prepared, model: Model, sink: EventSink) -> Writer:
+    """Who writes the rollouts: a server, where the recipe names one."""
+    run, writer, renderer = prepared.run, _writer(prepared, model), prepared.renderer
+    assert isinstance(run.method, PolicyConfig)
+    assert isinstance(renderer, Renderer)
+    if run.method.vllm is None:
+        return writer
+    sampler = connect(
+        run.method.vllm,
+        model,
+        sampling_of(run.method),
+        run.method.max_new_tokens,
+        renderer.end_ids,
+        Path(run.method.vllm.folder or RunFolder(Path(run.output) / run.name).vllm),
+        max(len(row.segments[0].ids) for row in prepared.rows["train"]),
+        sink,
+    )
+    return replace(writer, sampler=sampler)
 
 
 def asker(prepared: Prepared, model: Model, split: str, count: int) -> Asker:

@@ -164,7 +164,7 @@ def _refuse_changed_data(folder: RunFolder) -> None:
 
 
 def _clear(folder: RunFolder) -> None:
-    for path in (folder.checkpoints, folder.model, folder.report):
+    for path in (folder.checkpoints, folder.model, folder.report, folder.vllm):
         shutil.rmtree(path, ignore_errors=True)
     for path in (folder.config, folder.events, folder.dropped, folder.path / REFERENCE_FILE):
         path.unlink(missing_ok=True)

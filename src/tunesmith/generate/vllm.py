@@ -1,0 +1,277 @@
+"""Answers written by a server of vLLM, which is asked over HTTP (its interface as of vLLM 0.32).
+
+The server reads the weights from a folder, whenever they are others than those it has. An adapter is loaded under a
+name made of its content, so that no other can answer a request; whole weights take the place of the server's own, under
+a version made of their content, which is looked at again when the answers are there. The same content salts the
+server's cache of prompts. Tokens are drawn by the server with a seed for each answer; its log-probabilities of them are
+compared with the policy's own on one prompt of each call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import as_completed
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from tunesmith import storage
+from tunesmith.config.policy import VllmConfig
+from tunesmith.core.batch import Batch
+from tunesmith.core.model import Model
+from tunesmith.errors import ModelError, clipped
+from tunesmith.generate.batched import evaluating
+from tunesmith.generate.sample import Sample, Sampling, refuse
+from tunesmith.models.adapters import adapter_of, kind_of
+from tunesmith.models.save import fingerprint, save_weights
+from tunesmith.scoring.endpoint import Caller, Failed, caller_of
+from tunesmith.types import EventSink, RowRef, Segment, TokenRow
+
+COMPARED = 4
+"""Answers whose log-probabilities are compared, at most."""
+PREFIX = "weights-"
+START = {
+    "lora": "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 vllm serve BASE --enable-lora --max-lora-rank RANK",
+    "full": "VLLM_SERVER_DEV_MODE=1 vllm serve BASE",
+}
+"""How a server is started that takes the weights of each tuning."""
+UPDATE = {"lora": "/v1/load_lora_adapter", "full": "/collective_rpc"}
+
+
+@dataclass
+class VllmSampler:
+    """A `Sampler` for `model`, whose weights the server is given. served: what the server calls its own model."""
+
+    spec: VllmConfig
+    caller: Caller
+    model: Model
+    sampling: Sampling
+    max_new_tokens: int
+    end_ids: Sequence[int]
+    folder: Path
+    served: str
+    sink: EventSink
+    _has: str = ""
+    """The fingerprint of the weights that the server has."""
+
+    @property
+    def tuning(self) -> str:
+        return kind_of(self.model.module)
+
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], count: int, seed: int, streams: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, int, Sample]]:
+        """Raises ModelError where the server does not answer, or not as the model would."""
+        seconds = self._update()
+        keys = range(len(prompts)) if streams is None else streams
+        with self.caller.calling(lambda text: self._read(text, count)) as call:
+            bodies = [self._body(ids, count, seed, key) for ids, key in zip(prompts, keys, strict=True)]
+            places = {call(self._at("/v1/completions"), body): i for i, body in enumerate(bodies)}
+            for number, done in enumerate(as_completed(places)):
+                place, found = places[done], done.result()
+                if isinstance(found, Failed):
+                    raise self._error(
+                        f"wrote no answers to a prompt of {len(prompts[place])} tokens: {found.why}"
+                    )
+                if number == 0:
+                    self._compare(prompts[place], found, seconds)
+                for i, one in enumerate(found):
+                    yield place, i, one
+        self._still_has()
+
+    def _body(self, ids: Sequence[int], count: int, seed: int, stream: int) -> dict[str, Any]:
+        """All that decides the distribution is said: the server has defaults of its own for what is not. Answer i is
+        drawn with the seed + i."""
+        key = hashlib.blake2b(f"{seed} {stream}".encode(), digest_size=8).digest()
+        return {
+            "model": PREFIX + self._has if self.tuning == "lora" else self.served,
+            "prompt": list(ids),
+            "n": count,
+            "seed": int.from_bytes(key) >> 2,
+            "temperature": self.sampling.temperature,
+            "top_p": self.sampling.top_p,
+            "top_k": self.sampling.top_k or -1,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
+            "max_tokens": self.max_new_tokens,
+            "stop_token_ids": list(self.end_ids),
+            "ignore_eos": True,
+            "logprobs": 0,
+            "return_token_ids": True,
+            "cache_salt": self._has,
+        }
+
+    def _read(self, text: str, count: int) -> list[Sample] | Failed:
+        try:
+            choices = sorted(json.loads(text)["choices"], key=lambda choice: int(choice["index"]))
+            found = [
+                Sample(
+                    ids := [int(token) for token in choice["token_ids"]],
+                    ids[-1] in self.end_ids,
+                    np.array(choice["logprobs"]["token_logprobs"], np.float32),
+                    None,
+                )
+                for choice in choices
+            ]
+        except (ValueError, LookupError, TypeError):
+            return Failed(f"got {clipped(text)}, expected choices with token_ids and logprobs.token_logprobs")
+        if len(found) != count or any(len(one.ids) != len(one.logps) for one in found):
+            return Failed(
+                f"got {clipped(text)}, expected {count} answers with a log-probability for each token"
+            )
+        if not all(np.isfinite(one.logps).all() for one in found):
+            return Failed("log-probabilities that are no numbers", again=False)
+        short = [len(one.ids) for one in found if not one.ended and len(one.ids) != self.max_new_tokens]
+        if short:
+            why = (
+                f"an answer that stops after {short[0]} of {self.max_new_tokens} tokens without an end token"
+            )
+            return Failed(f"{why}; start the server with --generation-config vllm", again=False)
+        return found
+
+    # -- the server's weights -------------------------------------------------------------------------------
+
+    def _update(self) -> float:
+        """Give the server the weights as they are, where it has others; the seconds that it took."""
+        started, now = time.monotonic(), fingerprint(self.model.module)
+        if now == self._has:
+            return 0.0
+        path = storage.made_folder(self.folder) / (PREFIX + now)
+        there = str(PurePosixPath(self.spec.folder_there or self.folder.as_posix()) / path.name)
+        save_weights(self.model.module, path)
+        if self.tuning == "lora":
+            self._post(UPDATE["lora"], {"lora_name": path.name, "lora_path": there, "load_inplace": True})
+            if self._has:  # one that the server has lost in a restart need not be taken from it
+                self.caller.call(self._at("/v1/unload_lora_adapter"), {"lora_name": PREFIX + self._has})
+        else:
+            self._post(UPDATE["full"], {"method": "reload_weights", "kwargs": {"weights_path": there}})
+            self._post("/update_weight_version", {"new_version": now})
+        self._has = now
+        for old in set(self.folder.glob(f"{PREFIX}*")) - {path}:
+            shutil.rmtree(old)
+        return time.monotonic() - started
+
+    def _still_has(self) -> None:
+        """Raises ModelError where other weights have answered: a server that starts anew has its first ones."""
+        if self.tuning == "full":
+            said = self._get("/weight_info").get("weight_version")
+            if said != self._has:
+                raise self._error(
+                    f"has the weights '{said}' after the rollout, and had '{self._has}' before it",
+                    "one run at a time, on a server that is not started anew meanwhile",
+                    "see that no other run uses it, then go on with tunesmith resume",
+                )
+
+    def _compare(self, prompt: Sequence[int], samples: Sequence[Sample], seconds: float) -> None:
+        some = samples[:COMPARED]
+        root = Segment(np.array(prompt, np.int64), np.zeros(len(prompt), np.float32))
+        leaves = [Segment(np.array(one.ids, np.int64), np.ones(len(one.ids), np.float32), 0) for one in some]
+        batch = Batch.from_rows([TokenRow(RowRef(self.spec.url, 1), (root, *leaves))])
+        with evaluating(self.model.module):
+            own = -self.model.token_losses(batch, self.sampling.temperature).double().numpy()
+        gap = float(np.abs(own - np.concatenate([one.logps for one in some])).mean())
+        self.sink("vllm", weights=self._has, update_seconds=seconds, gap=gap)
+        if not gap <= self.spec.max_gap:
+            raise self._error(
+                f"says log-probabilities of its tokens that are {gap:.3g} nats from the policy's own in the mean",
+                f"at most method.vllm.max_gap={self.spec.max_gap:g}",
+                "serve the run's own base (model.base); where method.temperature is not 1, with --logprobs-mode "
+                "processed_logprobs; raise max_gap for a server that computes in fewer bits",
+            )
+
+    # -- asking ---------------------------------------------------------------------------------------------
+
+    def _at(self, route: str) -> str:
+        return self.spec.url.rstrip("/").removesuffix("/v1") + route
+
+    def _post(self, route: str, body: dict[str, Any]) -> None:
+        said = self.caller.call(self._at(route), body)
+        if isinstance(said, Failed):
+            raise self._error(f"did not take the weights ({route}): {said.why}")
+
+    def _get(self, route: str) -> dict[str, Any]:
+        said = self.caller.call(self._at(route))
+        if isinstance(said, Failed):
+            raise self._error(f"does not answer at {route}: {said.why}")
+        found = json.loads(said)
+        assert isinstance(found, dict), "vLLM's routes answer by objects"
+        return found
+
+    def _error(self, what: str, expected: str = "", fix: str = "") -> ModelError:
+        return ModelError(
+            f"the vLLM server at {self.spec.url} {what}",
+            expected or f"a server started by {START[self.tuning]}",
+            fix or "see to the server and its log, then start again, or go on with tunesmith resume",
+        )
+
+
+def connect(
+    spec: VllmConfig,
+    model: Model,
+    sampling: Sampling,
+    max_new_tokens: int,
+    end_ids: Sequence[int],
+    folder: Path,
+    longest_prompt: int,
+    sink: EventSink,
+) -> VllmSampler:
+    """Raises ConfigError or ModelError where the server cannot be reached, or could not write this run's answers."""
+    refuse(model)
+    _refuse_adapter(model)
+    found = VllmSampler(
+        spec, caller_of(spec, "vLLM server"), model, sampling, max_new_tokens, end_ids, folder, "", sink
+    )
+    card = found._get("/v1/models")["data"][0]
+    found.served = card["id"]
+    if card["max_model_len"] < longest_prompt + max_new_tokens:
+        raise found._error(
+            f"has room for {card['max_model_len']} tokens",
+            f"{longest_prompt + max_new_tokens}: the longest prompt and method.max_new_tokens={max_new_tokens}",
+            "start it with a larger --max-model-len, or lower method.max_new_tokens or data.max_length",
+        )
+    route = UPDATE[found.tuning]
+    said = found.caller.call(found._at(route), {})  # a server that has the route refuses this as incomplete
+    if isinstance(said, Failed) and said.status not in (400, 422):
+        raise found._error(f"takes no weights of tuning {found.tuning} ({route}: {said.why})")
+    version = found._get("/version")["version"]
+    sink(
+        "note",
+        text=f"rollouts are written by vLLM {version} at {spec.url} ({found.served}). What it "
+        "writes depends on its batches within rounding: a rollout that is interrupted while it is being written is "
+        "written anew, with other answers; finished ones are part of checkpoints",
+    )
+    return found
+
+
+def _refuse_adapter(model: Model) -> None:
+    """Raises ModelError for what vLLM would not load, or would load without a part."""
+    worn, kind = adapter_of(model.module), kind_of(model.module)
+    if kind not in START:
+        raise ModelError(
+            f"method.vllm with tuning {kind}",
+            "lora or full",
+            "choose another method.tuning, or leave vllm out",
+        )
+    if worn is None:
+        return
+    config = worn.peft_config["default"].to_dict()
+    parts = {
+        "use_dora": "DoRA",
+        "modules_to_save": "embeddings trained beside it (method.lora.train_embeddings)",
+        "trainable_token_indices": "rows of the embeddings for tokens that model.template adds",
+    }
+    said = [words for name, words in parts.items() if config.get(name)]
+    if said:
+        raise ModelError(
+            f"method.vllm with an adapter that has {' and '.join(said)}",
+            "plain LoRA, rsLoRA, PiSSA or OLoRA, or all weights (tuning: full)",
+            "leave that out, or method.vllm",
+        )
