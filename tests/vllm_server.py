@@ -23,14 +23,15 @@ Reply = tuple[int, Any]
 
 @dataclass
 class Served:
-    """base: the model's folder. tuning: which weights it takes. deaf: it says that it took weights, and did not.
-    changes: laid over what it answers, by route."""
+    """base: the model's folder. tuning: which weights it takes. device: what it says that it runs on. deaf: it says
+    that it took weights, and did not. changes: laid over what it answers, by route."""
 
     base: Path
     tuning: str
     deaf: bool = False
     room: int = 192
     version: str = "default"
+    device: str = "cuda"
     changes: dict[str, Any] = field(default_factory=dict)
     url: str = ""
     asked: list[dict[str, Any]] = field(default_factory=list)
@@ -58,6 +59,8 @@ class Served:
                     return self._adapter(route, body or {})
                 case "/collective_rpc" if self.tuning == "full":
                     return self._reload(body or {})
+                case "/server_info?config_format=json" if self.tuning == "full":
+                    return 200, {"vllm_config": {"device_config": {"device": self.device}}}
                 case "/weight_info" if self.tuning == "full":
                     return 200, {"weight_version": self.version}
                 case "/update_weight_version" if self.tuning == "full":

@@ -142,6 +142,13 @@ def test_a_server_that_keeps_old_weights_is_noticed(
     assert len(RunFolder(tmp_path / "tiny").curve("rollout")) == 1  # the first is the start's
 
 
+def test_a_distance_that_grows_is_told_of(base: Path, serve: Serve, tmp_path: Path) -> None:
+    more = {"train": {"learning_rate": 0.1}, "vllm": {"max_gap": 100}}
+    run(asking(serve("full", deaf=True), base, tmp_path, "full", **more))
+    texts = [event["text"] for event in told(tmp_path / "tiny", "warning")]
+    assert sum("it may not compute with all that is trained" in text for text in texts) == 2
+
+
 def test_a_server_of_another_model_is_noticed(base: Path, serve: Serve, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(base, other)
@@ -166,6 +173,8 @@ def test_a_server_that_was_started_anew_while_it_wrote_is_noticed(
     ("route", "reply", "said"),
     [
         ("/v1/models", (200, {"data": [{"id": "base", "max_model_len": 20}]}), "room for 20 tokens"),
+        ("/v1/models", (200, {"data": [{"id": "gpt"}]}), "lists no model as vLLM does"),
+        ("/version", (200, "0.32"), "answers at /version with"),
         ("/v1/load_lora_adapter", (404, {"detail": "Not Found"}), "takes no weights of tuning lora"),
         ("/v1/completions", (400, {"error": {"message": "out of vocabulary"}}), "out of vocabulary"),
         ("/v1/completions", (500, {"error": {"message": "engine died"}}), "engine died"),
@@ -202,6 +211,7 @@ def answers(ids: list[int], logps: list[float]) -> tuple[int, Any]:
         (answers([5] * 6, [-1.0] * 5), "a log-probability for each token"),
         (answers([5] * 6, [float("nan")] * 6), "no numbers"),
         (answers([], []), "expected choices with token_ids"),
+        (answers([9999] * 6, [-1.0] * 6), "the token 9999, and the run's model has 8192"),
     ],
 )
 def test_answers_that_are_none_are_refused(
@@ -235,6 +245,11 @@ def test_weights_that_vllm_does_not_take_are_refused(
 ) -> None:
     with pytest.raises(ModelError, match=said):
         run(asking(serve("lora"), base, tmp_path, method=method))
+
+
+def test_a_cpu_whose_head_does_not_follow_is_refused(base: Path, serve: Serve, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="all weights would follow but the head's"):
+        run(asking(serve("full", device="cpu"), base, tmp_path, "full"))
 
 
 def test_a_temperature_and_cuts_have_no_log_probabilities_there() -> None:

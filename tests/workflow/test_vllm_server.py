@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.workflow.test_own_answers import metric, module, recipe, run
 from tunesmith.embedded import base_model_path
 from tunesmith.errors import ModelError
-from tunesmith.models.files import EMBEDDED
 from tunesmith.train.folder import RunFolder
 
 __all__ = ["module"]
@@ -38,13 +39,13 @@ pytestmark = [
 
 
 @contextmanager
-def vllm(tuning: str, log: Path) -> Iterator[str]:
+def vllm(base: Path | str, tuning: str, log: Path) -> Iterator[str]:
     """The address of a server that is stopped afterwards."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     given = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    command = [COMMAND, "serve", str(base_model_path()), "--host", "127.0.0.1", "--port", str(port)]
+    command = [COMMAND, "serve", str(base), "--host", "127.0.0.1", "--port", str(port)]
     command += ["--dtype", DTYPE, "--max-model-len", "256", "--enforce-eager"]
     if tuning == "lora":
         given["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
@@ -69,6 +70,17 @@ def vllm(tuning: str, log: Path) -> Iterator[str]:
                 server.wait()
 
 
+def untied(folder: Path) -> Path:
+    """The embedded model with a head of its own, which begins as its embeddings."""
+    source = base_model_path()
+    model = AutoModelForCausalLM.from_pretrained(source)
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.get_input_embeddings().weight.detach().clone())
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    return folder
+
+
 def until_ready(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end and server.poll() is None:
@@ -85,7 +97,8 @@ def test_it_learns_from_what_vllm_writes(
     tuning: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with vllm(tuning, tmp_path / "vllm.log") as url:
+    base = base_model_path() if tuning == "lora" else untied(tmp_path / "untied")
+    with vllm(base, tuning, tmp_path / "vllm.log") as url:
         method: dict[str, Any] = {
             "tuning": tuning,
             "samples": 8,
@@ -93,14 +106,14 @@ def test_it_learns_from_what_vllm_writes(
             "vllm": {"url": url},
         }
         train = {"max_steps": 6, "eval_every": 6, "learning_rate": 1e-3 if tuning == "full" else 4e-3}
-        tree = recipe(EMBEDDED, tmp_path, method=method, train=train)
+        tree = recipe(base, tmp_path, method=method, train=train)
         tree["data"]["validation_fraction"] = 0.0
         result = run(tree)
         settings = {"top_k": 20}, {"temperature": 0.5}
         for name, more in zip(("cut", "cold"), settings, strict=True):
             (tmp_path / name).mkdir()
             short = recipe(
-                EMBEDDED, tmp_path / name, method=method | more, train={"max_steps": 1, "eval_every": 1}
+                base, tmp_path / name, method=method | more, train={"max_steps": 1, "eval_every": 1}
             )
             with nullcontext() if name == "cut" else pytest.raises(ModelError, match="processed_logprobs"):
                 run(short)  # it says them before it cuts, but also before it divides by the temperature

@@ -66,6 +66,9 @@ class VllmConfig(Address):
     """A server started with `vllm serve`, on this machine or another, that writes the answers of rollouts. The weights
     reach it through a folder (docs/policies.md says how to start it)."""
 
+    url: str = "http://localhost:8000"
+    """Where it is."""
+
     timeout: Annotated[float, Field(gt=0)] = 600.0
     """Seconds for which the server may be silent: it replies when all answers to a prompt are written."""
 
@@ -78,7 +81,7 @@ class VllmConfig(Address):
     folder_there: str | None = None
     """The same folder as the server calls it, where another machine or a container has it elsewhere. Null: as here."""
 
-    max_gap: Scale = 0.25
+    max_gap: Scale = 0.1
     """Most nats by which the server's log-probability of a token may differ in the mean from the policy's own: the
     answers to one prompt of each rollout are compared. A server of other weights is farther away; one that computes in
     8 or 4 bits may need more."""

@@ -35,6 +35,8 @@ from tunesmith.types import EventSink, RowRef, Segment, TokenRow
 
 COMPARED = 4
 """Answers whose log-probabilities are compared, at most."""
+GROWN = 10
+"""A distance this many times that of the first rollout is told of: rounding does not grow as weights move."""
 PREFIX = "weights-"
 START = {
     "lora": "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 vllm serve BASE --enable-lora --max-lora-rank RANK",
@@ -59,6 +61,7 @@ class VllmSampler:
     sink: EventSink
     _has: str = ""
     """The fingerprint of the weights that the server has."""
+    _first_gap: float | None = None
 
     @property
     def tuning(self) -> str:
@@ -129,6 +132,10 @@ class VllmSampler:
             )
         if not all(np.isfinite(one.logps).all() for one in found):
             return Failed("log-probabilities that are no numbers", again=False)
+        vocabulary = self.model.module.get_input_embeddings().num_embeddings
+        strange = [token for one in found for token in one.ids if not 0 <= token < vocabulary]
+        if strange:
+            return Failed(f"the token {strange[0]}, and the run's model has {vocabulary}", again=False)
         short = [len(one.ids) for one in found if not one.ended and len(one.ids) != self.max_new_tokens]
         if short:
             why = (
@@ -179,6 +186,14 @@ class VllmSampler:
             own = -self.model.token_losses(batch, self.sampling.temperature).double().numpy()
         gap = float(np.abs(own - np.concatenate([one.logps for one in some])).mean())
         self.sink("vllm", weights=self._has, update_seconds=seconds, gap=gap)
+        if self._first_gap is None:
+            self._first_gap = gap
+        if gap > GROWN * self._first_gap + 1e-3:
+            far = f"{gap:.2g} nats from the policy's, and were {self._first_gap:.2g} at first"
+            text = (
+                f"the vLLM server's log-probabilities are {far}: it may not compute with all that is trained"
+            )
+            self.sink("warning", text=text)
         if not gap <= self.spec.max_gap:
             raise self._error(
                 f"says log-probabilities of its tokens that are {gap:.3g} nats from the policy's own in the mean",
@@ -201,8 +216,12 @@ class VllmSampler:
         said = self.caller.call(self._at(route))
         if isinstance(said, Failed):
             raise self._error(f"does not answer at {route}: {said.why}")
-        found = json.loads(said)
-        assert isinstance(found, dict), "vLLM's routes answer by objects"
+        try:
+            found = json.loads(said)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise self._error(f"answers at {route} with {clipped(said)}", "a JSON object, as of vLLM 0.32")
         return found
 
     def _error(self, what: str, expected: str = "", fix: str = "") -> ModelError:
@@ -229,11 +248,14 @@ def connect(
     found = VllmSampler(
         spec, caller_of(spec, "vLLM server"), model, sampling, max_new_tokens, end_ids, folder, "", sink
     )
-    card = found._get("/v1/models")["data"][0]
-    found.served = card["id"]
-    if card["max_model_len"] < longest_prompt + max_new_tokens:
+    match found._get("/v1/models"):
+        case {"data": [{"id": str(name), "max_model_len": int(room)}, *_]}:
+            found.served = name
+        case other:
+            raise found._error(f"lists no model as vLLM does: {clipped(str(other))}")
+    if room < longest_prompt + max_new_tokens:
         raise found._error(
-            f"has room for {card['max_model_len']} tokens",
+            f"has room for {room} tokens",
             f"{longest_prompt + max_new_tokens}: the longest prompt and method.max_new_tokens={max_new_tokens}",
             "start it with a larger --max-model-len, or lower method.max_new_tokens or data.max_length",
         )
@@ -241,7 +263,9 @@ def connect(
     said = found.caller.call(found._at(route), {})  # a server that has the route refuses this as incomplete
     if isinstance(said, Failed) and said.status not in (400, 422):
         raise found._error(f"takes no weights of tuning {found.tuning} ({route}: {said.why})")
-    version = found._get("/version")["version"]
+    if found.tuning == "full":
+        _refuse_packed_head(found)
+    version = found._get("/version").get("version")
     sink(
         "note",
         text=f"rollouts are written by vLLM {version} at {spec.url} ({found.served}). What it "
@@ -249,6 +273,20 @@ def connect(
         "written anew, with other answers; finished ones are part of checkpoints",
     )
     return found
+
+
+def _refuse_packed_head(server: VllmSampler) -> None:
+    """Raises ModelError where a server would go on with its first head: on a CPU vLLM 0.32 computes with a copy of it
+    that new weights do not reach where the embeddings are the head too."""
+    if not server.model.module.config.get_text_config().tie_word_embeddings:
+        return
+    match server._get("/server_info?config_format=json"):
+        case {"vllm_config": {"device_config": {"device": "cpu"}}}:
+            raise server._error(
+                "runs on a CPU, where all weights would follow but the head's, which is tied to the embeddings",
+                "tuning: lora, a server on a GPU, or a model with a head of its own",
+                "write method.tuning=lora",
+            )
 
 
 def _refuse_adapter(model: Model) -> None:
