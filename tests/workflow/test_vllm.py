@@ -132,6 +132,23 @@ def test_all_that_decides_the_draws_is_said_and_every_prompt_has_a_seed(
     assert {(*body["prompt"], body["seed"]) for body in again.asked} == first
 
 
+def test_a_server_reads_the_folder_under_its_own_name_and_weights_that_are_the_same_once(
+    base: Path, serve: Serve, tmp_path: Path
+) -> None:
+    """Rewards that are all the same are asked for three times, with the same weights."""
+    server = serve("lora")
+    here, there = tmp_path / "here", tmp_path / "there"
+    there.symlink_to(here)
+    method = {"algorithm": "dapo", "rewards": [{"kind": "regex", "pattern": "this is never written"}]}
+    vllm = {"folder": str(here), "folder_there": str(there)}
+    tree = asking(server, base, tmp_path, vllm=vllm, method=method, train={"max_steps": 1, "eval_every": 1})
+    run(tree)
+    (taken,) = server.taken
+    assert taken.parent == there
+    assert [path.name for path in here.iterdir()] == [taken.name]
+    assert len(server.asked) == 12
+
+
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_a_server_that_keeps_old_weights_is_noticed(
     tuning: str, base: Path, serve: Serve, tmp_path: Path
@@ -213,6 +230,7 @@ def answers(ids: list[int], logps: list[float]) -> tuple[int, Any]:
         (answers([], []), "expected choices with token_ids"),
         (answers([9999] * 6, [-1.0] * 6), "the token 9999, and the run's model has 8192"),
     ],
+    ids=["short", "unequal", "nan", "empty", "unknown"],
 )
 def test_answers_that_are_none_are_refused(
     reply: Any, said: str, base: Path, serve: Serve, tmp_path: Path
@@ -273,8 +291,7 @@ def test_what_ppo_values_states_with_stays_here(init: str, base: Path, serve: Se
     assert (result.folder / "model" / CRITIC).exists() == (init == "default")
 
 
-@pytest.mark.parametrize("tuning", ["lora", "full"])
-@pytest.mark.parametrize("step", [1, 2, 3])
+@pytest.mark.parametrize(("tuning", "step"), [("lora", 1), ("full", 2), ("lora", 3)])
 def test_a_resumed_run_gives_its_weights_to_a_server_that_was_started_anew(
     tuning: str, step: int, base: Path, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

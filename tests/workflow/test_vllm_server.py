@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.workflow.test_own_answers import metric, module, recipe, run
 from tunesmith.embedded import base_model_path
 from tunesmith.errors import ModelError
+from tunesmith.models.files import EMBEDDED
 from tunesmith.train.folder import RunFolder
 
 __all__ = ["module"]
@@ -117,6 +118,10 @@ def test_it_learns_from_what_vllm_writes(
             )
             with nullcontext() if name == "cut" else pytest.raises(ModelError, match="processed_logprobs"):
                 run(short)  # it says them before it cuts, but also before it divides by the temperature
+        if tuning == "full" and not torch.cuda.is_available():
+            (tmp_path / "tied").mkdir()
+            with pytest.raises(ModelError, match="tied to the embeddings"):
+                run(recipe(EMBEDDED, tmp_path / "tied", method=method))
     folder = RunFolder(result.folder)
     updates, rollouts = folder.read_events("vllm"), folder.curve("rollout")
     found = {
