@@ -130,6 +130,7 @@ def ours_generate(spec: dict[str, Any], rows: Any, weights: Any) -> tuple[float,
 
 
 def ours_nll(spec: dict[str, Any], rows: Any, weights: Any) -> tuple[float, int, Any]:
+    from tunesmith.core.device import pass_tokens
     from tunesmith.generate.batched import nll
     from tunesmith.types import RowRef, Segment, TokenRow
 
@@ -138,9 +139,9 @@ def ours_nll(spec: dict[str, Any], rows: Any, weights: Any) -> tuple[float, int,
         TokenRow(RowRef("rows", i), (Segment(r, w),))
         for i, (r, w) in enumerate(zip(rows, weights, strict=True))
     ]
-    nll(model, made[:8], 4096)
+    nll(model, made[:8], pass_tokens(model.device))
     started = time.perf_counter()
-    totals, _ = nll(model, made, 4096)
+    totals, _ = nll(model, made, pass_tokens(model.device))
     return time.perf_counter() - started, sum(map(len, rows)), [round(float(t), 0) for t in totals]
 
 

@@ -37,8 +37,12 @@ def quick(family: str, kind: str = "full") -> Model:
 
 @pytest.mark.parametrize("family", CONFIGS)
 @pytest.mark.parametrize("kind", ["full", "lora"])
-def test_answers_are_those_of_stock_transformers(family: str, kind: str) -> None:
+@pytest.mark.parametrize("steps", [True, False])
+def test_answers_are_those_of_stock_transformers(family: str, kind: str, steps: bool) -> None:
+    """Tokens by steps that are made ready once, and by the layers' own forward."""
     model, given = quick(family, kind), prompts(5)
+    assert model.step is not None
+    model.step = model.step if steps else None
     stock = Model(made(CONFIGS[family](), kind), "padded", 2)
     if kind == "lora":
         stock.module = stock.module.merge_and_unload()

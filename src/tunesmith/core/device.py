@@ -20,6 +20,9 @@ from tunesmith.errors import ConfigError
 
 CPU = torch.device("cpu")
 KEPT = 8 * 2**20
+PASS_TOKENS = {"cpu": 2048, "cuda": 4096}
+"""Of a pass without gradient. On a CPU the tensors of more tokens would be larger than blocks that are kept, and of
+fewer the products slower."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of glibc's malloc.h."""
 
@@ -84,6 +87,10 @@ def finish(device: torch.device) -> None:
     """Wait until it has done what was asked of it: its work goes on while Python does."""
     if device.type != "cpu":
         torch.cuda.synchronize(device)
+
+
+def pass_tokens(device: torch.device) -> int:
+    return PASS_TOKENS[device.type]
 
 
 def keep_freed_blocks() -> None:

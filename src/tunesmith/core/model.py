@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -56,6 +56,9 @@ class Model:
     """Another model that says it in place of this one, with its own `value`; a part of this one's module."""
     fast_head: bool = field(default=False, init=False)
     """The family's logits are one product of the last states, `lm_head(model(...))`; see `tunesmith.models.fast`."""
+    step: Callable[[Any, Tensor, Decode, int], Tensor] | None = field(default=None, init=False)
+    """The backbone's states of one token of each of some rows, where that has a faster way; see
+    `tunesmith.models.fast_step`."""
     virtual_tokens: int = field(default=0, init=False)
     """Learned tokens that PEFT puts before each row (prompt and prefix tuning)."""
     virtual_columns: int = field(default=0, init=False)
@@ -153,6 +156,16 @@ class Model:
         plain = self._plain_head()
         assert plain is not None, "a model that writes by slots"
         backbone, weight = plain
+        if isinstance(state, Decode) and self.step is not None:
+            states = self.step(backbone, ids, state, len(ids) + -len(ids) % ROUND_DECODE_TO)
+        else:
+            states = self._by_layers(backbone, ids, positions, state)
+        if kept is not None:
+            states = states[kept]
+        return state.slots.ready(weight, partial(state.slots.product, weight, None))(states)
+
+    def _by_layers(self, backbone: Any, ids: Tensor, positions: Tensor, state: Prefill | Decode) -> Tensor:
+        """(T, H)"""
         step = ROUND_TO if isinstance(state, Prefill) else ROUND_DECODE_TO
         output = backbone(
             input_ids=_filled(ids, step)[None],
@@ -162,9 +175,7 @@ class Model:
             use_cache=False,
         )
         assert state.calls == self.num_layers, "every layer is a fast one"
-        states: Tensor = output.last_hidden_state[0]
-        states = states[: len(ids)] if kept is None else states[kept]
-        return state.slots.ready(weight, partial(state.slots.product, weight, None))(states)
+        return output.last_hidden_state[0, : len(ids)]  # type: ignore[no-any-return]
 
     def outputs(self, batch: Batch) -> Tensor:
         """(R, C), (M, C) or (K, C): what the head says; see `Head.outputs`."""

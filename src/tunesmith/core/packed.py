@@ -7,6 +7,7 @@ arithmetic. In bfloat16 its product is oneDNN's already, or tiles compute it (co
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -30,21 +31,30 @@ MakeProduct = Callable[[Tensor, Tensor | None], Product]
 def stock_product(weight: Tensor, bias: Tensor | None) -> Product:
     """x (T, in) -> x weight^T + bias, from the weight as it lies."""
     if tiles(weight):
-        return partial(_by_tiles, right=weight.detach().t(), bias=bias)
+        return Tiled(weight.detach().t(), None if bias is None else bias.detach())
     return partial(functional.linear, weight=weight.detach(), bias=bias)
 
 
-def _by_tiles(x: Tensor, right: Tensor | Laid, bias: Tensor | None) -> Tensor:
-    out = x.new_empty(len(x), right.shape[1])
-    fill(Sum(out, [(x.contiguous(), right)], None if bias is None else bias.detach().expand_as(out)))
-    return out
+@dataclass(frozen=True)
+class Tiled:
+    """A product that tiles compute: right (in, out)."""
+
+    right: Tensor | Laid
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        out = x.new_empty(len(x), self.right.shape[1])
+        fill(
+            Sum(out, [(x.contiguous(), self.right)], None if self.bias is None else self.bias.expand_as(out))
+        )
+        return out
 
 
 def product(weight: Tensor, bias: Tensor | None) -> Product:
     """x (T, in) -> x weight^T + bias, (T, out), for calls without gradient between which weight (out, in) and bias
     (out,) do not change. Where the weight is laid out, that takes its size once more in memory."""
     if (laid := lay_out(weight.detach().t())) is not None:
-        return partial(_by_tiles, right=laid, bias=bias)
+        return Tiled(laid, None if bias is None else bias.detach())
     if not packs(weight):
         return stock_product(weight, bias)
     ops = torch.ops.mkldnn

@@ -9,13 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tunesmith.core.device import pass_tokens
 from tunesmith.core.model import Model
 from tunesmith.evaluate.report import Losses
 from tunesmith.generate.batched import generate, label_logps, nll
 from tunesmith.types import Example, Message, TokenRow
-
-EVALUATION_TOKENS = 4096
-"""Tokens computed at once without gradients."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +82,12 @@ class Answerer:
 
     def losses(self, rows: Sequence[TokenRow]) -> Losses:
         """Of the supervised tokens of each row."""
-        totals, _ = nll(self.model, rows, EVALUATION_TOKENS)
+        totals, _ = nll(self.model, rows, pass_tokens(self.model.device))
         return Losses(totals, np.array([r.num_supervised for r in rows]))
 
     def mean_loss(self, rows: Sequence[TokenRow]) -> float:
         """Nats a supervised token, weighted as in training."""
-        totals, weights = nll(self.model, rows, EVALUATION_TOKENS)
+        totals, weights = nll(self.model, rows, pass_tokens(self.model.device))
         return float(totals.sum() / weights.sum())
 
     def choose(self, examples: Sequence[Example], labels: Sequence[str]) -> list[str]:
@@ -98,7 +96,9 @@ class Answerer:
             [*self.tokenizer(label, add_special_tokens=False)["input_ids"], self.prompter.end_ids[0]]
             for label in labels
         ]
-        scores = label_logps(self.model, [self.prompt(e) for e in examples], ids, EVALUATION_TOKENS)
+        scores = label_logps(
+            self.model, [self.prompt(e) for e in examples], ids, pass_tokens(self.model.device)
+        )
         return [labels[i] for i in scores.argmax(1)]
 
 

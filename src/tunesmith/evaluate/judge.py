@@ -18,9 +18,10 @@ from scipy.special import expit
 
 from tunesmith.config.judged import Judged
 from tunesmith.core.batch import Batch
+from tunesmith.core.device import pass_tokens
 from tunesmith.core.model import Model
 from tunesmith.data.trees import LEFT_OUT
-from tunesmith.evaluate.answers import EVALUATION_TOKENS, Answers
+from tunesmith.evaluate.answers import Answers
 from tunesmith.evaluate.heads import mean
 from tunesmith.evaluate.report import Losses
 from tunesmith.generate.batched import Numbers, Told, completion_sums, of_completions, untold
@@ -92,12 +93,16 @@ class RewardJudge(Judge):
 
     def outputs(self, rows: Sequence[TokenRow], progress: Told = untold) -> list[Numbers]:
         return of_completions(
-            self.model, rows, lambda batch: self.model.outputs(batch)[:, 0], EVALUATION_TOKENS, progress
+            self.model,
+            rows,
+            lambda batch: self.model.outputs(batch)[:, 0],
+            pass_tokens(self.model.device),
+            progress,
         )
 
     def features(self, rows: Sequence[TokenRow]) -> list[Numbers]:
         """(K, H) the states that the head reads."""
-        return of_completions(self.model, rows, self.model.features, EVALUATION_TOKENS)
+        return of_completions(self.model, rows, self.model.features, pass_tokens(self.model.device))
 
     def said(self, rows: Sequence[TokenRow], outputs: Sequence[Numbers]) -> list[Numbers]:
         offset, unit = self.scale
@@ -149,7 +154,7 @@ class PolicyJudge(Judge):
 
     def outputs(self, rows: Sequence[TokenRow], progress: Told = untold) -> list[Numbers]:
         """Summed log-probabilities."""
-        return completion_sums(self.model, rows, EVALUATION_TOKENS, progress)
+        return completion_sums(self.model, rows, pass_tokens(self.model.device), progress)
 
     def said(self, rows: Sequence[TokenRow], outputs: Sequence[Numbers]) -> list[Numbers]:
         if self.by == "likelihood":

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tunesmith.core import packed
 from tunesmith.core.batch import Batch
+from tunesmith.core.device import pass_tokens
 from tunesmith.core.model import Model
 from tunesmith.core.native.cache import Decode, Prefill, Slots
 from tunesmith.types import RowRef, Segment, TokenRow
@@ -146,16 +147,7 @@ class _Writing:
         homes: dict[int, int] = {}
         for slot, row in taken.items():
             homes.setdefault(row.prompt, slot)
-        rows = [
-            TokenRow(RowRef("prompt", i), (Segment(np.array(p, np.int64), np.zeros(len(p), np.float32)),))
-            for i, p in enumerate(self.prompts[index] for index in homes)
-        ]
-        batch = Batch.from_rows(rows).to(self.model.device)
-        layout = batch.layout
-        leaves = range(len(layout.parents) - len(rows), len(layout.parents))
-        last = torch.tensor([layout.offsets[leaf + 1] - 1 for leaf in leaves])
-        state = Prefill(layout, self.slots, leaves, torch.tensor(list(homes.values())))
-        logits = self._next_logits(batch.input_ids, layout.positions, state, last)
+        logits = torch.cat([self._prompts(part) for part in self._parts(list(homes.items()))])
         self.last, self.home = list(homes.items())[-1]
         self.first = logits[-1:]
         if len(taken) == len(homes):
@@ -165,6 +157,31 @@ class _Writing:
         self.slots.copy(list(copies.values()), list(copies), width)
         places = {prompt: place for place, prompt in enumerate(homes)}
         return taken, logits[[places[row.prompt] for row in taken.values()]]
+
+    def _parts(self, homes: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+        """As many prompts as one pass takes, in their order."""
+        parts: list[list[tuple[int, int]]] = [[]]
+        tokens, most = 0, pass_tokens(self.model.device)
+        for prompt, slot in homes:
+            tokens += len(self.prompts[prompt])
+            if parts[-1] and tokens > most:
+                parts.append([])
+                tokens = len(self.prompts[prompt])
+            parts[-1].append((prompt, slot))
+        return parts
+
+    def _prompts(self, homes: Sequence[tuple[int, int]]) -> Tensor:
+        """Prompts into their slots -> (K, V), what follows each."""
+        rows = [
+            TokenRow(RowRef("prompt", i), (Segment(np.array(p, np.int64), np.zeros(len(p), np.float32)),))
+            for i, p in enumerate(self.prompts[prompt] for prompt, _ in homes)
+        ]
+        batch = Batch.from_rows(rows).to(self.model.device)
+        layout = batch.layout
+        leaves = range(len(layout.parents) - len(rows), len(layout.parents))
+        last = torch.tensor([layout.offsets[leaf + 1] - 1 for leaf in leaves])
+        state = Prefill(layout, self.slots, leaves, torch.tensor([slot for _, slot in homes]))
+        return self._next_logits(batch.input_ids, layout.positions, state, last)
 
     def decode(self) -> Tensor:
         """(K, V): what follows the last token of each active row, in their order."""

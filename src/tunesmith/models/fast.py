@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig
 
@@ -19,7 +20,7 @@ from tunesmith.core import attention, gate, liger, native
 from tunesmith.core.device import CPU
 from tunesmith.core.layout import Layout
 from tunesmith.core.model import Model
-from tunesmith.models import fast_decoder, fast_encoder
+from tunesmith.models import fast_decoder, fast_encoder, fast_step
 
 TOLERANCE = 1e-4
 """Relative to the largest value of a tensor, or to FLOOR times the largest of all (gradients that are zero but for
@@ -42,6 +43,9 @@ def quicken(model: Model, config: PretrainedConfig, device: torch.device = CPU) 
     for layer, forward in layers:
         layer.forward = partial(forward, layer)
     model.fast_head = model.head is None
+    base = model.module.get_base_model() if isinstance(model.module, PeftModel) else model.module
+    if model.fast_head and device == CPU and fast_step.is_backbone(getattr(base, "model", None)):
+        model.step = fast_step.step
     if device == CPU:
         by = "by our own kernels"
     else:

@@ -78,12 +78,17 @@ def _attention(
     if hasattr(module, "q_norm"):
         query = _norm(module.q_norm, query.view(-1, dim))[0].view(query.shape)
         key = _norm(module.k_norm, key.view(-1, dim))[0].view(key.shape)
-    window = getattr(module, "sliding_window", getattr(module.config, "sliding_window", None))
-    dropout = module.attention_dropout if module.training else 0.0
-    shape = Shape(query.shape[1] // dim, key.shape[1] // dim, dim, module.scaling, True, window or 0, dropout)
+    shape = shape_of(module, query, key)
     turned = (rotary[0][0], rotary[1][0])
     if isinstance(layout, Layout):
         out = attend(query, key, value, layout, shape, turned)
     else:
         out = layout.attend(module.layer_idx, query, key, value, shape, turned)
     return linears(out, [module.o_proj], slots)[0]
+
+
+def shape_of(module: Any, query: Tensor, key: Tensor) -> Shape:
+    window = getattr(module, "sliding_window", getattr(module.config, "sliding_window", None))
+    dropout = module.attention_dropout if module.training else 0.0
+    dim = module.head_dim
+    return Shape(query.shape[1] // dim, key.shape[1] // dim, dim, module.scaling, True, window or 0, dropout)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tunesmith.core.native.cache import Slots
-from tunesmith.core.native.sums import Sum, fill, tiles
-from tunesmith.core.packed import MakeProduct, Product
+from tunesmith.core.native.sums import Laid, Pair, Sum, fill, ready, tiles
+from tunesmith.core.packed import MakeProduct, Product, Tiled
 
 ADAPTER = "default"
 
@@ -31,13 +31,18 @@ class Adapters(NamedTuple):
     ups: list[Tensor]
 
 
+def made_ready(layers: Sequence[nn.Module], dtype: torch.dtype, slots: Slots) -> Ready:
+    """As long as rows are written in these slots."""
+    return slots.ready(layers[0], partial(Ready, layers, dtype, slots.product))
+
+
 def linears(x: Tensor, layers: Sequence[nn.Module], slots: Slots | None = None) -> list[Tensor]:
     """x (T, H) through each layer; layers that are neither plain nor plain LoRA around plain ones run as they are.
 
     slots: of rows that are being written, without gradient; what is made of weights is kept there.
     """
     if slots is not None:
-        return slots.ready(layers[0], partial(_once, layers, x.dtype, slots.product))(x)
+        return made_ready(layers, x.dtype, slots)(x)
     if all(_is_plain_lora(layer) for layer in layers):
         parts, scales = _parts(layers)
     elif all(type(la) is nn.Linear and tiles(x, la.weight) for la in layers):
@@ -50,17 +55,45 @@ def linears(x: Tensor, layers: Sequence[nn.Module], slots: Slots | None = None) 
     return list(_Linears.apply(x, tuple(scales), *parts))  # type: ignore[no-untyped-call]
 
 
-def _once(
-    layers: Sequence[Any], dtype: torch.dtype, product: MakeProduct
-) -> Callable[[Tensor], list[Tensor]]:
-    """x -> its way through each layer, for many calls between which no weight changes."""
-    if not all(_is_plain_lora(layer) for layer in layers):
-        made = [product(la.weight, la.bias) if type(la) is nn.Linear else la for la in layers]
-        return lambda x: [each(x) for each in made]
-    parts, scales = _parts(layers)
-    adapters = _adapters(parts[2::4], parts[3::4], scales, dtype)
-    products = [product(la.base_layer.weight, la.base_layer.bias) for la in layers]
-    return lambda x: _through(x, adapters, products)[1]
+class Ready:
+    """Layers that read the same states, for many calls between which no weight changes."""
+
+    def __init__(self, layers: Sequence[Any], dtype: torch.dtype, product: MakeProduct) -> None:
+        self.adapters: Adapters | None = None
+        if all(_is_plain_lora(layer) for layer in layers):
+            parts, scales = _parts(layers)
+            self.adapters = _adapters(parts[2::4], parts[3::4], scales, dtype)
+            layers = [layer.base_layer for layer in layers]
+        self.products: list[Product] = [
+            product(la.weight, la.bias) if type(la) is nn.Linear else la for la in layers
+        ]
+
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        """x (T, H) -> each layer's output (T, N)."""
+        if all(isinstance(p, Tiled) for p in self.products):
+            outs = [x.new_empty(len(x), p.right.shape[1]) for p in self.products if isinstance(p, Tiled)]
+            self.into(_lines(x), outs)()
+            return outs
+        outs = [p(x) for p in self.products]
+        if self.adapters is not None:
+            low = _split(x @ self.adapters.down.t(), self.adapters.ups)
+            for out, part, up in zip(outs, low, self.adapters.ups, strict=True):
+                out.addmm_(part, up.t())
+        return outs
+
+    def into(self, x: Tensor, outs: Sequence[Tensor], past: Tensor | None = None) -> Callable[[], None]:
+        """What fills `outs` by x, any number of times. past: is added to the only one, which may be itself."""
+        rights = [p.right for p in self.products if isinstance(p, Tiled)]
+        biases = [p.bias for p in self.products if isinstance(p, Tiled)]
+        if len(rights) == len(outs) and (past is None or biases == [None]):
+            sums, _ = _sums(x, rights, biases, self.adapters, outs)
+            return ready(*sums[:-1], sums[-1]._replace(past=past)) if past is not None else ready(*sums)
+
+        def run() -> None:
+            for out, found in zip(outs, self(x), strict=True):
+                out.copy_(found if past is None else past + found)
+
+        return run
 
 
 def _parts(layers: Sequence[nn.Module]) -> tuple[list[Tensor | None], list[float]]:
@@ -96,13 +129,26 @@ def _adapters(
     return Adapters(down, [(b * s).to(dtype) for b, s in zip(ups, scales, strict=True) if b is not None])
 
 
-def _through(x: Tensor, adapters: Adapters, products: Sequence[Product]) -> tuple[Tensor, list[Tensor]]:
-    """(T, sum of ranks) x through all A, and the layers' outputs. products: each layer's own, x W^T + b."""
-    low = x @ adapters.down.t()
-    outs = []
-    for times, up, part in zip(products, adapters.ups, _split(low, adapters.ups), strict=True):
-        outs.append(times(x).addmm_(part, up.t()))
-    return low, outs
+def _sums(
+    x: Tensor,
+    rights: Sequence[Tensor | Laid],
+    biases: Sequence[Tensor | None],
+    adapters: Adapters | None,
+    outs: Sequence[Tensor],
+) -> tuple[list[Sum], Tensor | None]:
+    """What fills outs; and (T, sum of ranks), x through all A, which it fills before them."""
+    terms: list[list[Pair]] = [[(x, right)] for right in rights]
+    todo: list[Sum] = []
+    low: Tensor | None = None
+    if adapters is not None:
+        low = x.new_empty(len(x), len(adapters.down))
+        todo.append(Sum(low, [(x, adapters.down.t())]))
+        for each, part, up in zip(terms, _split(low, adapters.ups), adapters.ups, strict=True):
+            each.append((part, up.t()))
+    for number, (out, each, bias) in enumerate(zip(outs, terms, biases, strict=True)):
+        past = None if bias is None else bias.expand_as(out)
+        todo.append(Sum(out, each, past, after=number == 0 and low is not None))
+    return todo, low
 
 
 class _Linears(torch.autograd.Function):
@@ -115,16 +161,7 @@ class _Linears(torch.autograd.Function):
         weights = [w for w in parts[::4] if w is not None]
         adapters = _adapters(downs, ups, scales, x.dtype) if scales else None
         outs = [x.new_empty(len(x), len(w)) for w in weights]
-        terms = [[(x, w.t())] for w in weights]
-        todo, low = [], None
-        if adapters is not None:
-            low = x.new_empty(len(x), len(adapters.down))
-            todo.append(Sum(low, [(x, adapters.down.t())]))
-            for each, part, up in zip(terms, _split(low, adapters.ups), adapters.ups, strict=True):
-                each.append((part, up.t()))
-        for number, (out, each, bias) in enumerate(zip(outs, terms, biases, strict=True)):
-            past = None if bias is None else bias.expand_as(out)
-            todo.append(Sum(out, each, past, after=number == 0 and low is not None))
+        todo, low = _sums(x, [w.t() for w in weights], biases, adapters, outs)
         fill(*todo)
         kept = [] if adapters is None else [adapters.down, low, *adapters.ups]
         ctx.save_for_backward(x, *weights, *kept)

@@ -21,7 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_L
 
 from tunesmith.config.run import ModelConfig
 from tunesmith.core import attention, gate
-from tunesmith.core.device import choose
+from tunesmith.core.device import choose, keep_freed_blocks
 from tunesmith.core.heads import Head, PooledHead
 from tunesmith.core.model import Model
 from tunesmith.errors import ModelError
@@ -194,6 +194,7 @@ def load_model(
     head: to train on it; None: the one that it was saved with, or none. prompted: learned tokens before rows.
     still: no dropout, unless the recipe sets it (log-probabilities are then those of evaluation).
     """
+    keep_freed_blocks()
     device, source = choose(config.device), find(config.base, config.revision)
     hf_config = read_config(source)
     saved = HeadSpec.from_dict(source.manifest.head) if source.manifest and source.manifest.head else None

@@ -15,7 +15,6 @@ from tunesmith.config.methods import Head, Method, SftConfig
 from tunesmith.config.policy import PolicyConfig
 from tunesmith.config.run import Run
 from tunesmith.config.tuning import PROMPTED
-from tunesmith.core.device import keep_freed_blocks
 from tunesmith.core.heads import PooledHead
 from tunesmith.core.objective import Objective
 from tunesmith.core.recompute import recompute
@@ -89,7 +88,6 @@ def build(run: Run, rows: Sequence[TokenRow], data_hashes: dict[str, str]) -> Bu
     An adapter's first weights depend on the seed alone.
     """
     seed_everything(run)
-    keep_freed_blocks()
     head = spec_of(run.method)
     prompted, still = run.method.tuning in PROMPTED, isinstance(run.method, Judged | PolicyConfig)
     loaded = load_model(run.model, head=head, train=True, prompted=prompted, still=still)

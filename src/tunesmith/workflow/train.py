@@ -18,11 +18,10 @@ from tunesmith.config.load import load_run
 from tunesmith.config.machine import describe_machine
 from tunesmith.config.policy import PolicyConfig
 from tunesmith.config.run import Run
-from tunesmith.core.device import CPU
+from tunesmith.core.device import CPU, pass_tokens
 from tunesmith.data.flat import sizes
 from tunesmith.data.readers import sha256
 from tunesmith.errors import Interrupted, RunError
-from tunesmith.evaluate.answers import EVALUATION_TOKENS
 from tunesmith.evaluate.report import write_report
 from tunesmith.evaluate.report_model import SeedRun
 from tunesmith.train.build import Built, build
@@ -210,7 +209,7 @@ def _carry_out(
     prepare_seconds = time.monotonic() - started
     built = build(prepared.run, prepared.rows["train"], prepared.splits.hashes)
     if isinstance(prepared.run.method, Judged) and prepared.run.method.reference == "start":
-        budget = prepared.run.train.micro_batch_tokens or EVALUATION_TOKENS
+        budget = prepared.run.train.micro_batch_tokens or pass_tokens(built.loaded.model.device)
         prepared.rows = with_reference(prepared.rows, built.loaded.model, folder.path, budget, sink)
         built.source.rows = prepared.rows["train"]
     for note in built.notes:

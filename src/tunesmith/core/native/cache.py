@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -15,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from tunesmith.core.layout import Layout
-from tunesmith.core.native.attend import Shape, attend, gather
-from tunesmith.core.native.call import call, takes
+from tunesmith.core.native.attend import Shape, attend, gather, turned
+from tunesmith.core.native.call import ready, takes
 from tunesmith.core.packed import MakeProduct
 
 T = TypeVar("T")
@@ -31,6 +32,8 @@ class Slots:
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
         self._ready: dict[int, Any] = {}
+        self.step: Any = None
+        """What computes the next token of as many rows as the last time, where it was made ready."""
 
     def ready(self, part: object, make: Callable[[], T]) -> T:
         """What is made of a part's weights, once: none changes as long as rows are being written."""
@@ -101,11 +104,7 @@ class Decode:
     calls: int = 0
 
     def __post_init__(self) -> None:
-        self._width = int(self.places.max()) + 1
-        device = self.slots.device
-        self._index = torch.arange(len(self.rows), device=device)[:, None]
-        self._real = torch.ones(len(self.rows), dtype=torch.long, device=device)
-        self.rows, self.places = self.rows.to(device), self.places.to(device)
+        self.rows, self.places = (x.to(self.slots.device) for x in (self.rows, self.places))
 
     def attend(
         self,
@@ -117,44 +116,68 @@ class Decode:
         rotary: tuple[Tensor, Tensor],
     ) -> Tensor:
         self.calls += 1
-        keys, values = self.slots.of(layer, shape, key)
-        cos, sin = (r.float().contiguous() for r in rotary)
-        keys[self.rows, :, self.places] = gather(
-            key, self._index, self._real, shape.key_heads, shape.dim, cos, sin
-        )[:, :, 0]
-        count = len(self.rows)
-        values[self.rows, :, self.places] = value[:count].reshape(count, shape.key_heads, shape.dim)
-        q = gather(query, self._index, self._real, shape.heads, shape.dim, cos, sin)
         out = query.new_zeros(query.shape)
-        if not takes(q):
-            out[:count] = self._attend_plain(q, keys, values, shape)
-            return out
-        call(
-            "attend_slots",
-            q.dtype,
-            q,
-            keys,
-            values,
-            self.rows,
-            self.places,
-            out,
-            count,
-            shape.key_heads,
-            shape.heads // shape.key_heads,
-            self.slots.length,
-            shape.dim,
-            shape.window,
-            shape.scale,
-        )
+        turns = tuple(r.float().contiguous() for r in rotary)
+        query, key, value = (x.contiguous() for x in (query, key, value))
+        self.attending(layer, query, key, value, shape, turns, out)()
         return out
 
-    def _attend_plain(self, query: Tensor, keys: Tensor, values: Tensor, shape: Shape) -> Tensor:
-        """query (K, heads, 1, dim) -> (K, heads * dim)."""
-        k, v = (x[:, :, : self._width].index_select(0, self.rows) for x in (keys, values))
-        gap = self.places[:, None] - torch.arange(self._width, device=query.device)
-        seen = (gap >= 0) & (gap < (shape.window or self._width))
-        grouped = shape.heads != shape.key_heads
-        out = functional.scaled_dot_product_attention(
-            query, k, v, seen[:, None, None], scale=shape.scale, enable_gqa=grouped
+    def attending(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        shape: Shape,
+        rotary: tuple[Tensor, ...],
+        out: Tensor,
+    ) -> Callable[[], None]:
+        """What fills the first rows of `out` (T, heads * dim), any number of times; all tensors contiguous, cosines and
+        sines in float32."""
+        keys, values = self.slots.of(layer, shape, key)
+        count = len(self.rows)
+        if not takes(query):
+            return partial(
+                self._attend_plain,
+                query[:count],
+                key[:count],
+                value[:count],
+                keys,
+                values,
+                shape,
+                rotary,
+                out,
+            )
+        heads = (shape.key_heads, shape.heads // shape.key_heads)
+        read = (query, key, value, *rotary, keys, values, self.rows, self.places)
+        sizes = (count, *heads, self.slots.length, shape.dim, shape.window, shape.scale)
+        return ready("attend_slots", query.dtype, *read, out, *sizes)
+
+    def _attend_plain(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        shape: Shape,
+        rotary: tuple[Tensor, ...],
+        out: Tensor,
+    ) -> None:
+        q, k, v = (x.view(len(x), -1, shape.dim) for x in (query, key, value))
+        cos, sin = (r[: len(q)] for r in rotary)
+        keys[self.rows, :, self.places] = turned(k, cos, sin)
+        values[self.rows, :, self.places] = v
+        width = int(self.places.max()) + 1
+        seen_k, seen_v = (x[:, :, :width].index_select(0, self.rows) for x in (keys, values))
+        gap = self.places[:, None] - torch.arange(width, device=query.device)
+        seen = (gap >= 0) & (gap < (shape.window or width))
+        found = functional.scaled_dot_product_attention(
+            turned(q, cos, sin)[:, :, None],
+            seen_k,
+            seen_v,
+            seen[:, None, None],
+            scale=shape.scale,
+            enable_gqa=shape.heads != shape.key_heads,
         )
-        return out.flatten(1)
+        out[: len(q)] = found.flatten(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -34,11 +35,21 @@ def ours(*tensors: Tensor) -> bool:
 def call(name: str, dtype: torch.dtype | None, *arguments: Argument) -> None:
     """Tensors go as addresses (of their first element), None as a null pointer, integers as int64, floats as float32;
     the thread count comes last, and is PyTorch's."""
+    ready(name, dtype, *arguments)()
+
+
+def ready(name: str, dtype: torch.dtype | None, *arguments: Argument) -> Callable[[], None]:
+    """The call, to be made any number of times: with the same tensors, whatever they hold by then."""
     library = native.library()
     assert library is not None
     function = getattr(library, name if dtype is None else f"{name}_{DTYPES[dtype]}")
     function.restype = None
-    function(*[_c(a) for a in arguments], ctypes.c_int(torch.get_num_threads()))
+    numbers = (*[_c(a) for a in arguments], ctypes.c_int(torch.get_num_threads()))
+
+    def made(kept: tuple[Argument, ...] = arguments) -> None:  # addresses alone would not keep tensors alive
+        function(*numbers)
+
+    return made
 
 
 def _c(argument: Argument) -> object:

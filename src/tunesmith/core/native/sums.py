@@ -7,7 +7,7 @@ any shapes on all cores, add up all terms in float32, and round once.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple
@@ -47,12 +47,21 @@ _seen: list[list[Shape]] = []
 
 def fill(*sums: Sum) -> None:
     """Compute each; all factors are of one type and in one place. An out of float32 takes terms of any type."""
-    if not tiles(*_lying(sums)):
-        for one in sums:
-            _by_torch(one)
-        return
+    ready(*sums)()
     for shapes in _seen:
-        shapes += [_shape(*term) for one in sums for term in one.terms]
+        if tiles(*_lying(sums)):
+            shapes += [_shape(*term) for one in sums for term in one.terms]
+
+
+def ready(*sums: Sum) -> Callable[[], None]:
+    """The same, to be computed any number of times: with the same tensors, whatever they hold by then."""
+    if not tiles(*_lying(sums)):
+
+        def by_torch() -> None:
+            for one in sums:
+                _by_torch(one)
+
+        return by_torch
     program: list[int] = []
     for out, terms, past, after in sums:
         rows, columns = out.shape[-2:]
@@ -75,8 +84,13 @@ def fill(*sums: Sum) -> None:
                 program += (right.data_ptr(), *right.stride()[-2:], _next(right), left.shape[-1])
     library = native.library()
     assert library is not None
-    numbers = (ctypes.c_int64 * len(program))(*program)
-    library.sums_of_products(numbers, ctypes.c_int64(len(sums)), ctypes.c_int(torch.get_num_threads()))
+    function, numbers = library.sums_of_products, (ctypes.c_int64 * len(program))(*program)
+    count, threads = ctypes.c_int64(len(sums)), ctypes.c_int(torch.get_num_threads())
+
+    def by_tiles(kept: tuple[Sum, ...] = sums) -> None:  # addresses alone would not keep tensors alive
+        function(numbers, count, threads)
+
+    return by_tiles
 
 
 def lay_out(right: Tensor) -> Laid | None:
