@@ -1,9 +1,10 @@
 """Learning from pairs beside TRL: speed and memory; the same weights, ids, pairs a step and order.
 
-python benchmarks/preference.py --gsm8k train.jsonl [--layers 30] [--pairs 24] [--repeats 1]
+python benchmarks/preference.py --gsm8k train.jsonl [--human pairs.jsonl.gz] [--layers 30] [--pairs 24] [--repeats 1]
   [--workloads dpo-lora,dpo-full,reward-full] [--systems ours,trl-tuned] [--dtype bfloat16|float32]
   [--out benchmarks/results/preference.json]
-A pair: the question, its answer, and as the rejected one the answer to the next question. Pairs of similar length
+A pair: the question, its answer, and as the rejected one the answer to the next question; of workloads that end in
+`human` two transcripts (`chosen`, `rejected`) of --human, as hh-rlhf has them. Pairs of similar length
 stand together for all systems. TRL tuned: weights in the dtype (by default what the
 machine multiplies fastest), no checkpointing, reference log-probabilities computed
 once (precompute_ref_log_probs). One row a run: workload, system, variant, numerics, pairs_per_s (of the steps after
@@ -15,6 +16,7 @@ first loss to ours.
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import os
 import random
@@ -41,6 +43,8 @@ from tunesmith.objectives.completions import REFERENCE
 from tunesmith.train.build import Built, build
 from tunesmith.types import TokenRow
 
+TURN, HUMAN = "\n\nAssistant:", 6000
+"""What an answer of a transcript begins with, and the most characters of both transcripts, some 1,500 tokens."""
 COSINE, LOSS, FIRST_LOSS = 0.998, 5e-3, 2e-2
 """Least cosine of the first step's gradients; most that its loss a pair may differ from float32's; and a peer's from
 ours. Wider than those of single tokens (speed_gate.py): a pair's loss is of differences of sums over a hundred tokens,
@@ -49,28 +53,32 @@ or of two rewards, and what was common to both cancels, what bfloat16 rounded do
 
 @dataclass(frozen=True)
 class Workload:
-    """method: its type in a recipe. batch: pairs a step."""
+    """method: its type in a recipe. batch: pairs a step. human: people's own pairs."""
 
     method: str
     tuning: str
     batch: int = 4
+    human: bool = False
 
 
 WORKLOADS = {
     "dpo-lora": Workload("preference", "lora"),
     "dpo-full": Workload("preference", "full"),
     "reward-full": Workload("reward", "full"),
+    "dpo-lora-human": Workload("preference", "lora", human=True),
+    "reward-full-human": Workload("reward", "full", human=True),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--gsm8k", type=Path, required=True)
+    parser.add_argument("--human", type=Path)
     parser.add_argument("--layers", type=int, default=30)
     parser.add_argument("--pairs", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--systems", default="ours,trl-tuned")
-    parser.add_argument("--workloads", default=",".join(WORKLOADS))
+    parser.add_argument("--workloads", default=",".join(n for n, w in WORKLOADS.items() if not w.human))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default=fastest())
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/preference.json"))
@@ -83,7 +91,10 @@ def made(workload: Workload, folder: Path, args: argparse.Namespace) -> dict[str
     if args.pairs <= WARM_UP * workload.batch or args.pairs % workload.batch:
         raise SystemExit(f"--pairs {args.pairs}: more than {WARM_UP} steps of {workload.batch}, whole ones")
     model = model_folder(folder, args.layers)
-    pairs = pairs_file(folder / "pairs.jsonl", args.gsm8k, args.pairs, workload.batch)
+    if workload.human and args.human is None:
+        raise SystemExit("--human FILE: the pairs of this workload")
+    found = human_pairs(args.human, args.pairs) if workload.human else made_pairs(args.gsm8k, args.pairs)
+    pairs = pairs_file(folder / "pairs.jsonl", found, workload.batch)
     recipe = settings(workload, model, pairs, folder)
     recipe["train"]["threads"] = args.threads
     recipe["model"]["dtype"] = args.dtype
@@ -99,16 +110,32 @@ def made(workload: Workload, folder: Path, args: argparse.Namespace) -> dict[str
     }
 
 
-def pairs_file(target: Path, gsm8k: Path, count: int, batch: int) -> Path:
-    """Steps of pairs of similar length, the steps in random order."""
+def made_pairs(gsm8k: Path, count: int) -> list[dict[str, str]]:
     with gsm8k.open(encoding="utf-8") as file:
         source = [json.loads(line) for line in file][:count]
-    pairs = [
+    return [
         {"prompt": row["question"], "chosen": row["answer"], "rejected": source[(i + 1) % count]["answer"]}
         for i, row in enumerate(source)
     ]
+
+
+def human_pairs(file: Path, count: int) -> list[dict[str, str]]:
+    """The first whose transcripts differ in their last answer alone and have at most HUMAN characters."""
+    found = []
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        for row in map(json.loads, lines):
+            (begin, _, chosen), (other, _, rejected) = (
+                row[kind].rpartition(TURN) for kind in ("chosen", "rejected")
+            )
+            if begin == other and chosen != rejected and len(row["chosen"]) + len(row["rejected"]) <= HUMAN:
+                found.append({"prompt": begin, "chosen": chosen.strip(), "rejected": rejected.strip()})
+    return found[:count]
+
+
+def pairs_file(target: Path, pairs: list[dict[str, str]], batch: int) -> Path:
+    """Steps of pairs of similar length, the steps in random order."""
     pairs.sort(key=lambda pair: len(pair["prompt"]) + max(len(pair["chosen"]), len(pair["rejected"])))
-    steps = [pairs[at : at + batch] for at in range(0, count, batch)]
+    steps = [pairs[at : at + batch] for at in range(0, len(pairs), batch)]
     random.Random(0).shuffle(steps)
     target.write_text("".join(json.dumps(pair) + "\n" for step in steps for pair in step), encoding="utf-8")
     return target

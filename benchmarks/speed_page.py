@@ -32,6 +32,8 @@ WORDS = {
     "dpo-lora": "DPO on pairs, LoRA r=16, reference computed once",
     "dpo-full": "DPO on pairs, all weights, reference computed once",
     "reward-full": "reward model on pairs, all weights",
+    "dpo-lora-human": "DPO on people's pairs (hh-rlhf, harmless), LoRA r=16, reference computed once",
+    "reward-full-human": "reward model on people's pairs (hh-rlhf, harmless), all weights",
     "grpo-lora": "GRPO, LoRA r=16, 8 answers of up to 128 tokens to each prompt",
 }
 HEAD = """# Speed

@@ -49,6 +49,24 @@ def test_answers_are_those_of_stock_transformers(family: str, kind: str, steps: 
     assert answers(model, given, 5, longest=20) == stock_answers(stock, given, longest=20)
 
 
+@pytest.mark.parametrize("most", [1, 25, 60])
+def test_prompts_are_taken_in_by_passes(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    model, given = quick("llama"), prompts()
+    wanted = stock_answers(Model(made(CONFIGS["llama"](), "full"), "padded", 2), given, longest=6)
+    monkeypatch.setattr(slots, "pass_tokens", lambda device: most)
+    passes: list[int] = []
+    real = Model._by_layers
+
+    def counted(self: Model, backbone: Any, ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        passes.append(len(ids))
+        return real(self, backbone, ids, *rest)
+
+    monkeypatch.setattr(Model, "_by_layers", counted)
+    assert answers(model, given, len(given), longest=6) == wanted
+    assert sum(passes) == sum(map(len, given))
+    assert all(tokens <= most or tokens in map(len, given) for tokens in passes)
+
+
 def test_adapters_are_made_ready_once_for_what_is_written_and_anew_after_a_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
