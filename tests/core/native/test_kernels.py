@@ -293,7 +293,7 @@ def test_adamw_equals_pytorchs(decay: float) -> None:
         grad = torch.randn(9001)
         exact.grad = 0.5 * grad.double()
         reference.step()
-        call("adamw", torch.float32, weight, grad, first, second, copy, 9001, 0.5, 1e-2, 0.8, 0.95, 1e-6, decay,
+        call("adamw", torch.float32, weight, grad, None, 0, first, second, copy, 9001, 0.5, 1e-2, 0.8, 0.95, 1e-6, decay,
              1 - 0.8**step, 1 - 0.95**step)  # fmt: skip
     near(weight, exact.detach())
     assert torch.equal(copy, weight.bfloat16())
@@ -317,6 +317,8 @@ def test_adamw_reads_gradients_of_both_types() -> None:
             one.dtype,
             weight,
             one,
+            None,
+            0,
             first,
             second,
             None,
@@ -341,7 +343,7 @@ def test_rounding_to_bfloat16_is_pytorchs() -> None:
     )
     copy = torch.zeros(len(values), dtype=torch.bfloat16)
     zeros = torch.zeros(len(values))
-    call("adamw", torch.float32, values, zeros, zeros.clone(), zeros.clone(), copy, len(values), 1.0, 0.0, 0.9, 0.99,
+    call("adamw", torch.float32, values, zeros, None, 0, zeros.clone(), zeros.clone(), copy, len(values), 1.0, 0.0, 0.9, 0.99,
          1e-8, 0.0, 1.0, 1.0)  # fmt: skip
     assert torch.equal(copy, values.bfloat16())
 

@@ -78,6 +78,34 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     return out
 
 
+class _Embed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, ids: Tensor, weight: Tensor, padding: int | None) -> Tensor:
+        ctx.save_for_backward(ids)
+        ctx.shape, ctx.padding = weight.shape, padding
+        return functional.embedding(ids, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
+        (ids,) = ctx.saved_tensors
+        found, place = ids.flatten().unique(return_inverse=True)
+        sums = torch.zeros(len(found), ctx.shape[1])
+        sums.index_add_(0, place, grad.flatten(0, -2).float())
+        if ctx.padding is not None:
+            sums[found == ctx.padding] = 0
+        rows = (found[None], sums.to(grad.dtype), ctx.shape)
+        return None, torch.sparse_coo_tensor(*rows, is_coalesced=True, check_invariants=False), None
+
+
+def embed(ids: Tensor, weight: Tensor, padding: int | None) -> Tensor:
+    """ids (..., L), weight (V, H) -> (..., L, H). The weight's gradient is sparse, rows (K, H) of the K ids that there
+    are; that of `padding` is zero, as `nn.Embedding` has it."""
+    if not (takes(weight) and weight.requires_grad and torch.is_grad_enabled()):
+        return functional.embedding(ids, weight, padding)
+    return _Embed.apply(ids, weight, padding)  # type: ignore[no-untyped-call,no-any-return]
+
+
 def seed() -> int:
     """For the masks of one call."""
     return int(torch.randint(2**62, ()))
