@@ -42,7 +42,7 @@ def equal(ours: dict[str, Tensor], stock: dict[str, Tensor]) -> None:
     assert ours.keys() == stock.keys()
     least = 1e-2 * torch.stack([x.abs().max() for x in stock.values()]).max()  # key biases: rounding alone
     for name, found in ours.items():
-        gap = (found - stock[name]).abs().max() / stock[name].abs().max().clamp_min(least)
+        gap = (found.to_dense() - stock[name]).abs().max() / stock[name].abs().max().clamp_min(least)
         assert gap < 2e-5, f"{name}: {gap:.1e}"
 
 

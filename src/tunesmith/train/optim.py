@@ -108,12 +108,17 @@ class Optimizer:
         return self._norm(self.parameters)
 
     def _norm(self, names: Iterable[str]) -> Tensor:
-        found = [_values(g) for g in map(self.gradient, names) if g is not None]
+        found = [_values(g) for g in map(self._gradient, names) if g is not None]
         sums = [square_sum(g) if takes(g) else vector_norm(g, dtype=torch.float64) ** 2 for g in found]
         return torch.stack(sums).sum().sqrt() if sums else torch.zeros(())
 
     def gradient(self, name: str) -> Tensor | None:
-        """Of a parameter, summed over the backward passes since the last step. Sparse where only some rows have one."""
+        """Of a parameter, summed over the backward passes since the last step."""
+        found = self._gradient(name)
+        return None if found is None else found.to_dense()
+
+    def _gradient(self, name: str) -> Tensor | None:
+        """The same, sparse where only some rows have one."""
         found = self.gradients.get(name, self.parameters[name].grad)
         return found.coalesce() if found is not None and found.is_sparse else found
 
@@ -123,16 +128,17 @@ class Optimizer:
         clips = self._clips(grad_norm)
         for name, lean in self.lean.items():
             if (gradient := self.gradients.pop(name, None)) is not None:
-                lean.step(_dense(gradient), learning_rate, clips[name], self.betas, self.eps)
+                lean.step(gradient.to_dense(), learning_rate, clips[name], self.betas, self.eps)
         for group in self.adamw.param_groups:
             group["lr"] = learning_rate * group.get("factor", 1.0)
         if all(takes(t) for n, master in self.masters.items() for t in (master, self.parameters[n])):
             self._step_by_kernel(clips)
         else:
             for name, gradient in self.gradients.items():
-                self.masters[name].grad = _dense(gradient).float()
+                self.masters[name].grad = gradient.float()
             for name, master in self.masters.items():
-                if master.grad is not None and clips[name] < 1:
+                if master.grad is not None:
+                    master.grad = master.grad.to_dense()
                     master.grad.mul_(clips[name])
             self.adamw.step()
             self._write_back()
@@ -159,7 +165,7 @@ class Optimizer:
             beta1, beta2 = group["betas"]
             for master in group["params"]:
                 name = names[master]
-                gradient, parameter = self.gradient(name), self.parameters[name]
+                gradient, parameter = self._gradient(name), self.parameters[name]
                 if gradient is None:
                     continue
                 state = self.adamw.state[master]
@@ -239,10 +245,6 @@ def _rows(gradient: Tensor) -> tuple[Tensor | None, int]:
     rows = ids.new_full((len(gradient),), -1)
     rows[ids] = torch.arange(len(ids))
     return rows, gradient.shape[1]
-
-
-def _dense(gradient: Tensor) -> Tensor:
-    return gradient.to_dense() if gradient.is_sparse else gradient
 
 
 def _decays(name: str, weight: Tensor) -> bool:

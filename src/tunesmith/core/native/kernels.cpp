@@ -26,17 +26,19 @@ BOTH(rms_norm, (const void* x, const void* w, void* y, float* rstd, i64 rows, i6
      (x, w, y, rstd, rows, width, eps, threads))
 
 // dx = rstd * (g - xhat * mean(g * xhat)) + passed, with g = dy * w and xhat = x * rstd; passed (or null): the gradient
-// that goes past the norm. dw (threads, width), or null, gets a sum for each thread.
+// that goes past the norm. dw (threads, width), or null, gets a sum for each thread. The norm itself takes dy's place.
 template <class T>
-static void rms_norm_backward(const void* x_, const void* w_, const float* rstd, const void* dy_, const void* passed_,
+static void rms_norm_backward(const void* x_, const void* w_, const float* rstd, void* dy_, const void* passed_,
                               void* dx_, float* dw, i64 rows, i64 width, int threads) {
-    const T *x = (const T*)x_, *w = (const T*)w_, *dy = (const T*)dy_, *passed = (const T*)passed_;
+    const T *x = (const T*)x_, *w = (const T*)w_, *passed = (const T*)passed_;
+    T* dy = (T*)dy_;
     T* dx = (T*)dx_;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int t = 0; t < threads; t++) {
         float* sums = dw ? dw + t * width : nullptr;
         for (i64 i = rows * t / threads; i < rows * (t + 1) / threads; i++) {
-            const T *a = x + i * width, *g = dy + i * width;
+            const T* a = x + i * width;
+            T* g = dy + i * width;
             float r = rstd[i], dot = 0;
 #pragma omp simd reduction(+ : dot)
             for (i64 j = 0; j < width; j++) dot += get(g[j]) * get(w[j]) * get(a[j]);
@@ -55,11 +57,13 @@ static void rms_norm_backward(const void* x_, const void* w_, const float* rstd,
 #pragma omp simd
                 for (i64 j = 0; j < width; j++) sums[j] += get(g[j]) * get(a[j]) * r;
             }
+#pragma omp simd
+            for (i64 j = 0; j < width; j++) put(g + j, get(w[j]) * rounded<T>(get(a[j]) * r));
         }
     }
 }
 BOTH(rms_norm_backward,
-     (const void* x, const void* w, const float* rstd, const void* dy, const void* passed, void* dx, float* dw, i64 rows,
+     (const void* x, const void* w, const float* rstd, void* dy, const void* passed, void* dx, float* dw, i64 rows,
       i64 width, int threads),
      (x, w, rstd, dy, passed, dx, dw, rows, width, threads))
 
@@ -80,11 +84,11 @@ template <class T> static void swiglu(const void* g_, const void* u_, void* y_, 
 }
 BOTH(swiglu, (const void* g, const void* u, void* y, i64 n, int threads), (g, u, y, n, threads))
 
+// y itself takes dy's place.
 template <class T>
-static void swiglu_backward(const void* g_, const void* u_, const void* dy_, void* dg_, void* du_, i64 n,
-                            int threads) {
-    const T *g = (const T*)g_, *u = (const T*)u_, *dy = (const T*)dy_;
-    T *dg = (T*)dg_, *du = (T*)du_;
+static void swiglu_backward(const void* g_, const void* u_, void* dy_, void* dg_, void* du_, i64 n, int threads) {
+    const T *g = (const T*)g_, *u = (const T*)u_;
+    T *dy = (T*)dy_, *dg = (T*)dg_, *du = (T*)du_;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (i64 start = 0; start < n; start += CHUNK) {
         i64 end = start + CHUNK < n ? start + CHUNK : n;
@@ -94,11 +98,12 @@ static void swiglu_backward(const void* g_, const void* u_, const void* dy_, voi
             float up = get(u[i]);
             put(dg + i, d * up * s * (1.0f + x * (1.0f - s)));
             put(du + i, d * x * s);
+            put(dy + i, rounded<T>(x * s) * up);
         }
     }
 }
 BOTH(swiglu_backward,
-     (const void* g, const void* u, const void* dy, void* dg, void* du, i64 n, int threads),
+     (const void* g, const void* u, void* dy, void* dg, void* du, i64 n, int threads),
      (g, u, dy, dg, du, n, threads))
 
 // ---- heads of flat tokens, to and from rows of attention -------------------------------------------------------------
