@@ -156,6 +156,29 @@ def test_dropout_of_attention_follows_the_seed_and_stops_outside_training() -> N
     assert loss_and_gradients(model)[0] == loss_and_gradients(model)[0]
 
 
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_a_layer_keeps_neither_its_norms_nor_its_gated_unit(kind: str) -> None:
+    """Of each token and layer: x twice, the states of attention (query, key, value, what it read), gate and up."""
+    config = fakes.config("llama", hidden_size=64, intermediate_size=96)
+    model = Model(made(config, kind), "layout", 2)
+    quicken(model, config)
+    batch = Batch.from_rows(fakes.rows(6, begin=5))
+    kept: dict[int, int] = {}
+    weights = {p.data_ptr() for p in model.module.parameters()}
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        if len(x) >= batch.layout.num_tokens and x.dim() == 2 and x.data_ptr() not in weights:
+            kept[x.data_ptr()] = x.shape[1]
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        model._flat(model.module if kind == "full" else model.module.get_base_model(), batch)
+    heads = config.num_key_value_heads * model.module.config.head_dim
+    widest = 2 * (4 * config.hidden_size + 2 * heads + 2 * config.intermediate_size)
+    low = 4 * (3 + 1 + 2 + 1) if kind == "lora" else 0
+    assert sum(kept.values()) <= widest + 2 * low + 2 * config.hidden_size
+
+
 def test_dropout_of_an_adapter_goes_pefts_way() -> None:
     config = fakes.config("llama")
     torch.manual_seed(0)

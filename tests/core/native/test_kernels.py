@@ -17,7 +17,7 @@ from tunesmith.core.native import head as heads
 from tunesmith.core.native.attend import Shape, attend
 from tunesmith.core.native.call import call, takes
 from tunesmith.core.native.head import linear_cross_entropy, linear_losses
-from tunesmith.core.native.ops import rms_norm, square_sum, swiglu
+from tunesmith.core.native.ops import embed, rms_norm, square_sum, swiglu
 from tunesmith.core.native.sums import product
 
 
@@ -219,6 +219,36 @@ def test_the_head_and_its_cross_entropy(
         if got.grad is not None:
             assert exactly.grad is not None
             near(got.grad, exactly.grad)
+
+
+@needs_library
+def test_a_second_way_back_through_the_head_is_refused() -> None:
+    """Its gradient is scaled where it lies: twice would be a wrong number."""
+    states, weight = torch.randn(4, 8, requires_grad=True), torch.randn(9, 8, requires_grad=True)
+    total, _, _ = linear_cross_entropy(states, weight, torch.randint(9, (4,)), torch.ones(4))
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="second backward pass"):
+        total.backward()
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("padding", [None, 3])
+def test_embeddings_have_a_gradient_of_the_rows_that_there_were(dtype: torch.dtype, padding: int | None) -> None:
+    ids = torch.tensor([[3, 5, 3], [8, 8, 8]])
+    mine, exact = torch.randn(11, 16, dtype=dtype), torch.randn(11, 16, dtype=torch.float64)
+    mine.requires_grad_(), exact.data.copy_(mine.data), exact.requires_grad_()
+    upstream = torch.randn(2, 3, 16, dtype=dtype)
+    out = embed(ids, mine, padding)
+    assert torch.equal(out, mine.detach()[ids])
+    out.backward(upstream)
+    torch.nn.functional.embedding(ids, exact, padding).backward(upstream.double())
+    assert mine.grad is not None
+    assert exact.grad is not None
+    assert mine.grad.coalesce().indices().tolist() == [[3, 5, 8]]
+    near(mine.grad.to_dense(), exact.grad)
+    with torch.no_grad():
+        assert torch.equal(embed(ids, mine, padding), mine[ids])
 
 
 @needs_library
