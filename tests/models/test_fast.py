@@ -16,8 +16,9 @@ from tunesmith.config.methods import SftConfig
 from tunesmith.core import native
 from tunesmith.core.batch import Batch
 from tunesmith.core.model import Model
-from tunesmith.models import fast, fast_decoder
+from tunesmith.models import fast
 from tunesmith.models.fast import quicken
+from tunesmith.models.fast_source import Gated
 from tunesmith.objectives.sft import Sft
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason=native.why_not())
@@ -69,7 +70,7 @@ def loss_and_gradients(model: Model, smoothing: float = 0.0) -> tuple[float, dic
     assert max(batch.layout.parents) >= 0, "rows that share their beginning"
     out = Sft(SftConfig(label_smoothing=smoothing)).loss(model, batch)
     out.terms["sft"].backward()
-    found = {n: p.grad for n, p in model.module.named_parameters() if p.grad is not None}
+    found = {n: p.grad.to_dense() for n, p in model.module.named_parameters() if p.grad is not None}
     return out.terms["sft"].item(), found
 
 
@@ -111,7 +112,7 @@ def test_other_families_keep_their_layers(family: str) -> None:
 def test_a_layer_that_is_not_equal_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     config = fakes.config("llama")
     monkeypatch.setattr(fast, "_checked", {})
-    monkeypatch.setattr(fast_decoder, "swiglu", lambda gate, up: nn.functional.gelu(gate) * up)
+    monkeypatch.setattr(Gated, "made", lambda self, gate, up: (nn.functional.gelu(gate) * up, [gate, up]))
     model = Model(made(config, "full"), "layout", 2)
     assert "they differ from the stock ones by" in quicken(model, config)
     assert not model.fast_head
@@ -153,6 +154,29 @@ def test_dropout_of_attention_follows_the_seed_and_stops_outside_training() -> N
     assert loss_and_gradients(model)[0] == first
     model.module.eval()
     assert loss_and_gradients(model)[0] == loss_and_gradients(model)[0]
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_a_layer_keeps_neither_its_norms_nor_its_gated_unit(kind: str) -> None:
+    """Of each token and layer: x twice, the states of attention (query, key, value, what it read), gate and up."""
+    config = fakes.config("llama", hidden_size=64, intermediate_size=96)
+    model = Model(made(config, kind), "layout", 2)
+    quicken(model, config)
+    batch = Batch.from_rows(fakes.rows(6, begin=5))
+    kept: dict[int, int] = {}
+    weights = {p.data_ptr() for p in model.module.parameters()}
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        if len(x) >= batch.layout.num_tokens and x.dim() == 2 and x.data_ptr() not in weights:
+            kept[x.data_ptr()] = x.shape[1]
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        model._flat(model.module if kind == "full" else model.module.get_base_model(), batch)
+    heads = config.num_key_value_heads * model.module.config.head_dim
+    widest = 2 * (4 * config.hidden_size + 2 * heads + 2 * config.intermediate_size)
+    low = 4 * (3 + 1 + 2 + 1) if kind == "lora" else 0
+    assert sum(kept.values()) <= widest + 2 * low + 2 * config.hidden_size
 
 
 def test_dropout_of_an_adapter_goes_pefts_way() -> None:

@@ -34,7 +34,7 @@ def states_and_gradients(model: Model) -> dict[str, Tensor]:
     states = model.states(Batch.from_rows(fakes.text_rows(6)))
     model.module.zero_grad()
     (states * torch.linspace(-1, 1, states.shape[1])).sum().backward()
-    found = {n: p.grad.clone() for n, p in model.module.named_parameters() if p.grad is not None}
+    found = {n: p.grad.to_dense().clone() for n, p in model.module.named_parameters() if p.grad is not None}
     return {"states": states.detach(), **found}
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 
+import psutil
 import pytest
 import torch
 from torch import nn
 
 from tunesmith.config.run import TrainConfig
+from tunesmith.core import native
+from tunesmith.core.device import zeros_apart
+from tunesmith.core.native.ops import embed
 from tunesmith.train.optim import Optimizer, learning_rate
 
 
@@ -97,6 +101,47 @@ def test_what_a_checkpoint_gets_is_no_copy():
     for name, master in optimizer.masters.items():
         assert optimizer.weights()[name].data_ptr() == master.data_ptr()
         assert moments[f"exp_avg.{name}"].data_ptr() == optimizer.adamw.state[master]["exp_avg"].data_ptr()
+
+
+@pytest.mark.skipif(native.library() is None, reason=native.why_not())
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_gradient_of_some_rows_is_that_of_all_where_the_others_are_zero(dtype, decay, passes):
+    """Rows with and without a gradient now, with and without one before; to the bit."""
+    torch.manual_seed(0)
+    first = nn.Embedding(64, 40).to(dtype)
+    second = nn.Embedding(64, 40).to(dtype)
+    second.load_state_dict(first.state_dict())
+    config = TrainConfig(weight_decay=decay, max_grad_norm=0.5)
+    some, whole = Optimizer(first, config), Optimizer(second, config)
+    for ids in ([3, 5, 3], [5, 8, 60], [1]):
+        for _ in range(passes):
+            for layer, optimizer in ((first, some), (second, whole)):
+                rows = embed(torch.tensor(ids), layer.weight, None)
+                if layer is second:
+                    rows = rows.detach().requires_grad_()
+                rows.square().sum().backward()
+                if layer is second:
+                    dense = torch.zeros_like(layer.weight, dtype=torch.float32)
+                    dense.index_add_(0, torch.tensor(ids), rows.grad.float())
+                    (layer.weight * dense.to(dtype)).sum().backward()
+        norms = [optimizer.grad_norm().item() for optimizer in (some, whole)]
+        assert norms[0] == pytest.approx(norms[1], rel=1e-6)
+        for optimizer in (some, whole):
+            optimizer.step(1e-2, norms[0])
+    assert torch.equal(some.weights()["weight"], whole.weights()["weight"])
+    assert all(torch.equal(part, whole.moments()[name]) for name, part in some.moments().items())
+    assert torch.equal(first.weight, second.weight)
+
+
+def test_moments_lie_in_pages_that_are_taken_when_they_are_written():
+    """Of 128 MiB a row is written; the rest of an embedding that is never read takes no memory."""
+    before = psutil.Process().memory_info().rss
+    found = zeros_apart(torch.empty(2**25))
+    found[7] = 1
+    assert found.sum() == 1
+    assert psutil.Process().memory_info().rss - before < 2**25
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])

@@ -7,6 +7,7 @@ so that nothing else has to know of one. Answers are small beside the work on th
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import platform
 import re
@@ -23,6 +24,7 @@ KEPT = 8 * 2**20
 PASS_TOKENS = {"cpu": 2048, "cuda": 4096}
 """Of a pass without gradient. On a CPU the tensors of more tokens would be larger than blocks that are kept, and of
 fewer the products slower."""
+APART = 2**18
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of glibc's malloc.h."""
 
@@ -104,3 +106,18 @@ def keep_freed_blocks() -> None:
     library = ctypes.CDLL(None)
     library.mallopt(M_MMAP_THRESHOLD, KEPT)
     library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def zeros_apart(like: torch.Tensor) -> torch.Tensor:
+    """Zeros like a tensor on a CPU, for what stays: pages of their own, which take memory once they are written, and no
+    holes among blocks that come and go."""
+    if like.nbytes < APART:
+        return torch.zeros_like(like)
+    pages = mmap.mmap(-1, like.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=like.dtype).view(like.shape)
+
+
+def give_back_freed_blocks() -> None:
+    """What was kept, once nothing will ask for it soon."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)

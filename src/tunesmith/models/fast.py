@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig
 
 from tunesmith.core import attention, gate, liger, native
 from tunesmith.core.device import CPU
 from tunesmith.core.layout import Layout
 from tunesmith.core.model import Model
+from tunesmith.core.native.ops import embed
 from tunesmith.models import fast_decoder, fast_encoder, fast_step
 
 TOLERANCE = 1e-4
@@ -42,6 +43,13 @@ def quicken(model: Model, config: PretrainedConfig, device: torch.device = CPU) 
         return f"plain PyTorch layers: {problem}"
     for layer, forward in layers:
         layer.forward = partial(forward, layer)
+    embedding = (
+        model.module.get_input_embeddings()
+        if model.head is None
+        else model.head.backbone.get_input_embeddings()
+    )
+    if type(embedding) is nn.Embedding and _is_plain(embedding):
+        embedding.forward = partial(_embed, embedding)
     model.fast_head = model.head is None
     base = model.module.get_base_model() if isinstance(model.module, PeftModel) else model.module
     if model.fast_head and device == CPU and fast_step.is_backbone(getattr(base, "model", None)):
@@ -51,6 +59,14 @@ def quicken(model: Model, config: PretrainedConfig, device: torch.device = CPU) 
     else:
         by = f"of our own on {device}" + (", norms and gates by Liger" if liger.installed() else "")
     return f"layers {by} ({len(layers)} of {type(layers[0][0]).__name__})"
+
+
+def _is_plain(embedding: nn.Embedding) -> bool:
+    return embedding.max_norm is None and not embedding.scale_grad_by_freq
+
+
+def _embed(embedding: nn.Embedding, ids: Tensor) -> Tensor:
+    return embed(ids, embedding.weight, embedding.padding_idx)
 
 
 def _layers(module: Any) -> list[tuple[Any, Callable[..., Any]]]:

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from tunesmith.core.layout import Layout
 from tunesmith.core.native.attend import Shape, attend
 from tunesmith.core.native.cache import Decode, Prefill
 from tunesmith.core.native.call import ours
-from tunesmith.core.native.ops import rms_norm, swiglu
+from tunesmith.core.native.ops import rms_norm
 from tunesmith.models.fast_linear import linears
+from tunesmith.models.fast_source import Gated, Normed, Source
 
 ATTENTIONS = frozenset(("LlamaAttention", "MistralAttention", "Qwen2Attention", "Qwen3Attention"))
 """Whose forward is the one written here; checked all the same."""
 NORMS = frozenset(("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm"))
+GATED = Gated()
 PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 
 
@@ -56,35 +58,40 @@ def forward(
     if isinstance(layout, Layout):
         layout.calls += 1
     slots = None if isinstance(layout, Layout) else layout.slots
-    normed, x = _norm(layer.input_layernorm, hidden_states[0])
-    x = x + _attention(attention_module, normed, position_embeddings, layout)
-    normed, x = _norm(layer.post_attention_layernorm, x)
+    reads = [attention_module.q_proj, attention_module.k_proj, attention_module.v_proj]
+    *heads, x = linears(_normed(layer.input_layernorm, hidden_states[0]), reads, slots)
+    attended = _attention(attention_module, *heads, position_embeddings, layout)
+    (x,) = linears(attended, [attention_module.o_proj], slots, past=x)
     mlp = layer.mlp
-    gate_, up = linears(normed, [mlp.gate_proj, mlp.up_proj], slots)
-    (out,) = linears(swiglu(gate_, up), [mlp.down_proj], slots)
-    return (x + out)[None]
+    gate_, up, x = linears(_normed(layer.post_attention_layernorm, x), [mlp.gate_proj, mlp.up_proj], slots)
+    (x,) = linears(Source(GATED, (gate_, up)), [mlp.down_proj], slots, past=x)
+    return x[None]
 
 
-def _norm(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    return rms_norm(x, module.weight, module.variance_epsilon)  # type: ignore[arg-type]
+def _normed(module: Any, x: Tensor) -> Source:
+    return Source(Normed(module.variance_epsilon), (x, module.weight))
 
 
 def _attention(
-    module: Any, x: Tensor, rotary: tuple[Tensor, Tensor], layout: Layout | Prefill | Decode
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rotary: tuple[Tensor, Tensor],
+    layout: Layout | Prefill | Decode,
 ) -> Tensor:
-    slots = None if isinstance(layout, Layout) else layout.slots
-    query, key, value = linears(x, [module.q_proj, module.k_proj, module.v_proj], slots)
+    """(T, heads * dim)."""
     dim = module.head_dim
     if hasattr(module, "q_norm"):
-        query = _norm(module.q_norm, query.view(-1, dim))[0].view(query.shape)
-        key = _norm(module.k_norm, key.view(-1, dim))[0].view(key.shape)
+        query, key = (
+            rms_norm(each.view(-1, dim), part.weight, part.variance_epsilon)[0].view(each.shape)
+            for each, part in ((query, module.q_norm), (key, module.k_norm))
+        )
     shape = shape_of(module, query, key)
     turned = (rotary[0][0], rotary[1][0])
     if isinstance(layout, Layout):
-        out = attend(query, key, value, layout, shape, turned)
-    else:
-        out = layout.attend(module.layer_idx, query, key, value, shape, turned)
-    return linears(out, [module.o_proj], slots)[0]
+        return attend(query, key, value, layout, shape, turned)
+    return layout.attend(module.layer_idx, query, key, value, shape, turned)
 
 
 def shape_of(module: Any, query: Tensor, key: Tensor) -> Shape:

@@ -17,10 +17,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tunesmith.core.native.cache import Slots
-from tunesmith.core.native.sums import Laid, Pair, Sum, fill, ready, tiles
+from tunesmith.core.native.call import takes
+from tunesmith.core.native.sums import Laid, Pair, Sum, fill, ready
 from tunesmith.core.packed import MakeProduct, Product, Tiled
+from tunesmith.models.fast_source import Kind, Normed, Plain, Source
 
 ADAPTER = "default"
+PLAIN = Plain()
 
 
 class Adapters(NamedTuple):
@@ -36,23 +39,30 @@ def made_ready(layers: Sequence[nn.Module], dtype: torch.dtype, slots: Slots) ->
     return slots.ready(layers[0], partial(Ready, layers, dtype, slots.product))
 
 
-def linears(x: Tensor, layers: Sequence[nn.Module], slots: Slots | None = None) -> list[Tensor]:
-    """x (T, H) through each layer; layers that are neither plain nor plain LoRA around plain ones run as they are.
+def linears(
+    source: Tensor | Source,
+    layers: Sequence[nn.Module],
+    slots: Slots | None = None,
+    past: Tensor | None = None,
+) -> list[Tensor]:
+    """What the source makes, (T, H), through each layer, and what goes past it; layers that are neither plain nor plain
+    LoRA around plain ones run as they are. past (T, N): added to what the only layer says.
 
     slots: of rows that are being written, without gradient; what is made of weights is kept there.
     """
+    kind, of = source if isinstance(source, Source) else (PLAIN, (source,))
+    parts, scales = _parts(layers, of[0]) if slots is None else (None, [])
+    if parts is not None and takes(*of):
+        given = (past, *(t.contiguous() for t in of)) if kind is not PLAIN else (past, *of)
+        return list(_Linears.apply(kind, len(of), tuple(scales), *given, *parts))  # type: ignore[no-untyped-call]
+    x, *beside = kind.by_autograd(*of)
     if slots is not None:
-        return made_ready(layers, x.dtype, slots)(x)
-    if all(_is_plain_lora(layer) for layer in layers):
-        parts, scales = _parts(layers)
-    elif all(type(la) is nn.Linear and tiles(x, la.weight) for la in layers):
-        parts, scales = [], []
-        for layer in layers:
-            assert isinstance(layer, nn.Linear)
-            parts += [layer.weight, layer.bias, None, None]
+        outs = made_ready(layers, x.dtype, slots)(x)
+    elif parts is not None:
+        outs = list(_Linears.apply(PLAIN, 1, tuple(scales), None, x, *parts))  # type: ignore[no-untyped-call]
     else:
-        return [layer(x) for layer in layers]
-    return list(_Linears.apply(x, tuple(scales), *parts))  # type: ignore[no-untyped-call]
+        outs = [layer(x) for layer in layers]
+    return [*(outs if past is None else [past + outs[0]]), *beside]
 
 
 class Ready:
@@ -61,7 +71,7 @@ class Ready:
     def __init__(self, layers: Sequence[Any], dtype: torch.dtype, product: MakeProduct) -> None:
         self.adapters: Adapters | None = None
         if all(_is_plain_lora(layer) for layer in layers):
-            parts, scales = _parts(layers)
+            parts, scales = _lora_parts(layers)
             self.adapters = _adapters(parts[2::4], parts[3::4], scales, dtype)
             layers = [layer.base_layer for layer in layers]
         self.products: list[Product] = [
@@ -86,8 +96,7 @@ class Ready:
         rights = [p.right for p in self.products if isinstance(p, Tiled)]
         biases = [p.bias for p in self.products if isinstance(p, Tiled)]
         if len(rights) == len(outs) and (past is None or biases == [None]):
-            sums, _ = _sums(x, rights, biases, self.adapters, outs)
-            return ready(*sums[:-1], sums[-1]._replace(past=past)) if past is not None else ready(*sums)
+            return ready(*_sums(x, rights, biases, self.adapters, outs, past)[0])
 
         def run() -> None:
             for out, found in zip(outs, self(x), strict=True):
@@ -96,7 +105,16 @@ class Ready:
         return run
 
 
-def _parts(layers: Sequence[nn.Module]) -> tuple[list[Tensor | None], list[float]]:
+def _parts(layers: Sequence[nn.Module], x: Tensor) -> tuple[list[Tensor | None] | None, list[float]]:
+    """Of `_Linears`, where it computes these layers; and the adapters' scales."""
+    if all(_is_plain_lora(layer) for layer in layers):
+        return _lora_parts(layers)
+    if not all(type(la) is nn.Linear and takes(x, la.weight) for la in layers):
+        return None, []
+    return [part for la in layers for part in (la.weight, la.bias, None, None)], []  # type: ignore[misc]
+
+
+def _lora_parts(layers: Sequence[nn.Module]) -> tuple[list[Tensor | None], list[float]]:
     """Weight, bias, A and B of each layer, one after another; and their scales."""
     parts: list[Tensor | None] = []
     scales = []
@@ -135,8 +153,10 @@ def _sums(
     biases: Sequence[Tensor | None],
     adapters: Adapters | None,
     outs: Sequence[Tensor],
+    past: Tensor | None,
 ) -> tuple[list[Sum], Tensor | None]:
-    """What fills outs; and (T, sum of ranks), x through all A, which it fills before them."""
+    """What fills outs; and (T, sum of ranks), x through all A, which it fills before them. past: added to the only
+    one."""
     terms: list[list[Pair]] = [[(x, right)] for right in rights]
     todo: list[Sum] = []
     low: Tensor | None = None
@@ -146,63 +166,88 @@ def _sums(
         for each, part, up in zip(terms, _split(low, adapters.ups), adapters.ups, strict=True):
             each.append((part, up.t()))
     for number, (out, each, bias) in enumerate(zip(outs, terms, biases, strict=True)):
-        past = None if bias is None else bias.expand_as(out)
-        todo.append(Sum(out, each, past, after=number == 0 and low is not None))
+        todo.append(Sum(out, each, _added(bias, past, out), after=number == 0 and low is not None))
     return todo, low
 
 
 class _Linears(torch.autograd.Function):
-    """parts: of each layer weight (N, H), bias (N,) or None, A (r, H) and B (N, r), or None twice in all of them."""
+    """count: of the tensors that the source is made of, which come first. parts: of each layer weight (N, H), bias (N,)
+    or None, A (r, H) and B (N, r), or None twice in all of them."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scales: tuple[float, ...], *parts: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any,
+        kind: Kind,
+        count: int,
+        scales: tuple[float, ...],
+        past: Tensor | None,
+        *tensors: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        of, parts = [t for t in tensors[:count] if t is not None], tensors[count:]
+        x, made_of = kind.made(*of)
         x = _lines(x)
         biases, downs, ups = (parts[i::4] for i in (1, 2, 3))
         weights = [w for w in parts[::4] if w is not None]
         adapters = _adapters(downs, ups, scales, x.dtype) if scales else None
         outs = [x.new_empty(len(x), len(w)) for w in weights]
-        todo, low = _sums(x, [w.t() for w in weights], biases, adapters, outs)
+        todo, low = _sums(x, [w.t() for w in weights], biases, adapters, outs, past)
         fill(*todo)
         kept = [] if adapters is None else [adapters.down, low, *adapters.ups]
-        ctx.save_for_backward(x, *weights, *kept)
-        ctx.count, ctx.scales = len(weights), scales
+        ctx.save_for_backward(*made_of, *weights, *kept)
+        ctx.kind, ctx.scales, ctx.sizes = kind, scales, (count, len(made_of), len(weights))
         ctx.dtype = x.dtype if downs[0] is None else downs[0].dtype
-        return tuple(outs)
+        return (*outs, *(t.view_as(t) for t in of[:1] if isinstance(kind, Normed)))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, *rest = ctx.saved_tensors
-        weights, kept = rest[: ctx.count], rest[ctx.count :]
-        lines = [_lines(g) for g in grads]
+        count, of_source, layers = ctx.sizes
+        made_of, weights = ctx.saved_tensors[:of_source], ctx.saved_tensors[of_source : of_source + layers]
+        kept = ctx.saved_tensors[of_source + layers :]
+        lines = [_lines(g) for g in grads[:layers]]
         todo, terms = [], list(zip(lines, weights, strict=True))
-        of_downs: Sequence[Tensor | None] = [None] * ctx.count
-        of_ups: list[Tensor] = []
         if kept:
             down, low, *ups = kept
             of_low = torch.empty_like(low)
             todo += [Sum(p, [(g, u)]) for p, g, u in zip(_split(of_low, ups), lines, ups, strict=True)]
             terms.append((of_low, down))
+        of_x = None
+        if any(ctx.needs_input_grad[4 : 4 + count]):
+            of_x = lines[0].new_empty(len(lines[0]), weights[0].shape[1])
+            todo.append(Sum(of_x, terms, after=bool(kept)))
+        fill(*todo)
+        passed = grads[layers].contiguous() if len(grads) > layers else None
+        x, of_made = ctx.kind.back(of_x, passed, ctx.needs_input_grad[3 + count], *made_of)
+        x = _lines(x)
+        of_downs: Sequence[Tensor | None] = [None] * layers
+        of_ups: list[Tensor] = []
+        todo = []
+        if kept:
             of_down = x.new_empty(down.shape, dtype=ctx.dtype)
-            todo.append(Sum(of_down, [(of_low.t(), x)], after=True))
+            todo.append(Sum(of_down, [(of_low.t(), x)]))
             of_downs = of_down.split([up.shape[1] for up in ups])
             of_ups = [x.new_empty(up.shape, dtype=ctx.dtype) for up in ups]
             for of_up, part, grad in zip(of_ups, _split(low, ups), lines, strict=True):
                 todo.append(Sum(of_up.t(), [(part.t(), grad)]))
-        of_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        if of_x is not None:
-            todo.append(Sum(of_x, terms))
-        wanted = ctx.needs_input_grad[2:]
+        wanted = ctx.needs_input_grad[4 + count :]
         of_weights = [torch.empty_like(w) if n else None for w, n in zip(weights, wanted[::4], strict=True)]
         todo += [Sum(w, [(g.t(), x)]) for w, g in zip(of_weights, lines, strict=True) if w is not None]
         fill(*todo)
-        of_biases = [g.sum(0) if n else None for g, n in zip(grads, wanted[1::4], strict=True)]
+        of_biases = [g.sum(0) if n else None for g, n in zip(lines, wanted[1::4], strict=True)]
         for of_up, scale in zip(of_ups, ctx.scales, strict=True):
             of_up.mul_(scale)
-        out: list[Tensor | None] = [of_x, None]
+        of_past = grads[0] if ctx.needs_input_grad[3] else None
+        out: list[Tensor | None] = [None, None, None, of_past, *of_made]
         for each in zip(of_weights, of_biases, of_downs, of_ups or of_downs, strict=True):
             out += each
         return tuple(out)
+
+
+def _added(bias: Tensor | None, past: Tensor | None, out: Tensor) -> Tensor | None:
+    """What a product is added to, of out's shape."""
+    if bias is None:
+        return past
+    return bias.expand_as(out) if past is None else past + bias
 
 
 def _split(low: Tensor, ups: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 
 from tunesmith.config.run import TrainConfig
+from tunesmith.core.device import zeros_apart
 from tunesmith.core.native.call import call, takes
 from tunesmith.core.native.ops import square_sum
 from tunesmith.errors import ConfigError
@@ -65,7 +66,7 @@ class Optimizer:
             if config.optimizer_state == "bfloat16" and parameter.dtype == torch.bfloat16:
                 self.lean[name] = LeanWeight(parameter, decay, factor, len(self.lean))
             else:
-                self.masters[name] = parameter.detach().float().clone() if is_low else parameter
+                self.masters[name] = parameter.detach().float() if is_low else parameter
                 alike.setdefault((decay, factor), []).append(self.masters[name])
         if config.optimizer_state == "bfloat16" and not self.lean:
             raise ConfigError(
@@ -107,13 +108,19 @@ class Optimizer:
         return self._norm(self.parameters)
 
     def _norm(self, names: Iterable[str]) -> Tensor:
-        found = [g for g in map(self.gradient, names) if g is not None]
+        found = [_values(g) for g in map(self._gradient, names) if g is not None]
         sums = [square_sum(g) if takes(g) else vector_norm(g, dtype=torch.float64) ** 2 for g in found]
         return torch.stack(sums).sum().sqrt() if sums else torch.zeros(())
 
     def gradient(self, name: str) -> Tensor | None:
         """Of a parameter, summed over the backward passes since the last step."""
-        return self.gradients.get(name, self.parameters[name].grad)
+        found = self._gradient(name)
+        return None if found is None else found.to_dense()
+
+    def _gradient(self, name: str) -> Tensor | None:
+        """The same, sparse where only some rows have one."""
+        found = self.gradients.get(name, self.parameters[name].grad)
+        return found.coalesce() if found is not None and found.is_sparse else found
 
     @torch.no_grad()
     def step(self, learning_rate: float, grad_norm: float) -> None:
@@ -121,7 +128,7 @@ class Optimizer:
         clips = self._clips(grad_norm)
         for name, lean in self.lean.items():
             if (gradient := self.gradients.pop(name, None)) is not None:
-                lean.step(gradient, learning_rate, clips[name], self.betas, self.eps)
+                lean.step(gradient.to_dense(), learning_rate, clips[name], self.betas, self.eps)
         for group in self.adamw.param_groups:
             group["lr"] = learning_rate * group.get("factor", 1.0)
         if all(takes(t) for n, master in self.masters.items() for t in (master, self.parameters[n])):
@@ -130,7 +137,8 @@ class Optimizer:
             for name, gradient in self.gradients.items():
                 self.masters[name].grad = gradient.float()
             for name, master in self.masters.items():
-                if master.grad is not None and clips[name] < 1:
+                if master.grad is not None:
+                    master.grad = master.grad.to_dense()
                     master.grad.mul_(clips[name])
             self.adamw.step()
             self._write_back()
@@ -157,19 +165,20 @@ class Optimizer:
             beta1, beta2 = group["betas"]
             for master in group["params"]:
                 name = names[master]
-                gradient, parameter = self.gradient(name), self.parameters[name]
+                gradient, parameter = self._gradient(name), self.parameters[name]
                 if gradient is None:
                     continue
                 state = self.adamw.state[master]
                 if not state:
-                    state |= {"step": torch.zeros(()), "exp_avg": torch.zeros_like(master)}
-                    state["exp_avg_sq"] = torch.zeros_like(master)
+                    state |= {"step": torch.zeros(()), "exp_avg": zeros_apart(master)}
+                    state["exp_avg_sq"] = zeros_apart(master)
                 state["step"] += 1
                 step = state["step"].item()
                 call(
                     "adamw",
                     gradient.dtype,
-                    *(master.detach(), gradient.contiguous(), state["exp_avg"], state["exp_avg_sq"]),
+                    *(master.detach(), _values(gradient).contiguous(), *_rows(gradient)),
+                    *(state["exp_avg"], state["exp_avg_sq"]),
                     None if parameter is master else parameter.detach(),
                     *(master.numel(), clips[name], float(group["lr"]), beta1, beta2, group["eps"]),
                     *(float(group["weight_decay"]), 1 - beta1**step, 1 - beta2**step),
@@ -221,6 +230,21 @@ class Optimizer:
                 state = {kind: moments[f"{kind}.{name}"].to(master.device, copy=True) for kind in MOMENTS}
                 self.adamw.state[master] = state
         self._write_back()
+
+
+def _values(gradient: Tensor) -> Tensor:
+    """All of it that is not zero for want of a row."""
+    return gradient.values() if gradient.is_sparse else gradient
+
+
+def _rows(gradient: Tensor) -> tuple[Tensor | None, int]:
+    """(V,) where each of a sparse gradient's rows stands among its values, or -1; and their width."""
+    if not gradient.is_sparse:
+        return None, 0
+    ids = gradient.indices()[0]
+    rows = ids.new_full((len(gradient),), -1)
+    rows[ids] = torch.arange(len(ids))
+    return rows, gradient.shape[1]
 
 
 def _decays(name: str, weight: Tensor) -> bool:

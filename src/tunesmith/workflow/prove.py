@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tunesmith.config.methods import ClassifyConfig, EmbedConfig
 from tunesmith.config.run import DataConfig, Run
+from tunesmith.core.device import give_back_freed_blocks
 from tunesmith.core.model import Model
 from tunesmith.data.account import Account
 from tunesmith.data.backend import one
@@ -357,3 +358,4 @@ def free(*models: Model) -> None:
     for model in models:
         model.module, model.head = None, None
     gc.collect()
+    give_back_freed_blocks()

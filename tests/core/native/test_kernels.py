@@ -17,7 +17,7 @@ from tunesmith.core.native import head as heads
 from tunesmith.core.native.attend import Shape, attend
 from tunesmith.core.native.call import call, takes
 from tunesmith.core.native.head import linear_cross_entropy, linear_losses
-from tunesmith.core.native.ops import rms_norm, square_sum, swiglu
+from tunesmith.core.native.ops import embed, rms_norm, square_sum, swiglu
 from tunesmith.core.native.sums import product
 
 
@@ -222,6 +222,36 @@ def test_the_head_and_its_cross_entropy(
 
 
 @needs_library
+def test_a_second_way_back_through_the_head_is_refused() -> None:
+    """Its gradient is scaled where it lies: twice would be a wrong number."""
+    states, weight = torch.randn(4, 8, requires_grad=True), torch.randn(9, 8, requires_grad=True)
+    total, _, _ = linear_cross_entropy(states, weight, torch.randint(9, (4,)), torch.ones(4))
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="second backward pass"):
+        total.backward()
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("padding", [None, 3])
+def test_embeddings_have_a_gradient_of_the_rows_that_there_were(dtype: torch.dtype, padding: int | None) -> None:
+    ids = torch.tensor([[3, 5, 3], [8, 8, 8]])
+    mine, exact = torch.randn(11, 16, dtype=dtype), torch.randn(11, 16, dtype=torch.float64)
+    mine.requires_grad_(), exact.data.copy_(mine.data), exact.requires_grad_()
+    upstream = torch.randn(2, 3, 16, dtype=dtype)
+    out = embed(ids, mine, padding)
+    assert torch.equal(out, mine.detach()[ids])
+    out.backward(upstream)
+    torch.nn.functional.embedding(ids, exact, padding).backward(upstream.double())
+    assert mine.grad is not None
+    assert exact.grad is not None
+    assert mine.grad.coalesce().indices().tolist() == [[3, 5, 8]]
+    near(mine.grad.to_dense(), exact.grad)
+    with torch.no_grad():
+        assert torch.equal(embed(ids, mine, padding), mine[ids])
+
+
+@needs_library
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("chunk", [4, 1000])
 @pytest.mark.parametrize("frozen", [False, True])
@@ -293,7 +323,7 @@ def test_adamw_equals_pytorchs(decay: float) -> None:
         grad = torch.randn(9001)
         exact.grad = 0.5 * grad.double()
         reference.step()
-        call("adamw", torch.float32, weight, grad, first, second, copy, 9001, 0.5, 1e-2, 0.8, 0.95, 1e-6, decay,
+        call("adamw", torch.float32, weight, grad, None, 0, first, second, copy, 9001, 0.5, 1e-2, 0.8, 0.95, 1e-6, decay,
              1 - 0.8**step, 1 - 0.95**step)  # fmt: skip
     near(weight, exact.detach())
     assert torch.equal(copy, weight.bfloat16())
@@ -317,6 +347,8 @@ def test_adamw_reads_gradients_of_both_types() -> None:
             one.dtype,
             weight,
             one,
+            None,
+            0,
             first,
             second,
             None,
@@ -341,7 +373,7 @@ def test_rounding_to_bfloat16_is_pytorchs() -> None:
     )
     copy = torch.zeros(len(values), dtype=torch.bfloat16)
     zeros = torch.zeros(len(values))
-    call("adamw", torch.float32, values, zeros, zeros.clone(), zeros.clone(), copy, len(values), 1.0, 0.0, 0.9, 0.99,
+    call("adamw", torch.float32, values, zeros, None, 0, zeros.clone(), zeros.clone(), copy, len(values), 1.0, 0.0, 0.9, 0.99,
          1e-8, 0.0, 1.0, 1.0)  # fmt: skip
     assert torch.equal(copy, values.bfloat16())
 

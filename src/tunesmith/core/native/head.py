@@ -2,7 +2,7 @@
 
 loss = sum_m w_m * (logsumexp(z_m) - (1 - e) * z_m[target] - e * mean(z_m)), z_m = W h_m, e the label smoothing
 (arXiv:1512.00567, 7). The gradient is made in the forward pass: dh_m = w_m * W^T s_m and dW = sum_m w_m * s_m h_m^T,
-with s_m the loss' gradient by z_m; the backward pass multiplies both by one number.
+with s_m the loss' gradient by z_m; the backward pass multiplies both by one number, in place.
 """
 
 from __future__ import annotations
@@ -45,15 +45,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 of_states[rows].mul_(factors)
             if for_weight:
                 of_weight = _added(of_weight, logits.t(), states[rows] * factors, len(targets) > CHUNK)
-        ctx.save_for_backward(of_states, None if of_weight is None else of_weight.to(weight.dtype))
+        # No saved tensors: the way back scales them where they lie, and so there is one way back.
+        ctx.made = (of_states, None if of_weight is None else of_weight.to(weight.dtype))
         ctx.mark_non_differentiable(losses, best)
         return (losses * weights).sum(), losses, best
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        scaled = (None if g is None else g * grad.to(g.dtype) for g in ctx.saved_tensors)
-        return (*scaled, None, None, None)
+        if ctx.made is None:
+            raise RuntimeError("a second backward pass: the head's gradient went with the first")
+        made, ctx.made = ctx.made, None
+        return (*(None if g is None else g.mul_(grad.item()) for g in made), None, None, None)
 
 
 def linear_cross_entropy(

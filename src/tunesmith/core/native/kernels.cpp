@@ -26,17 +26,19 @@ BOTH(rms_norm, (const void* x, const void* w, void* y, float* rstd, i64 rows, i6
      (x, w, y, rstd, rows, width, eps, threads))
 
 // dx = rstd * (g - xhat * mean(g * xhat)) + passed, with g = dy * w and xhat = x * rstd; passed (or null): the gradient
-// that goes past the norm. dw (threads, width), or null, gets a sum for each thread.
+// that goes past the norm. dw (threads, width), or null, gets a sum for each thread. The norm itself takes dy's place.
 template <class T>
-static void rms_norm_backward(const void* x_, const void* w_, const float* rstd, const void* dy_, const void* passed_,
+static void rms_norm_backward(const void* x_, const void* w_, const float* rstd, void* dy_, const void* passed_,
                               void* dx_, float* dw, i64 rows, i64 width, int threads) {
-    const T *x = (const T*)x_, *w = (const T*)w_, *dy = (const T*)dy_, *passed = (const T*)passed_;
+    const T *x = (const T*)x_, *w = (const T*)w_, *passed = (const T*)passed_;
+    T* dy = (T*)dy_;
     T* dx = (T*)dx_;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int t = 0; t < threads; t++) {
         float* sums = dw ? dw + t * width : nullptr;
         for (i64 i = rows * t / threads; i < rows * (t + 1) / threads; i++) {
-            const T *a = x + i * width, *g = dy + i * width;
+            const T* a = x + i * width;
+            T* g = dy + i * width;
             float r = rstd[i], dot = 0;
 #pragma omp simd reduction(+ : dot)
             for (i64 j = 0; j < width; j++) dot += get(g[j]) * get(w[j]) * get(a[j]);
@@ -55,11 +57,13 @@ static void rms_norm_backward(const void* x_, const void* w_, const float* rstd,
 #pragma omp simd
                 for (i64 j = 0; j < width; j++) sums[j] += get(g[j]) * get(a[j]) * r;
             }
+#pragma omp simd
+            for (i64 j = 0; j < width; j++) put(g + j, get(w[j]) * rounded<T>(get(a[j]) * r));
         }
     }
 }
 BOTH(rms_norm_backward,
-     (const void* x, const void* w, const float* rstd, const void* dy, const void* passed, void* dx, float* dw, i64 rows,
+     (const void* x, const void* w, const float* rstd, void* dy, const void* passed, void* dx, float* dw, i64 rows,
       i64 width, int threads),
      (x, w, rstd, dy, passed, dx, dw, rows, width, threads))
 
@@ -80,11 +84,11 @@ template <class T> static void swiglu(const void* g_, const void* u_, void* y_, 
 }
 BOTH(swiglu, (const void* g, const void* u, void* y, i64 n, int threads), (g, u, y, n, threads))
 
+// y itself takes dy's place.
 template <class T>
-static void swiglu_backward(const void* g_, const void* u_, const void* dy_, void* dg_, void* du_, i64 n,
-                            int threads) {
-    const T *g = (const T*)g_, *u = (const T*)u_, *dy = (const T*)dy_;
-    T *dg = (T*)dg_, *du = (T*)du_;
+static void swiglu_backward(const void* g_, const void* u_, void* dy_, void* dg_, void* du_, i64 n, int threads) {
+    const T *g = (const T*)g_, *u = (const T*)u_;
+    T *dy = (T*)dy_, *dg = (T*)dg_, *du = (T*)du_;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (i64 start = 0; start < n; start += CHUNK) {
         i64 end = start + CHUNK < n ? start + CHUNK : n;
@@ -94,11 +98,12 @@ static void swiglu_backward(const void* g_, const void* u_, const void* dy_, voi
             float up = get(u[i]);
             put(dg + i, d * up * s * (1.0f + x * (1.0f - s)));
             put(du + i, d * x * s);
+            put(dy + i, rounded<T>(x * s) * up);
         }
     }
 }
 BOTH(swiglu_backward,
-     (const void* g, const void* u, const void* dy, void* dg, void* du, i64 n, int threads),
+     (const void* g, const void* u, void* dy, void* dg, void* du, i64 n, int threads),
      (g, u, dy, dg, du, n, threads))
 
 // ---- heads of flat tokens, to and from rows of attention -------------------------------------------------------------
@@ -317,33 +322,57 @@ template <class T> static void squares(const void* x_, float* sums, i64 n, int t
 }
 BOTH(squares, (const void* x, float* sums, i64 n, int threads), (x, sums, n, threads))
 
+struct AdamW {
+    float clip, beta1, beta2, eps, step, root, keep;
+};
+
+template <bool GIVEN, class T>
+static inline void adamw_part(float* weight, const T* grad, float* first, float* second, bf16* copy, i64 n, AdamW by) {
+#pragma omp simd
+    for (i64 i = 0; i < n; i++) {
+        float g = GIVEN ? get(grad[i]) * by.clip : 0.0f;
+        float m = first[i] + (1.0f - by.beta1) * (g - first[i]);
+        float v = by.beta2 * second[i] + (1.0f - by.beta2) * g * g;
+        first[i] = m;
+        second[i] = v;
+        weight[i] = weight[i] * by.keep - by.step * m / (std::sqrt(v) * by.root + by.eps);
+    }
+    if (copy) {
+#pragma omp simd
+        for (i64 i = 0; i < n; i++) put(copy + i, weight[i]);
+    }
+}
+
+// A row that has never had a gradient, where nothing decays, stays as it is, and its moments' pages unwritten.
+static inline bool is_idle(const float* first, const float* second, i64 n, AdamW by) {
+    bool moved = by.keep != 1;
+    for (i64 i = 0; !moved && i < n; i++) moved = first[i] != 0 || second[i] != 0;
+    return !moved;
+}
+
+// rows: where the gradient of each row of `width` elements stands in grad, or -1 where it is zero. Null: grad is whole.
 template <class T>
-static void adamw(float* weight, const void* grad_, float* first, float* second, bf16* copy, i64 n, float clip, float rate,
-                  float beta1, float beta2, float eps, float decay, float correction1, float correction2, int threads) {
+static void adamw(float* weight, const void* grad_, const i64* rows, i64 width, float* first, float* second, bf16* copy,
+                  i64 n, float clip, float rate, float beta1, float beta2, float eps, float decay, float correction1,
+                  float correction2, int threads) {
     const T* grad = (const T*)grad_;
-    float step = rate / correction1, root = 1.0f / std::sqrt(correction2), keep = 1.0f - rate * decay;
+    AdamW by = {clip, beta1, beta2, eps, rate / correction1, 1.0f / std::sqrt(correction2), 1.0f - rate * decay};
+    i64 size = rows ? width : CHUNK;
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (i64 start = 0; start < n; start += CHUNK) {
-        i64 end = start + CHUNK < n ? start + CHUNK : n;
-#pragma omp simd
-        for (i64 i = start; i < end; i++) {
-            float g = get(grad[i]) * clip;
-            float m = first[i] + (1.0f - beta1) * (g - first[i]);
-            float v = beta2 * second[i] + (1.0f - beta2) * g * g;
-            first[i] = m;
-            second[i] = v;
-            weight[i] = weight[i] * keep - step * m / (std::sqrt(v) * root + eps);
-        }
-        if (copy) {
-#pragma omp simd
-            for (i64 i = start; i < end; i++) put(copy + i, weight[i]);
-        }
+    for (i64 start = 0; start < n; start += size) {
+        i64 at = rows ? rows[start / size] * size : start, count = start + size < n ? size : n - start;
+        bf16* to = copy ? copy + start : nullptr;
+        if (at >= 0)
+            adamw_part<true>(weight + start, grad + at, first + start, second + start, to, count, by);
+        else if (!is_idle(first + start, second + start, count, by))
+            adamw_part<false>(weight + start, grad, first + start, second + start, to, count, by);
     }
 }
 BOTH(adamw,
-     (float* weight, const void* grad, float* first, float* second, bf16* copy, i64 n, float clip, float rate, float beta1,
-      float beta2, float eps, float decay, float correction1, float correction2, int threads),
-     (weight, grad, first, second, copy, n, clip, rate, beta1, beta2, eps, decay, correction1, correction2, threads))
+     (float* weight, const void* grad, const i64* rows, i64 width, float* first, float* second, bf16* copy, i64 n, float clip,
+      float rate, float beta1, float beta2, float eps, float decay, float correction1, float correction2, int threads),
+     (weight, grad, rows, width, first, second, copy, n, clip, rate, beta1, beta2, eps, decay, correction1, correction2,
+      threads))
 
 // The same with all state in bfloat16 (train/lean.py): weight + error is the weight; error and second are rounded
 // stochastically, by a hash of the place.

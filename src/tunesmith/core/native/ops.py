@@ -21,11 +21,33 @@ CHUNK = 4096
 """As in common.h."""
 
 
+def norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """x (T, H) -> its norm, and what it was divided by (T,), inverted."""
+    out, rstd = torch.empty_like(x), torch.empty(len(x))
+    call("rms_norm", x.dtype, x, weight, out, rstd, *x.shape, eps)
+    return out, rstd
+
+
+def norm_back(
+    grad: Tensor, x: Tensor, weight: Tensor, rstd: Tensor, passed: Tensor | None, trained: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The gradients of x and, where it is `trained`, of the weight; the norm is written in place of its gradient
+    `grad`, contiguous. passed: the gradient of what goes past the norm."""
+    of_x = torch.empty_like(x)
+    sums = torch.zeros(torch.get_num_threads(), x.shape[1]) if trained else None
+    call("rms_norm_backward", x.dtype, x, weight, rstd, grad, passed, of_x, sums, *x.shape)
+    return of_x, None if sums is None else sums.sum(0).to(weight.dtype)
+
+
+def _copied(grad: Tensor) -> Tensor:
+    """Autograd's own is not to be written over."""
+    return grad.clone(memory_format=torch.contiguous_format)
+
+
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-        out, rstd = torch.empty_like(x), torch.empty(len(x))
-        call("rms_norm", x.dtype, x, weight, out, rstd, *x.shape, eps)
+        out, rstd = norm(x, weight, eps)
         ctx.save_for_backward(x, weight, rstd)
         ctx.set_materialize_grads(False)
         return out, x.view_as(x)
@@ -37,12 +59,9 @@ class _RmsNorm(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None, None]:
         if grad is None:
             return passed, None, None
-        x, weight, rstd = ctx.saved_tensors
-        grad, passed = grad.contiguous(), None if passed is None else passed.contiguous()
-        of_x = torch.empty_like(x)
-        sums = torch.zeros(torch.get_num_threads(), x.shape[1]) if ctx.needs_input_grad[1] else None
-        call("rms_norm_backward", x.dtype, x, weight, rstd, grad, passed, of_x, sums, *x.shape)
-        return of_x, None if sums is None else sums.sum(0).to(weight.dtype), None
+        passed = None if passed is None else passed.contiguous()
+        trained = ctx.needs_input_grad[1]
+        return (*norm_back(_copied(grad), *ctx.saved_tensors, passed, trained), None)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -53,21 +72,30 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return out, past
 
 
+def gated(gate: Tensor, up: Tensor) -> Tensor:
+    """`swiglu` of contiguous tensors that the kernels take, without gradient."""
+    out = torch.empty_like(gate)
+    call("swiglu", gate.dtype, gate, up, out, gate.numel())
+    return out
+
+
+def gated_back(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of both; swiglu itself is written in place of its gradient `grad`, contiguous."""
+    of_gate, of_up = torch.empty_like(gate), torch.empty_like(up)
+    call("swiglu_backward", gate.dtype, gate, up, grad, of_gate, of_up, gate.numel())
+    return of_gate, of_up
+
+
 class _SwiGlu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
-        out = torch.empty_like(gate)
-        call("swiglu", gate.dtype, gate, up, out, gate.numel())
         ctx.save_for_backward(gate, up)
-        return out
+        return gated(gate, up)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        gate, up = ctx.saved_tensors
-        of_gate, of_up = torch.empty_like(gate), torch.empty_like(up)
-        call("swiglu_backward", gate.dtype, gate, up, grad.contiguous(), of_gate, of_up, gate.numel())
-        return of_gate, of_up
+        return gated_back(_copied(grad), *ctx.saved_tensors)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
@@ -76,6 +104,34 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
         return liger.swiglu(gate, up)
     out: Tensor = _SwiGlu.apply(gate.contiguous(), up.contiguous())  # type: ignore[no-untyped-call]
     return out
+
+
+class _Embed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, ids: Tensor, weight: Tensor, padding: int | None) -> Tensor:
+        ctx.save_for_backward(ids)
+        ctx.shape, ctx.padding = weight.shape, padding
+        return functional.embedding(ids, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
+        (ids,) = ctx.saved_tensors
+        found, place = ids.flatten().unique(return_inverse=True)
+        sums = torch.zeros(len(found), ctx.shape[1])
+        sums.index_add_(0, place, grad.flatten(0, -2).float())
+        if ctx.padding is not None:
+            sums[found == ctx.padding] = 0
+        rows = (found[None], sums.to(grad.dtype), ctx.shape)
+        return None, torch.sparse_coo_tensor(*rows, is_coalesced=True, check_invariants=False), None
+
+
+def embed(ids: Tensor, weight: Tensor, padding: int | None) -> Tensor:
+    """ids (..., L), weight (V, H) -> (..., L, H). The weight's gradient is sparse, rows (K, H) of the K ids that there
+    are; that of `padding` is zero, as `nn.Embedding` has it."""
+    if not (takes(weight) and weight.requires_grad and torch.is_grad_enabled()):
+        return functional.embedding(ids, weight, padding)
+    return _Embed.apply(ids, weight, padding)  # type: ignore[no-untyped-call,no-any-return]
 
 
 def seed() -> int:

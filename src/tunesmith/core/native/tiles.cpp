@@ -24,7 +24,8 @@ static void share(const Job& job, i64 thread, i64 threads) {
     i64 alone = job.batch / threads * threads;  // the rest of a batch is divided
     for (i64 i = thread; i < alone; i += threads) compute(nth(job, i), 0, job.rows, 0, job.columns);
     i64 wide = (job.columns + PANEL - 1) / PANEL, tall = (job.rows + 2 * TILE - 1) / (2 * TILE);
-    bool by_columns = wide % threads == 0 || wide >= 4 * threads || wide > tall;
+    bool across = job.terms[0].a_col != 1 && tall > wide;  // each thread would lay out all of the larger operand
+    bool by_columns = !across && (wide % threads == 0 || wide >= 4 * threads || wide > tall);
     i64 parts = by_columns ? wide : tall;
     i64 first = parts * thread / threads * PANEL, end = parts * (thread + 1) / threads * PANEL;
     for (i64 i = alone; i < job.batch; i++) {

@@ -29,7 +29,7 @@ struct Job {
 
 const i64 TILE = 16, DEEP = 32, PANEL = 32;  // rows, inner elements of a tile; columns that are computed together
 const i64 STEPS = 18;  // inner steps of DEEP that one pass takes (and two more, where a thin term follows)
-const i64 ROWS = 2048, PANELS = 12;  // of a block
+const i64 ROWS = 2048, PANELS = 24;  // of a block
 const i64 TILE_BYTES = 1024;
 
 struct Shapes {
