@@ -93,8 +93,8 @@ def made(workload: Workload, folder: Path, args: argparse.Namespace) -> dict[str
     model = model_folder(folder, args.layers)
     if workload.human and args.human is None:
         raise SystemExit("--human FILE: the pairs of this workload")
-    found = human_pairs(args.human, args.pairs) if workload.human else made_pairs(args.gsm8k, args.pairs)
-    pairs = pairs_file(folder / "pairs.jsonl", found, workload.batch)
+    source = human_pairs(args.human, args.pairs) if workload.human else made_pairs(args.gsm8k, args.pairs)
+    pairs = pairs_file(folder / "pairs.jsonl", source, workload.batch)
     recipe = settings(workload, model, pairs, folder)
     recipe["train"]["threads"] = args.threads
     recipe["model"]["dtype"] = args.dtype

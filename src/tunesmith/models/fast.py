@@ -49,7 +49,7 @@ def quicken(model: Model, config: PretrainedConfig, device: torch.device = CPU) 
         else model.head.backbone.get_input_embeddings()
     )
     if type(embedding) is nn.Embedding and _is_plain(embedding):
-        embedding.forward = partial(_embed, embedding)
+        vars(embedding)["forward"] = partial(_embed, embedding)
     model.fast_head = model.head is None
     base = model.module.get_base_model() if isinstance(model.module, PeftModel) else model.module
     if model.fast_head and device == CPU and fast_step.is_backbone(getattr(base, "model", None)):

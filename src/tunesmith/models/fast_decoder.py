@@ -59,8 +59,8 @@ def forward(
         layout.calls += 1
     slots = None if isinstance(layout, Layout) else layout.slots
     reads = [attention_module.q_proj, attention_module.k_proj, attention_module.v_proj]
-    *heads, x = linears(_normed(layer.input_layernorm, hidden_states[0]), reads, slots)
-    attended = _attention(attention_module, *heads, position_embeddings, layout)
+    query, key, value, x = linears(_normed(layer.input_layernorm, hidden_states[0]), reads, slots)
+    attended = _attention(attention_module, query, key, value, position_embeddings, layout)
     (x,) = linears(attended, [attention_module.o_proj], slots, past=x)
     mlp = layer.mlp
     gate_, up, x = linears(_normed(layer.post_attention_layernorm, x), [mlp.gate_proj, mlp.up_proj], slots)

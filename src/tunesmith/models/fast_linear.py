@@ -202,8 +202,8 @@ class _Linears(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         count, of_source, layers = ctx.sizes
-        made_of, weights = ctx.saved_tensors[:of_source], ctx.saved_tensors[of_source : of_source + layers]
-        kept = ctx.saved_tensors[of_source + layers :]
+        saved = ctx.saved_tensors  # once: what is computed again is then gone
+        made_of, weights, kept = saved[:of_source], saved[of_source:][:layers], saved[of_source + layers :]
         lines = [_lines(g) for g in grads[:layers]]
         todo, terms = [], list(zip(lines, weights, strict=True))
         if kept:

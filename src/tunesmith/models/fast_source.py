@@ -61,11 +61,13 @@ class Normed:
     eps: float
 
     def by_autograd(self, *of: Tensor) -> list[Tensor]:
-        return list(rms_norm(*of, self.eps))
+        x, weight = of
+        return list(rms_norm(x, weight, self.eps))
 
     def made(self, *of: Tensor) -> tuple[Tensor, list[Tensor]]:
-        out, rstd = norm(*of, self.eps)
-        return out, [*of, rstd]
+        x, weight = of
+        out, rstd = norm(x, weight, self.eps)
+        return out, [x, weight, rstd]
 
     def back(
         self, grad: Tensor | None, passed: Tensor | None, trained: bool, *kept: Tensor

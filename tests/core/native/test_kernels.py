@@ -234,7 +234,9 @@ def test_a_second_way_back_through_the_head_is_refused() -> None:
 @needs_library
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("padding", [None, 3])
-def test_embeddings_have_a_gradient_of_the_rows_that_there_were(dtype: torch.dtype, padding: int | None) -> None:
+def test_embeddings_have_a_gradient_of_the_rows_that_there_were(
+    dtype: torch.dtype, padding: int | None
+) -> None:
     ids = torch.tensor([[3, 5, 3], [8, 8, 8]])
     mine, exact = torch.randn(11, 16, dtype=dtype), torch.randn(11, 16, dtype=torch.float64)
     mine.requires_grad_(), exact.data.copy_(mine.data), exact.requires_grad_()
@@ -323,8 +325,8 @@ def test_adamw_equals_pytorchs(decay: float) -> None:
         grad = torch.randn(9001)
         exact.grad = 0.5 * grad.double()
         reference.step()
-        call("adamw", torch.float32, weight, grad, None, 0, first, second, copy, 9001, 0.5, 1e-2, 0.8, 0.95, 1e-6, decay,
-             1 - 0.8**step, 1 - 0.95**step)  # fmt: skip
+        call("adamw", torch.float32, weight, grad, None, 0, first, second, copy, 9001, 0.5, 1e-2, 0.8, 0.95, 1e-6,
+             decay, 1 - 0.8**step, 1 - 0.95**step)  # fmt: skip
     near(weight, exact.detach())
     assert torch.equal(copy, weight.bfloat16())
 
@@ -373,8 +375,8 @@ def test_rounding_to_bfloat16_is_pytorchs() -> None:
     )
     copy = torch.zeros(len(values), dtype=torch.bfloat16)
     zeros = torch.zeros(len(values))
-    call("adamw", torch.float32, values, zeros, None, 0, zeros.clone(), zeros.clone(), copy, len(values), 1.0, 0.0, 0.9, 0.99,
-         1e-8, 0.0, 1.0, 1.0)  # fmt: skip
+    call("adamw", torch.float32, values, zeros, None, 0, zeros.clone(), zeros.clone(), copy, len(values), 1.0, 0.0, 0.9,
+         0.99, 1e-8, 0.0, 1.0, 1.0)  # fmt: skip
     assert torch.equal(copy, values.bfloat16())
 
 

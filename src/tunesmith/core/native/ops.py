@@ -60,8 +60,8 @@ class _RmsNorm(torch.autograd.Function):
         if grad is None:
             return passed, None, None
         passed = None if passed is None else passed.contiguous()
-        trained = ctx.needs_input_grad[1]
-        return (*norm_back(_copied(grad), *ctx.saved_tensors, passed, trained), None)
+        x, weight, rstd = ctx.saved_tensors
+        return (*norm_back(_copied(grad), x, weight, rstd, passed, ctx.needs_input_grad[1]), None)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
