@@ -85,7 +85,7 @@ def test_gradients_are_the_same_to_the_bit(case: str) -> None:
     found = gradients(model)
     assert found.keys() == wanted.keys()
     for name in wanted:
-        assert torch.equal(found[name], wanted[name]), name
+        assert torch.equal(found[name].to_dense(), wanted[name].to_dense()), name  # embeddings' are sparse
 
 
 def runs(model: Model) -> Counter[int]:
