@@ -181,6 +181,13 @@ def _language_model(
     return module
 
 
+def _set_up() -> None:
+    """Of the process, before the first model is loaded; once more does nothing."""
+    keep_freed_blocks()
+    attention.register()
+    transformers.logging.disable_progress_bar()  # loading is short; a run has bars of its own
+
+
 def load_model(
     config: ModelConfig,
     *,
@@ -194,7 +201,6 @@ def load_model(
     head: to train on it; None: the one that it was saved with, or none. prompted: learned tokens before rows.
     still: no dropout, unless the recipe sets it (log-probabilities are then those of evaluation).
     """
-    keep_freed_blocks()
     device, source = choose(config.device), find(config.base, config.revision)
     hf_config = read_config(source)
     saved = HeadSpec.from_dict(source.manifest.head) if source.manifest and source.manifest.head else None
@@ -203,8 +209,7 @@ def load_model(
     prompted = prompted or source.virtual_tokens > 0
     path, why = choose_path(hf_config, config.path, prompted)
     notes = [why, *dropout_as_asked(config.dropout, hf_config, still)]
-    attention.register()
-    transformers.logging.disable_progress_bar()  # loading is short; a run has bars of its own
+    _set_up()
     dtype = "auto" if config.dtype == "auto" else DTYPES[config.dtype]
     implementation = attention.NAME if path == "layout" else None
     tokenizer = load_tokenizer(source)
