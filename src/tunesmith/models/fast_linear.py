@@ -184,12 +184,13 @@ class _Linears(torch.autograd.Function):
         *tensors: Tensor | None,
     ) -> tuple[Tensor, ...]:
         of, parts = [t for t in tensors[:count] if t is not None], tensors[count:]
-        x, made_of = kind.made(*of)
-        x = _lines(x)
         biases, downs, ups = (parts[i::4] for i in (1, 2, 3))
         weights = [w for w in parts[::4] if w is not None]
+        # What stays is taken before what goes with this call, and so has no holes.
+        outs = [of[0].new_empty(len(of[0]), len(w)) for w in weights]
+        x, made_of = kind.made(*of)
+        x = _lines(x)
         adapters = _adapters(downs, ups, scales, x.dtype) if scales else None
-        outs = [x.new_empty(len(x), len(w)) for w in weights]
         todo, low = _sums(x, [w.t() for w in weights], biases, adapters, outs, past)
         fill(*todo)
         kept = [] if adapters is None else [adapters.down, low, *adapters.ups]

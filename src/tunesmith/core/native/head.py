@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from tunesmith.core.native.call import DTYPES, call, takes
 from tunesmith.core.native.sums import Sum, fill, product
 
-CHUNK = 1024
+CHUNK = 2048
 """Rows whose logits exist at once."""
 
 
