@@ -14,6 +14,7 @@ from tunesmith.core.native.attend import Shape, attend
 from tunesmith.core.native.cache import Decode, Prefill
 from tunesmith.core.native.call import ours
 from tunesmith.core.native.ops import rms_norm
+from tunesmith.models import fast_pass
 from tunesmith.models.fast_linear import linears
 from tunesmith.models.fast_source import Gated, Normed, Source
 
@@ -58,6 +59,10 @@ def forward(
     if isinstance(layout, Layout):
         layout.calls += 1
     slots = None if isinstance(layout, Layout) else layout.slots
+    if parts := fast_pass.parts_of(layer, hidden_states[0], slots):
+        query, key, value = fast_pass.before_attention(parts, hidden_states[0])
+        attended = _attention(attention_module, query, key, value, position_embeddings, layout)
+        return fast_pass.after_attention(parts, attended, hidden_states[0])[None]
     reads = [attention_module.q_proj, attention_module.k_proj, attention_module.v_proj]
     query, key, value, x = linears(_normed(layer.input_layernorm, hidden_states[0]), reads, slots)
     attended = _attention(attention_module, query, key, value, position_embeddings, layout)

@@ -1,26 +1,16 @@
 // One pass over memory for what eager PyTorch does in many: norms, gated units, softmax over key ranges, gathers with
 // rotary positions, cross-entropy, AdamW. Rows are float or bfloat16, sums are float; each function is checked against
 // a plain formula in the tests. Plain C interface: no header of PyTorch, nothing to rebuild when its version changes.
-#include "common.h"
+#include "rows.h"
 
-// ---- root mean square norm: y = w * (x / sqrt(mean(x^2) + eps)), arXiv:1910.07467 ------------------------------------
+// ---- root mean square norm (rows.h) -----------------------------------------------------------------------------------
 
 template <class T>
 static void rms_norm(const void* x_, const void* w_, void* y_, float* rstd, i64 rows, i64 width, float eps, int threads) {
     const T *x = (const T*)x_, *w = (const T*)w_;
     T* y = (T*)y_;
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (i64 i = 0; i < rows; i++) {
-        const T* a = x + i * width;
-        float sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (i64 j = 0; j < width; j++) sum += get(a[j]) * get(a[j]);
-        float r = 1.0f / std::sqrt(sum / width + eps);
-        rstd[i] = r;
-        T* out = y + i * width;
-#pragma omp simd
-        for (i64 j = 0; j < width; j++) put(out + j, get(w[j]) * rounded<T>(get(a[j]) * r));
-    }
+    for (i64 i = 0; i < rows; i++) rstd[i] = norm_row(x + i * width, w, y + i * width, width, eps);
 }
 BOTH(rms_norm, (const void* x, const void* w, void* y, float* rstd, i64 rows, i64 width, float eps, int threads),
      (x, w, y, rstd, rows, width, eps, threads))
@@ -67,20 +57,11 @@ BOTH(rms_norm_backward,
       i64 width, int threads),
      (x, w, rstd, dy, passed, dx, dw, rows, width, threads))
 
-// ---- gated unit: y = silu(g) * u, arXiv:2002.05202 -------------------------------------------------------------------
+// ---- gated unit (rows.h) ----------------------------------------------------------------------------------------------
 
-template <class T> static void swiglu(const void* g_, const void* u_, void* y_, i64 n, int threads) {
-    const T *g = (const T*)g_, *u = (const T*)u_;
-    T* y = (T*)y_;
+template <class T> static void swiglu(const void* g, const void* u, void* y, i64 n, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (i64 start = 0; start < n; start += CHUNK) {
-        i64 end = start + CHUNK < n ? start + CHUNK : n;
-#pragma omp simd
-        for (i64 i = start; i < end; i++) {
-            float x = get(g[i]);
-            put(y + i, rounded<T>(x * sigmoid(x)) * get(u[i]));
-        }
-    }
+    for (i64 i = 0; i < n; i += CHUNK) gate((const T*)g + i, (const T*)u + i, (T*)y + i, CHUNK < n - i ? CHUNK : n - i);
 }
 BOTH(swiglu, (const void* g, const void* u, void* y, i64 n, int threads), (g, u, y, n, threads))
 

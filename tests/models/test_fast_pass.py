@@ -1,0 +1,64 @@
+"""What layers compute without gradient by chains is what they compute with one, bit for bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests import fakes
+from tests.core.native.test_sums import needs_tiles
+from tests.models.test_fast import CONFIGS, made
+from tunesmith.core.batch import Batch
+from tunesmith.core.model import Model
+from tunesmith.models import fast_decoder, fast_pass
+from tunesmith.models.fast import quicken
+
+pytestmark = needs_tiles
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each layer's call, whether it went by chains; however few the rows."""
+    seen: list[bool] = []
+    real = fast_pass.parts_of
+
+    def parts_of(*of: Any) -> Any:
+        found = real(*of)
+        seen.append(found is not None)
+        return found
+
+    monkeypatch.setattr(fast_pass, "LEAST", 1)
+    monkeypatch.setattr(fast_decoder.fast_pass, "parts_of", parts_of)
+    return seen
+
+
+def logits(model: Model) -> torch.Tensor:
+    return model.logits(Batch.from_rows(fakes.rows(6, begin=5)))
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("kind", ["full", "lora", "some", "patterns", "dora"])
+def test_logits_without_gradient_are_those_with_one(passes: list[bool], family: str, kind: str) -> None:
+    model = Model(made(CONFIGS[family](), kind, torch.bfloat16), "layout", 2)
+    quicken(model, model.module.config)
+    model.module.eval()
+    passes.clear()
+    wanted = logits(model).detach()
+    assert passes == [False, False]
+    passes.clear()
+    with torch.no_grad():
+        found = logits(model)
+    # A bias after attention or the gated unit, and layers that are not plain LoRA, go another way.
+    assert passes == [family != "llama with biases" and kind in ("full", "lora", "patterns")] * 2
+    assert torch.equal(found, wanted)
+
+
+def test_few_rows_go_another_way() -> None:
+    model = Model(made(fakes.config("llama"), "full", torch.bfloat16), "layout", 2)
+    layer = model.module.model.layers[0]
+    with torch.no_grad():
+        for rows in (fast_pass.LEAST - 1, fast_pass.LEAST):
+            x = torch.zeros(rows, 32, dtype=torch.bfloat16)
+            assert (fast_pass.parts_of(layer, x, None) is not None) == (rows >= fast_pass.LEAST)
