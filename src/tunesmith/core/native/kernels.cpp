@@ -15,8 +15,7 @@ static void rms_norm(const void* x_, const void* w_, void* y_, float* rstd, i64 
 BOTH(rms_norm, (const void* x, const void* w, void* y, float* rstd, i64 rows, i64 width, float eps, int threads),
      (x, w, y, rstd, rows, width, eps, threads))
 
-// dx = rstd * (g - xhat * mean(g * xhat)) + passed, with g = dy * w and xhat = x * rstd; passed (or null): the gradient
-// that goes past the norm. dw (threads, width), or null, gets a sum for each thread. The norm itself takes dy's place.
+// dw (threads, width), or null, gets a sum for each thread.
 template <class T>
 static void rms_norm_backward(const void* x_, const void* w_, const float* rstd, void* dy_, const void* passed_,
                               void* dx_, float* dw, i64 rows, i64 width, int threads) {
@@ -27,28 +26,8 @@ static void rms_norm_backward(const void* x_, const void* w_, const float* rstd,
     for (int t = 0; t < threads; t++) {
         float* sums = dw ? dw + t * width : nullptr;
         for (i64 i = rows * t / threads; i < rows * (t + 1) / threads; i++) {
-            const T* a = x + i * width;
-            T* g = dy + i * width;
-            float r = rstd[i], dot = 0;
-#pragma omp simd reduction(+ : dot)
-            for (i64 j = 0; j < width; j++) dot += get(g[j]) * get(w[j]) * get(a[j]);
-            float c = dot * r * r / width;
-            T* out = dx + i * width;
-            if (passed) {
-                const T* p = passed + i * width;
-#pragma omp simd
-                for (i64 j = 0; j < width; j++)
-                    put(out + j, r * (get(g[j]) * get(w[j]) - get(a[j]) * c) + get(p[j]));
-            } else {
-#pragma omp simd
-                for (i64 j = 0; j < width; j++) put(out + j, r * (get(g[j]) * get(w[j]) - get(a[j]) * c));
-            }
-            if (sums) {
-#pragma omp simd
-                for (i64 j = 0; j < width; j++) sums[j] += get(g[j]) * get(a[j]) * r;
-            }
-#pragma omp simd
-            for (i64 j = 0; j < width; j++) put(g + j, get(w[j]) * rounded<T>(get(a[j]) * r));
+            const T* past = passed ? passed + i * width : nullptr;
+            norm_row_back(x + i * width, w, rstd[i], dy + i * width, past, dx + i * width, sums, width);
         }
     }
 }
@@ -65,23 +44,11 @@ template <class T> static void swiglu(const void* g, const void* u, void* y, i64
 }
 BOTH(swiglu, (const void* g, const void* u, void* y, i64 n, int threads), (g, u, y, n, threads))
 
-// y itself takes dy's place.
 template <class T>
-static void swiglu_backward(const void* g_, const void* u_, void* dy_, void* dg_, void* du_, i64 n, int threads) {
-    const T *g = (const T*)g_, *u = (const T*)u_;
-    T *dy = (T*)dy_, *dg = (T*)dg_, *du = (T*)du_;
+static void swiglu_backward(const void* g, const void* u, void* dy, void* dg, void* du, i64 n, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (i64 start = 0; start < n; start += CHUNK) {
-        i64 end = start + CHUNK < n ? start + CHUNK : n;
-#pragma omp simd
-        for (i64 i = start; i < end; i++) {
-            float x = get(g[i]), s = sigmoid(x), d = get(dy[i]);
-            float up = get(u[i]);
-            put(dg + i, d * up * s * (1.0f + x * (1.0f - s)));
-            put(du + i, d * x * s);
-            put(dy + i, rounded<T>(x * s) * up);
-        }
-    }
+    for (i64 i = 0; i < n; i += CHUNK)
+        gate_back((const T*)g + i, (const T*)u + i, (T*)dy + i, (T*)dg + i, (T*)du + i, CHUNK < n - i ? CHUNK : n - i);
 }
 BOTH(swiglu_backward,
      (const void* g, const void* u, void* dy, void* dg, void* du, i64 n, int threads),
