@@ -9,12 +9,16 @@ import torch
 from torch import Tensor
 
 from tunesmith.core import native
+from tunesmith.core.native.sums import tiles
 
 DTYPES = [torch.float32, torch.bfloat16]
 # Relative to the largest value: float32 sums of some hundred numbers; bfloat16 keeps 8 bits and rounds several times.
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
 
 needs_library = pytest.mark.skipif(native.library() is None, reason=native.why_not())
+needs_tiles = pytest.mark.skipif(
+    not tiles(torch.zeros(1, dtype=torch.bfloat16)), reason="a processor without AMX, or no library"
+)
 
 
 def near(got: Tensor, wanted: Tensor, times: float = 1.0) -> None:

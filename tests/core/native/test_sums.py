@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tunesmith.core.native.sums import Sum, fill, lay_out, product, tiles, watched
+from tests.core.native.formulas import needs_tiles
+from tunesmith.core.native.sums import Sum, fill, lay_out, product, watched
 
 SHAPES = [
     (1, 1, 1),
@@ -18,9 +19,6 @@ SHAPES = [
     (2100, 20, 40),
 ]
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 6e-3}
-needs_tiles = pytest.mark.skipif(
-    not tiles(torch.zeros(1, dtype=torch.bfloat16)), reason="a processor without AMX, or no library"
-)
 
 
 def matrix(rows: int, columns: int, turned: bool, dtype: torch.dtype = torch.bfloat16) -> Tensor:

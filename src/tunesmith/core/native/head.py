@@ -1,8 +1,11 @@
-"""The language-model head and its cross-entropy in one: logits of a chunk of rows live only until they are gradients.
+"""The language-model head and its cross-entropy in one.
 
 loss = sum_m w_m * (logsumexp(z_m) - (1 - e) * z_m[target] - e * mean(z_m)), z_m = W h_m, e the label smoothing
-(arXiv:1512.00567, 7). The gradient is made in the forward pass: dh_m = w_m * W^T s_m and dW = sum_m w_m * s_m h_m^T,
-with s_m the loss' gradient by z_m; the backward pass multiplies both by one number, in place.
+(arXiv:1512.00567, 7). dh_m = w_m * W^T s_m and dW = sum_m w_m * s_m h_m^T, with s_m the loss' gradient by z_m.
+
+By tiles (head.cpp) logits are never written: dh_m / w_m is made with the loss, dW on the way back, from logits that are
+computed again. Elsewhere logits of a chunk of rows live until they are gradients: both are made in the forward pass,
+and the backward pass multiplies them by one number, in place.
 """
 
 from __future__ import annotations
@@ -14,15 +17,67 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tunesmith.core.native.call import DTYPES, call, takes
-from tunesmith.core.native.sums import Sum, fill, product
+from tunesmith.core.native.sums import Sum, fill, product, tell, tiles
 
 CHUNK = 2048
-"""Rows whose logits exist at once."""
+"""Rows whose logits, or by tiles sums of the weight's rows, exist at once."""
 
 
 def fuses(weight: Tensor) -> bool:
     """Whether a head of this weight is computed here: by the kernels, or on a GPU."""
     return takes(weight) or (weight.is_cuda and weight.dtype in DTYPES)
+
+
+class _ByTiles(torch.autograd.Function):
+    """Each row's loss and likeliest token; the loss has a gradient of its own."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, smoothing: float
+    ) -> tuple[Tensor, Tensor]:
+        for_states, for_weight = ctx.needs_input_grad[:2]
+        losses, best = _unfilled(states, targets)
+        normalisers, of_states = torch.empty_like(losses), torch.empty_like(states) if for_states else None
+        for rows in _chunks(len(targets)):
+            some, into = states[rows], None if of_states is None else of_states[rows]
+            outs = (losses[rows], normalisers[rows], best[rows], into)
+            call("head_losses", None, some, weight, len(some), *weight.shape, targets[rows], *outs)
+        _tell(states, weight, 2 if for_states else 1)
+        kept = (states, weight, targets, normalisers, torch.expm1(-losses) + smoothing)
+        ctx.save_for_backward(of_states, *(kept if for_weight else ()))
+        ctx.smoothing = smoothing
+        if smoothing:
+            toward = smoothing * (weight[targets].float() - weight.mean(0, dtype=torch.float32))
+            losses += (states * toward).sum(-1)
+            if of_states is not None:
+                of_states += toward
+        ctx.mark_non_differentiable(best)
+        return losses, best
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        of_states, *kept = ctx.saved_tensors
+        scaled = None if of_states is None else (of_states * grad[:, None]).to(of_states.dtype)
+        if not kept:
+            return scaled, None, None, None
+        states, weight, targets, normalisers, own = kept
+        of_weight, rest = torch.empty_like(weight), ctx.smoothing / len(weight)
+        sizes, of_rows = (len(states), *weight.shape), (targets, normalisers, own - rest, grad.contiguous())
+        call("head_of_weight", None, states, weight, *sizes, *of_rows, rest, of_weight)
+        _tell(states, weight, 2)
+        return scaled, of_weight, None, None
+
+
+def _tell(states: Tensor, weight: Tensor, products: int) -> None:
+    tell(*[(1, len(states), states.shape[1], len(weight))] * products)
+
+
+def _losses_by_tiles(
+    states: Tensor, weight: Tensor, targets: Tensor, smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    losses, best = _ByTiles.apply(states.contiguous(), weight, targets.contiguous(), smoothing)  # type: ignore[no-untyped-call]
+    return losses, best
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -66,6 +121,9 @@ def linear_cross_entropy(
     (M,) and the likeliest token (M,) of each row, without gradient."""
     if not torch.is_grad_enabled():  # a trained weight would get its gradient, which nobody asks for
         states, weight = states.detach(), weight.detach()
+    if tiles(states, weight) and weight.is_contiguous():
+        losses, best = _losses_by_tiles(states, weight, targets, smoothing)
+        return (losses * weights).sum(), losses.detach(), best
     found = _LinearCrossEntropy.apply(states, weight, targets, weights, smoothing)  # type: ignore[no-untyped-call]
     total, losses, best = found
     return total, losses, best
@@ -151,5 +209,7 @@ def linear_losses(states: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """states (M, H), weight (V, H), targets (M,) -> the loss (M,) of each row in nats and float32, with gradient."""
     if not torch.is_grad_enabled():
         states, weight = states.detach(), weight.detach()
+    if tiles(states, weight) and weight.is_contiguous():
+        return _losses_by_tiles(states, weight, targets)[0]
     losses: Tensor = _LinearLosses.apply(states, weight, targets)  # type: ignore[no-untyped-call]
     return losses

@@ -224,13 +224,18 @@ static void cross_entropy(void* logits_, const i64* targets, float* losses, i64*
     for (i64 m = 0; m < rows; m++) {
         T* x = logits + m * width;
         float highest = -INFINITY, total = 0, sum = 0;
-#pragma omp simd reduction(max : highest) reduction(+ : total)
-        for (i64 j = 0; j < width; j++) {
-            float v = get(x[j]);
-            highest = v > highest ? v : highest;
-            total += v;
-        }
         i64 at = 0;
+        for (i64 first = 0; first < width; first += CHUNK) {
+            i64 end = first + CHUNK < width ? first + CHUNK : width;
+            float most = -INFINITY;
+#pragma omp simd reduction(max : most) reduction(+ : total)
+            for (i64 j = first; j < end; j++) {
+                float v = get(x[j]);
+                most = v > most ? v : most;
+                total += v;
+            }
+            if (most > highest) highest = most, at = first;
+        }
         while (at < width - 1 && get(x[at]) != highest) at++;
         best[m] = at;
         float* e = scratch(width);

@@ -48,9 +48,8 @@ _seen: list[list[Shape]] = []
 def fill(*sums: Sum) -> None:
     """Compute each; all factors are of one type and in one place. An out of float32 takes terms of any type."""
     ready(*sums)()
-    for shapes in _seen:
-        if tiles(*_lying(sums)):
-            shapes += [_shape(*term) for one in sums for term in one.terms]
+    if _seen and tiles(*_lying(sums)):
+        tell(*[_shape(*term) for one in sums for term in one.terms])
 
 
 def ready(*sums: Sum) -> Callable[[], None]:
@@ -127,6 +126,12 @@ def _shape(left: Tensor, right: Tensor | Laid) -> Shape:
 def tiles(*tensors: Tensor) -> bool:
     """Whether tiles compute with these."""
     return all(t.dtype == torch.bfloat16 and t.device.type == "cpu" for t in tensors) and _has_tiles()
+
+
+def tell(*products: Shape) -> None:
+    """Of products that tiles have computed."""
+    for shapes in _seen:
+        shapes += products
 
 
 @contextmanager
