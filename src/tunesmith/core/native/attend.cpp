@@ -1,6 +1,6 @@
 // Attention over pieces of rows by AMX tiles, softmax(scale * q k^T) v as in arXiv:1706.03762, 3.2.1: a head's keys and
 // values of one piece stay in the cache, scores are float and leave it neither way. What the backward pass needs is computed
-// again (arXiv:2205.14135, 3.1), so no shares are kept.
+// again (arXiv:2205.14135, 3.1), so no shares are kept: only what they are computed from in one pass over the scores.
 #include "tiles.h"
 
 #ifdef HAS_TILES
@@ -12,7 +12,13 @@ struct Piece {
     i64 token, queries, before, path, keys;
 };
 
-// Queries, keys and values (tokens, heads * dim), rows apart by the strides; cos and sin (tokens, dim), or null.
+// Of a query and head: the highest of its scores times log2(e), and one by the sum of all their powers above it.
+struct Norm {
+    float highest, share;
+};
+
+// Queries, keys and values (tokens, heads * dim), rows apart by the strides; cos and sin (tokens, dim), or null. norms
+// (tokens, heads), or null.
 struct Heads {
     const bf16 *q, *k, *v;
     i64 q_row, k_row, v_row;
@@ -20,13 +26,68 @@ struct Heads {
     const i64* tokens;
     i64 key_heads, shared, dim, causal, window;
     float scale;
+    Norm* norms;
 };
+
+// What the backward pass is given and makes: grad, out and of_q as q, of_k and of_v as k.
+struct Back {
+    const bf16 *grad, *out;
+    i64 grad_row, out_row;
+    bf16 *of_q, *of_k, *of_v;
+    i64 of_q_row, of_k_row, of_v_row;
+};
+
+struct Range {
+    i64 first, last;
+};
+
+const i64 PART = 128;  // queries whose shares are held at a time on the way back
+const i64 APART = 32;  // elements after each row of shares and scores, so that rows do not compete for the same lines
 
 static inline i64 whole(i64 n) { return (n + PANEL - 1) / PANEL * PANEL; }
 
 // A thread's own copies of what one head of a piece needs.
-static thread_local std::vector<char> rooms[10];
+static thread_local std::vector<char> rooms[16];
 template <class T> static T* hold(int which, i64 n) { return (T*)room(rooms[which], n * sizeof(T)); }
+
+static inline __m512i narrow(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
+static inline void narrow16(bf16* to, __m512 x) { _mm256_storeu_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh(x)); }
+
+// 2^x: its whole part goes to the exponent, of the rest in [0, 1) it is a polynomial, 3e-6 relative.
+static inline __m512 power(__m512 x) {
+    __m512 rest = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF), p = _mm512_set1_ps(1.353416115e-2f);
+    p = _mm512_fmadd_ps(p, rest, _mm512_set1_ps(5.201147832e-2f));
+    p = _mm512_fmadd_ps(p, rest, _mm512_set1_ps(2.414427425e-1f));
+    p = _mm512_fmadd_ps(p, rest, _mm512_set1_ps(6.930038384e-1f));
+    p = _mm512_fmadd_ps(p, rest, _mm512_set1_ps(1.000002593f));
+    return _mm512_scalef_ps(p, x);
+}
+
+// One head turned to its position (see turn).
+static inline void turn_head(const bf16* from, const float* c, const float* s, bf16* to, i64 half) {
+    for (i64 j = 0; j < half; j += TILE, c += TILE, s += TILE) {
+        __m512 a = widened(from + j), b = widened(from + j + half);
+        __m512 of_a = _mm512_mul_ps(b, _mm512_loadu_ps(s)), of_b = _mm512_mul_ps(a, _mm512_loadu_ps(s + half));
+        narrow16(to + j, _mm512_fmsub_ps(a, _mm512_loadu_ps(c), of_a));
+        narrow16(to + j + half, _mm512_fmadd_ps(b, _mm512_loadu_ps(c + half), of_b));
+    }
+}
+
+// One head times `scale`, turned back from its position (see turn_back) where cosines are given.
+static inline void write_head(const float* from, float scale, const float* c, const float* s, bf16* to, i64 dim) {
+    __m512 by = _mm512_set1_ps(scale);
+    i64 half = dim / 2;
+    for (i64 j = 0; j < half; j += TILE) {
+        __m512 a = _mm512_mul_ps(by, _mm512_loadu_ps(from + j)), b = _mm512_mul_ps(by, _mm512_loadu_ps(from + j + half));
+        if (c) {
+            __m512 of_a = _mm512_mul_ps(b, _mm512_loadu_ps(s + j + half)), of_b = _mm512_mul_ps(a, _mm512_loadu_ps(s + j));
+            a = _mm512_fmadd_ps(a, _mm512_loadu_ps(c + j), of_a);
+            b = _mm512_fmsub_ps(b, _mm512_loadu_ps(c + j + half), of_b);
+        }
+        narrow16(to + j, a);
+        narrow16(to + j + half, b);
+    }
+}
 
 // One head of `count` tokens, turned to their positions; up to `padded` rows of zeros. token(i): the i-th one.
 template <class F>
@@ -34,7 +95,7 @@ static void take(const bf16* x, i64 row, F token, i64 count, i64 padded, const f
     for (i64 i = 0; i < count; i++, to += dim) {
         i64 t = token(i);
         if (cos)
-            turn(x + t * row, cos + t * dim, sin + t * dim, to, dim / 2);
+            turn_head(x + t * row, cos + t * dim, sin + t * dim, to, dim / 2);
         else
             memcpy((void*)to, (const void*)(x + t * row), dim * sizeof(bf16));
     }
@@ -59,103 +120,259 @@ static inline void times(const bf16* a, i64 row, const char* b, i64 deep, i64 st
     }
 }
 
-// Shares of 32 queries, the first at `place`, from their scores; zero for what they do not see, and from `real` on.
-static void shares(const Heads& at, const float* scores, i64 apart, i64 place, i64 real, i64 keys, bf16* to) {
-    for (i64 r = 0; r < PANEL; r++, scores += apart, to += apart) {
-        i64 first = 0, last = 0;
-        if (r < real) seen(place + r, keys, keys, at.causal, at.window, &first, &last);
-        softmax_row(scores, apart, first, last, at.scale, to);
-    }
+// The panels of keys that any of 32 queries from `l` on sees.
+static inline Range panels_seen(const Heads& at, const Piece& piece, i64 l) {
+    i64 first, last, none, place = piece.before + l, end = piece.before + std::min(l + PANEL, piece.queries);
+    seen(place, piece.keys, piece.keys, at.causal, at.window, &first, &none);
+    seen(end - 1, piece.keys, piece.keys, at.causal, at.window, &none, &last);
+    return {first / PANEL, std::max(first, whole(last)) / PANEL};
 }
 
-static inline i64 panels_seen(const Heads& at, const Piece& piece, i64 from) {
-    i64 last = at.causal ? std::min(piece.keys, piece.before + std::min(from + PANEL, piece.queries)) : piece.keys;
-    return whole(last) / PANEL;
+// A query's scores of 16 keys from `j` on, times `scale`, less `minus`; -inf for those that it does not see.
+static inline __m512 scaled(const float* scores, i64 j, Range sees, __m512 scale, __m512 minus) {
+    __m512 x = _mm512_fmsub_ps(_mm512_loadu_ps(scores + j), scale, minus);
+    if (j >= sees.first && j + TILE <= sees.last) return x;
+    auto before = [&](i64 key) { return key <= j ? 0u : key >= j + TILE ? 0xffffu : (1u << (key - j)) - 1; };
+    return _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), before(sees.last) & ~before(sees.first), x);
 }
+
+// Shares of one query, but for their norm, which is returned, from its scores of the panels.
+static inline Norm powers(const float* scores, Range panels, Range sees, float scale, bf16* to) {
+    __m512 by = _mm512_set1_ps(scale), most = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
+    if (sees.last <= sees.first) {
+        memset((void*)(to + panels.first * PANEL), 0, (panels.last - panels.first) * PANEL * sizeof(bf16));
+        return {INFINITY, 0};
+    }
+    for (i64 j = panels.first * PANEL; j < panels.last * PANEL; j += TILE)
+        most = _mm512_max_ps(most, scaled(scores, j, sees, by, sum));
+    float highest = _mm512_reduce_max_ps(most);
+    most = _mm512_set1_ps(highest);
+    for (i64 j = panels.first * PANEL; j < panels.last * PANEL; j += PANEL) {
+        __m512 low = power(scaled(scores, j, sees, by, most)), high = power(scaled(scores, j + TILE, sees, by, most));
+        sum = _mm512_add_ps(sum, _mm512_add_ps(low, high));
+        _mm512_storeu_si512(to + j, narrow(low, high));
+    }
+    return {highest, 1.0f / _mm512_reduce_add_ps(sum)};
+}
+
+static inline Range keys_seen(const Heads& at, const Piece& piece, i64 query) {
+    Range sees;
+    seen(piece.before + query, piece.keys, piece.keys, at.causal, at.window, &sees.first, &sees.last);
+    return sees;
+}
+
+const float LOG2_E = 1.44269504088896341f;
 
 static void forward(const Heads& at, const Piece& piece, i64 h, bf16* out, i64 out_row) {
-    i64 dim = at.dim, wide = whole(piece.keys), deep = dim / DEEP;
+    i64 dim = at.dim, wide = whole(piece.keys), apart = wide + APART, deep = dim / DEEP;
     auto key = [&](i64 i) { return at.tokens[piece.path + i]; };
     bf16 *k = hold<bf16>(0, wide * dim), *v = hold<bf16>(1, wide * dim);
     take(at.k + h * dim, at.k_row, key, piece.keys, wide, at.cos, at.sin, dim, k);
     take(at.v + h * dim, at.v_row, key, piece.keys, wide, nullptr, nullptr, dim, v);
     const char *by_key = laid(2, k, dim, wide, true), *by_value = laid(3, v, wide, dim, false);
-    bf16 *q = hold<bf16>(4, PANEL * dim), *p = hold<bf16>(5, PANEL * wide);
-    float *scores = hold<float>(6, PANEL * wide), *sums = hold<float>(7, PANEL * dim);
-    for (i64 head = h * at.shared; head < (h + 1) * at.shared; head++)
-        for (i64 l = 0; l < piece.queries; l += PANEL) {
-            i64 real = std::min(PANEL, piece.queries - l), panels = panels_seen(at, piece, l), first = piece.token + l;
+    bf16 *q = hold<bf16>(4, PANEL * dim), *p = hold<bf16>(5, PANEL * apart);
+    float *scores = hold<float>(6, PANEL * apart), *sums = hold<float>(7, PANEL * dim);
+    for (i64 l = 0; l < piece.queries; l += PANEL)
+        for (i64 head = h * at.shared; head < (h + 1) * at.shared; head++) {
+            i64 real = std::min(PANEL, piece.queries - l), first = piece.token + l;
+            Range panels = panels_seen(at, piece, l);
+            i64 count = panels.last - panels.first, from = panels.first * PANEL;
+            Norm norms[PANEL];
             take(at.q + head * dim, at.q_row, [&](i64 i) { return first + i; }, real, PANEL, at.cos, at.sin, dim, q);
-            times(q, dim, by_key, deep, deep, panels, scores, wide);
-            shares(at, scores, wide, piece.before + l, real, piece.keys, p);
-            times(p, wide, by_value, wide / DEEP, panels, deep, sums, dim);
+            times(q, dim, by_key + from * dim * 2, deep, deep, count, scores + from, apart);
             for (i64 r = 0; r < real; r++) {
-                bf16* to = out + (first + r) * out_row + head * dim;
-#pragma omp simd
-                for (i64 j = 0; j < dim; j++) put(to + j, sums[r * dim + j]);
+                Range sees = keys_seen(at, piece, l + r);
+                norms[r] = powers(scores + r * apart, panels, sees, at.scale * LOG2_E, p + r * apart);
+            }
+            times(p + from, apart, by_value + panels.first * 2 * TILE_BYTES, wide / DEEP, count, deep, sums, dim);
+            for (i64 r = 0; r < real; r++) {
+                write_head(sums + r * dim, norms[r].share, nullptr, nullptr, out + (first + r) * out_row + head * dim, dim);
+                if (at.norms) at.norms[(first + r) * at.key_heads * at.shared + head] = norms[r];
             }
         }
 }
 
-// of (keys, dim) += left^T right, left (rows, wide), right (rows, dim); of each key its token's place in the sums.
-static void add_turned(const Heads& at, const Piece& piece, i64 h, const bf16* left, i64 wide, const bf16* right, i64 rows,
-                       float* of) {
-    i64 dim = at.dim;
-    float* sums = hold<float>(9, wide * dim);
-    Job job{piece.keys, dim, 1, (char*)sums, dim, 1, 0, 1, nullptr, 0, 0, 0, {{left, right, 1, wide, 0, dim, 1, 0, rows}}};
-    compute(job, 0, piece.keys, 0, dim);
-    for (i64 i = 0; i < piece.keys; i++) {
-        float* to = of + (at.tokens[piece.path + i] * at.key_heads + h) * dim;
-#pragma omp simd
-        for (i64 j = 0; j < dim; j++) to[j] += sums[i * dim + j];
+// What the queries of a part hold, `count` blocks of 32 of a head each: shares and gradients of scores as second operands,
+// a panel of keys after another; queries and gradients of outputs across (dim, across).
+struct Part {
+    Range panels;
+    i64 count, across;
+    char *p, *s;
+    bf16 *q, *g;
+    char* tiles(char* of, i64 panel, i64 block) const {
+        return of + ((panel - panels.first) * count + block) * 2 * TILE_BYTES;
+    }
+};
+
+// One query's: its scores and the gradients of its shares, what it sees, its norm, and its shares' sum of those gradients.
+struct Query {
+    const float *scores, *of_p;
+    Range sees;
+    Norm norm;
+    float dot;
+};
+
+struct Line {
+    __m512i share, of_score;
+};
+
+// Shares of 32 keys from `j` on, and the gradients of their scores but for the scale.
+static inline Line line(const Query& of, i64 j, __m512 scale) {
+    __m512 most = _mm512_set1_ps(of.norm.highest), norm = _mm512_set1_ps(of.norm.share), dot = _mm512_set1_ps(of.dot);
+    __m512 low = _mm512_mul_ps(norm, power(scaled(of.scores, j, of.sees, scale, most)));
+    __m512 high = _mm512_mul_ps(norm, power(scaled(of.scores, j + TILE, of.sees, scale, most)));
+    __m512 of_low = _mm512_mul_ps(low, _mm512_sub_ps(_mm512_loadu_ps(of.of_p + j), dot));
+    __m512 of_high = _mm512_mul_ps(high, _mm512_sub_ps(_mm512_loadu_ps(of.of_p + j + TILE), dot));
+    return {narrow(low, high), narrow(of_low, of_high)};
+}
+
+// Two queries' shares and gradients of scores, into row `row` of the tiles of a block; the gradients also as they lie.
+static inline void put_pair(const Query& even, const Query& odd, Range panels, float scale, const Part& part, i64 block,
+                            i64 row, bf16* of_even, bf16* of_odd) {
+    __m512 by = _mm512_set1_ps(scale);
+    for (i64 n = panels.first; n < panels.last; n++) {
+        Line a = line(even, n * PANEL, by), b = line(odd, n * PANEL, by);
+        interleave(a.share, b.share, part.tiles(part.p, n, block) + row * 64);
+        interleave(a.of_score, b.of_score, part.tiles(part.s, n, block) + row * 64);
+        _mm512_storeu_si512(of_even + n * PANEL, a.of_score);
+        _mm512_storeu_si512(of_odd + n * PANEL, b.of_score);
     }
 }
 
-static void backward(const Heads& at, const Piece& piece, i64 h, const bf16* grad, i64 grad_row, bf16* of_q, i64 of_row,
-                     float* of_k, float* of_v) {
-    i64 dim = at.dim, wide = whole(piece.keys), tall = whole(piece.queries), rows = at.shared * tall, deep = dim / DEEP;
+// 32 rows of dim, transposed: (dim, 32), rows apart.
+static inline void across(const bf16* x, i64 dim, i64 apart, bf16* to) {
+    __m512i r[16];
+    for (i64 d = 0; d < dim; d += TILE) {
+        read_across(x + d, dim, TILE, PANEL, r);
+        transpose(r);
+        write_tile(to + d * apart, apart * 2, r);
+    }
+}
+
+static inline float dot(const bf16* a, const bf16* b, i64 dim) {
+    __m512 sum = _mm512_setzero_ps();
+    for (i64 j = 0; j < dim; j += 2 * TILE)
+        sum = _mm512_dpbf16_ps(sum, (__m512bh)_mm512_loadu_si512(a + j), (__m512bh)_mm512_loadu_si512(b + j));
+    return _mm512_reduce_add_ps(sum);
+}
+
+// Keys and values of one head of a piece as second operands: by key, by value, and keys as they lie.
+struct Sides {
+    const char *by_key, *by_value, *keys;
+    i64 wide, apart;
+};
+
+// Block `block` of a part: 32 queries of a head from `l` of the piece on; its of_q is written.
+static void back_block(const Heads& at, const Back& back, const Piece& piece, const Sides& sides, const Part& part, i64 head,
+                       i64 l, i64 block) {
+    i64 dim = at.dim, deep = dim / DEEP, real = std::min(PANEL, piece.queries - l), first = piece.token + l;
+    Range panels = panels_seen(at, piece, l);
+    i64 count = panels.last - panels.first, from = panels.first * PANEL, apart = sides.apart;
+    bf16 *q = hold<bf16>(4, 2 * PANEL * dim), *g = q + PANEL * dim, *s = hold<bf16>(5, PANEL * apart);
+    float *scores = hold<float>(6, 2 * PANEL * apart), *of_p = scores + PANEL * apart, *sums = hold<float>(7, PANEL * dim);
+    auto query = [&](i64 i) { return first + i; };
+    take(at.q + head * dim, at.q_row, query, real, PANEL, at.cos, at.sin, dim, q);
+    take(back.grad + head * dim, back.grad_row, query, real, PANEL, nullptr, nullptr, dim, g);
+    across(q, dim, part.across, part.q + block * PANEL);
+    across(g, dim, part.across, part.g + block * PANEL);
+    times(q, dim, sides.by_key + from * dim * 2, deep, deep, count, scores + from, apart);
+    times(g, dim, sides.by_value + from * dim * 2, deep, deep, count, of_p + from, apart);
+    auto one = [&](i64 r) -> Query {
+        const float *of = scores + r * apart, *of_share = of_p + r * apart;
+        if (r >= real) return {of, of_share, {0, 0}, {INFINITY, 0}, 0};
+        const bf16* out = back.out + (first + r) * back.out_row + head * dim;
+        Norm norm = at.norms[(first + r) * at.key_heads * at.shared + head];
+        return {of, of_share, keys_seen(at, piece, l + r), norm, dot(g + r * dim, out, dim)};
+    };
+    for (i64 r = 0; r < PANEL; r += 2)
+        put_pair(one(r), one(r + 1), panels, at.scale * LOG2_E, part, block, r / 2, s + r * apart, s + (r + 1) * apart);
+    times(s + from, apart, sides.keys + panels.first * 2 * TILE_BYTES, sides.wide / DEEP, count, deep, sums, dim);
+    for (i64 r = 0; r < real; r++) {
+        i64 t = first + r;
+        const float *cos = at.cos ? at.cos + t * dim : nullptr, *sin = at.cos ? at.sin + t * dim : nullptr;
+        write_head(sums + r * dim, at.scale, cos, sin, back.of_q + t * back.of_q_row + head * dim, dim);
+    }
+}
+
+// sums (dim, keys), rows apart, (+)= what a part's queries or gradients of outputs are times its tiles; added to in the
+// panels before `begun`.
+static void add_part(const Heads& at, const Piece& piece, const Part& part, i64 l, i64 begun, const bf16* left, char* tiles,
+                     float* sums, i64 apart) {
+    for (i64 n = part.panels.first; n < part.panels.last; n++) {
+        i64 first = part.count, last = 0;  // blocks that see the panel
+        for (i64 m = 0; m < part.count; m++) {
+            Range sees = panels_seen(at, piece, l + m / at.shared * PANEL);
+            if (sees.first <= n && n < sees.last) first = std::min(first, m), last = m + 1;
+        }
+        Chunk chunk{nullptr, 0, 0, last - first};
+        const char* right = part.tiles(tiles, n, first);
+        for (i64 d = 0; d < at.dim; d += PANEL) {
+            Lines lines{(const char*)(left + d * part.across + first * PANEL), part.across * 2};
+            multiply<2, 2>(&lines, &right, &chunk, 1, sums + d * apart + n * PANEL, apart, n >= begun);
+        }
+    }
+}
+
+// of (tokens from `base` on, dim) += sums (dim, keys) of the panels, of each key in its token's place.
+static void add_turned(const Heads& at, const Piece& piece, Range panels, const float* sums, i64 apart, i64 base, float* of) {
+    __m512i r[16];
+    i64 end = std::min(panels.last * PANEL, piece.keys);
+    for (i64 j = panels.first * PANEL; j < end; j += TILE)
+        for (i64 d = 0; d < at.dim; d += TILE) {
+            for (i64 i = 0; i < TILE; i++) r[i] = _mm512_loadu_si512(sums + (d + i) * apart + j);
+            transpose(r);
+            for (i64 i = 0; i < std::min(TILE, end - j); i++) {
+                float* to = of + (at.tokens[piece.path + j + i] - base) * at.dim + d;
+                _mm512_storeu_ps(to, _mm512_add_ps(_mm512_loadu_ps(to), (__m512)r[i]));
+            }
+        }
+}
+
+// A piece's part of of_k and of_v (tokens from `base` on, dim).
+static void backward(const Heads& at, const Back& back, const Piece& piece, i64 h, i64 base, float* of_k, float* of_v) {
+    i64 dim = at.dim, wide = whole(piece.keys), apart = wide + APART;
     auto key = [&](i64 i) { return at.tokens[piece.path + i]; };
     bf16 *k = hold<bf16>(0, wide * dim), *v = hold<bf16>(1, wide * dim);
     take(at.k + h * dim, at.k_row, key, piece.keys, wide, at.cos, at.sin, dim, k);
     take(at.v + h * dim, at.v_row, key, piece.keys, wide, nullptr, nullptr, dim, v);
-    const char *by_key = laid(2, k, dim, wide, true), *by_value = laid(3, v, dim, wide, true);
-    const char* keys = laid(8, k, wide, dim, false);
-    bf16 *q = hold<bf16>(4, 2 * rows * dim), *g = q + rows * dim, *p = hold<bf16>(5, 2 * rows * wide), *s = p + rows * wide;
-    float* scores = hold<float>(6, 2 * PANEL * wide), *of_p = scores + PANEL * wide;
-    float* sums = hold<float>(7, PANEL * dim);
-    for (i64 n = 0, m = 0; n < at.shared; n++)
-        for (i64 l = 0; l < piece.queries; l += PANEL, m += PANEL) {
-            i64 head = h * at.shared + n, real = std::min(PANEL, piece.queries - l), first = piece.token + l;
-            i64 panels = panels_seen(at, piece, l);
-            auto query = [&](i64 i) { return first + i; };
-            take(at.q + head * dim, at.q_row, query, real, PANEL, at.cos, at.sin, dim, q + m * dim);
-            take(grad + head * dim, grad_row, query, real, PANEL, nullptr, nullptr, dim, g + m * dim);
-            times(q + m * dim, dim, by_key, deep, deep, panels, scores, wide);
-            shares(at, scores, wide, piece.before + l, real, piece.keys, p + m * wide);
-            times(g + m * dim, dim, by_value, deep, deep, panels, of_p, wide);
-            for (i64 r = 0; r < PANEL; r++) {
-                const bf16* share = p + (m + r) * wide;
-                const float* of = of_p + r * wide;
-                bf16* to = s + (m + r) * wide;
-                float dot = 0;
-#pragma omp simd reduction(+ : dot)
-                for (i64 j = 0; j < panels * PANEL; j++) dot += get(share[j]) * of[j];
-#pragma omp simd
-                for (i64 j = 0; j < panels * PANEL; j++) put(to + j, get(share[j]) * (of[j] - dot) * at.scale);
-                memset((void*)(to + panels * PANEL), 0, (wide - panels * PANEL) * sizeof(bf16));
-            }
-            times(s + m * wide, wide, keys, wide / DEEP, panels, deep, sums, dim);
-            for (i64 r = 0; r < real; r++) {
-                bf16* to = of_q + (first + r) * of_row + head * dim;
-                const float* of = sums + r * dim;
-                if (at.cos)
-                    turn_back(of, at.cos + (first + r) * dim, at.sin + (first + r) * dim, to, dim / 2);
-                else
-                    for (i64 j = 0; j < dim; j++) put(to + j, of[j]);
-            }
+    Sides sides{laid(2, k, dim, wide, true), laid(3, v, dim, wide, true), laid(8, k, wide, dim, false), wide, apart};
+    float *k_sums = hold<float>(9, 2 * dim * apart), *v_sums = k_sums + dim * apart;
+    Range written = panels_seen(at, piece, 0);
+    written.last = written.first;
+    for (i64 l = 0; l < piece.queries; l += PART) {
+        i64 blocks = (std::min(PART, piece.queries - l) + PANEL - 1) / PANEL, count = blocks * at.shared;
+        Part part{{panels_seen(at, piece, l).first, panels_seen(at, piece, l + (blocks - 1) * PANEL).last},
+                  count, count * PANEL + APART, nullptr, nullptr, nullptr, nullptr};
+        i64 tiles = (part.panels.last - part.panels.first) * count * 2 * TILE_BYTES;
+        part.p = hold<char>(10, 2 * tiles), part.s = part.p + tiles;
+        part.q = hold<bf16>(11, 2 * dim * part.across), part.g = part.q + dim * part.across;
+        for (i64 m = 0; m < count; m++)
+            back_block(at, back, piece, sides, part, h * at.shared + m % at.shared, l + m / at.shared * PANEL, m);
+        add_part(at, piece, part, l, written.last, part.q, part.s, k_sums, apart);
+        add_part(at, piece, part, l, written.last, part.g, part.p, v_sums, apart);
+        written.last = part.panels.last;
+    }
+    add_turned(at, piece, written, k_sums, apart, base, of_k);
+    add_turned(at, piece, written, v_sums, apart, base, of_v);
+}
+
+// The pieces of a tree, whose tokens are no other's: what each token's key and value got is written at the end.
+static void back_tree(const Heads& at, const Back& back, const Piece* from, const Piece* to, i64 h) {
+    i64 base = from->token, end = 0, dim = at.dim;
+    for (const Piece* piece = from; piece < to; piece++) {
+        base = std::min(base, piece->token);
+        end = std::max(end, piece->token + piece->queries);
+    }
+    float *of_k = hold<float>(12, 2 * (end - base) * dim), *of_v = of_k + (end - base) * dim;
+    memset(of_k, 0, 2 * (end - base) * dim * sizeof(float));
+    for (const Piece* piece = from; piece < to; piece++) backward(at, back, *piece, h, base, of_k, of_v);
+    for (const Piece* piece = from; piece < to; piece++)
+        for (i64 t = piece->token; t < piece->token + piece->queries; t++) {
+            const float *cos = at.cos ? at.cos + t * dim : nullptr, *sin = at.cos ? at.sin + t * dim : nullptr;
+            const float *k = of_k + (t - base) * dim, *v = of_v + (t - base) * dim;
+            write_head(k, at.scale, cos, sin, back.of_k + t * back.of_k_row + h * dim, dim);
+            write_head(v, 1.0f, nullptr, nullptr, back.of_v + t * back.of_v_row + h * dim, dim);
         }
-    add_turned(at, piece, h, s, wide, q, rows, of_k);
-    add_turned(at, piece, h, p, wide, g, rows, of_v);
 }
 
 // Pieces of one unit share tokens with no other unit, so a thread that takes a unit's head writes alone, in one order.
@@ -166,30 +383,34 @@ template <class F> static void each(const i64* units, i64 count, i64 key_heads, 
         _tile_loadconfig(&shapes);
 #pragma omp for collapse(2) schedule(dynamic, 1)
         for (i64 u = 0; u < count; u++)
-            for (i64 h = 0; h < key_heads; h++)
-                for (i64 i = units[u]; i < units[u + 1]; i++) work(i, h);
+            for (i64 h = 0; h < key_heads; h++) work(units[u], units[u + 1], h);
         _tile_release();
     }
 }
 
 #define ATTENTION                                                                                                         \
     const void *q, i64 q_row, const void *k, i64 k_row, const void *v, i64 v_row, const float *cos, const float *sin,     \
-        const i64 *pieces, const i64 *tokens, const i64 *units, i64 count, i64 key_heads, i64 shared, i64 dim, i64 causal, \
-        i64 window, float scale
-#define HEADS {(const bf16*)q, (const bf16*)k, (const bf16*)v, q_row, k_row, v_row, cos, sin, tokens, key_heads, shared, dim, causal, window, scale}
+        const Piece *pieces, const i64 *tokens, const i64 *units, i64 count, i64 key_heads, i64 shared, i64 dim,          \
+        i64 causal, i64 window, float scale, void *out, i64 out_row, void *norms
+#define HEADS                                                                                                       \
+    {(const bf16*)q, (const bf16*)k, (const bf16*)v, q_row, k_row, v_row, cos, sin, tokens, key_heads, shared, dim, \
+     causal, window, scale, (Norm*)norms}
 
 // pieces (P, 5): see Piece. units (count + 1): where the pieces of each unit begin. dim: a multiple of 32. out as q.
-EXPORT void attend_tiles(ATTENTION, void* out, i64 out_row, int threads) {
+EXPORT void attend_tiles(ATTENTION, int threads) {
     Heads at HEADS;
-    each(units, count, key_heads, threads, [&](i64 i, i64 h) { forward(at, ((const Piece*)pieces)[i], h, (bf16*)out, out_row); });
+    each(units, count, key_heads, threads, [&](i64 from, i64 to, i64 h) {
+        for (i64 i = from; i < to; i++) forward(at, pieces[i], h, (bf16*)out, out_row);
+    });
 }
 
-// of_k and of_v (tokens, key_heads, dim): sums, to which is added; of_q as q.
-EXPORT void attend_tiles_backward(ATTENTION, const void* grad, i64 grad_row, void* of_q, i64 of_row, float* of_k, float* of_v,
-                                  int threads) {
+// of_q as q, of_k as k, of_v as v.
+EXPORT void attend_tiles_backward(ATTENTION, const void* grad, i64 grad_row, void* of_q, i64 of_q_row, void* of_k,
+                                  i64 of_k_row, void* of_v, i64 of_v_row, int threads) {
     Heads at HEADS;
-    each(units, count, key_heads, threads, [&](i64 i, i64 h) {
-        backward(at, ((const Piece*)pieces)[i], h, (const bf16*)grad, grad_row, (bf16*)of_q, of_row, of_k, of_v);
-    });
+    Back back{(const bf16*)grad, (const bf16*)out, grad_row, out_row, (bf16*)of_q, (bf16*)of_k, (bf16*)of_v,
+              of_q_row, of_k_row, of_v_row};
+    each(units, count, key_heads, threads,
+         [&](i64 from, i64 to, i64 h) { back_tree(at, back, pieces + from, pieces + to, h); });
 }
 #endif
