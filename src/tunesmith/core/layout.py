@@ -259,8 +259,8 @@ class Layout:
             trees: dict[int, list[tuple[int, ...]]] = {}
             paths = [self.path_tokens(segment) for segment in range(len(self.parents))]
             begins = [0, *accumulate(map(len, paths))]
-            for keys, size, segment, start in self._cut(causal):
-                at = (self.offsets[segment] + start, size, self.depth[segment] + start, begins[segment], keys)
+            for segment, path in enumerate(paths):
+                at = (self.offsets[segment], self.length(segment), self.depth[segment], begins[segment], len(path))
                 trees.setdefault(self.path(segment)[0], []).append(at)
             largest = sorted(trees.values(), key=lambda of: -sum(piece[1] * piece[4] for piece in of))
             self._pieces[causal] = Pieces(

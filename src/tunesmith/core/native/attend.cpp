@@ -41,6 +41,7 @@ struct Range {
     i64 first, last;
 };
 
+const i64 AHEAD = 8;   // rows that are asked for before they are read
 const i64 PART = 128;  // queries whose shares are held at a time on the way back
 const i64 APART = 32;  // elements after each row of shares and scores, so that rows do not compete for the same lines
 
@@ -89,11 +90,17 @@ static inline void write_head(const float* from, float scale, const float* c, co
     }
 }
 
+// Asks for one head's elements before they are read.
+static inline void ask(const bf16* x, i64 dim) {
+    for (i64 j = 0; j < dim; j += DEEP) _mm_prefetch((const char*)(x + j), _MM_HINT_T0);
+}
+
 // One head of `count` tokens, turned to their positions; up to `padded` rows of zeros. token(i): the i-th one.
 template <class F>
 static void take(const bf16* x, i64 row, F token, i64 count, i64 padded, const float* cos, const float* sin, i64 dim, bf16* to) {
     for (i64 i = 0; i < count; i++, to += dim) {
         i64 t = token(i);
+        if (i + AHEAD < count) ask(x + token(i + AHEAD) * row, dim);
         if (cos)
             turn_head(x + t * row, cos + t * dim, sin + t * dim, to, dim / 2);
         else
@@ -136,32 +143,53 @@ static inline __m512 scaled(const float* scores, i64 j, Range sees, __m512 scale
     return _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), before(sees.last) & ~before(sees.first), x);
 }
 
-// Shares of one query, but for their norm, which is returned, from its scores of the panels.
-static inline Norm powers(const float* scores, Range panels, Range sees, float scale, bf16* to) {
-    __m512 by = _mm512_set1_ps(scale), most = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
-    if (sees.last <= sees.first) {
-        memset((void*)(to + panels.first * PANEL), 0, (panels.last - panels.first) * PANEL * sizeof(bf16));
-        return {INFINITY, 0};
-    }
-    for (i64 j = panels.first * PANEL; j < panels.last * PANEL; j += TILE)
-        most = _mm512_max_ps(most, scaled(scores, j, sees, by, sum));
-    float highest = _mm512_reduce_max_ps(most);
-    most = _mm512_set1_ps(highest);
-    for (i64 j = panels.first * PANEL; j < panels.last * PANEL; j += PANEL) {
-        __m512 low = power(scaled(scores, j, sees, by, most)), high = power(scaled(scores, j + TILE, sees, by, most));
-        sum = _mm512_add_ps(sum, _mm512_add_ps(low, high));
-        _mm512_storeu_si512(to + j, narrow(low, high));
-    }
-    return {highest, 1.0f / _mm512_reduce_add_ps(sum)};
-}
-
 static inline Range keys_seen(const Heads& at, const Piece& piece, i64 query) {
     Range sees;
     seen(piece.before + query, piece.keys, piece.keys, at.causal, at.window, &sees.first, &sees.last);
     return sees;
 }
 
+// Of 16 vectors each one's sum or highest.
+template <class F> static inline __m512 folded(const __m512* of, F both) {
+    __m512i r[16];
+    for (i64 i = 0; i < TILE; i++) r[i] = (__m512i)of[i];
+    transpose(r);
+    for (i64 n = TILE / 2; n; n /= 2)
+        for (i64 i = 0; i < n; i++) r[i] = (__m512i)both((__m512)r[i], (__m512)r[i + n]);
+    return (__m512)r[0];
+}
+
 const float LOG2_E = 1.44269504088896341f;
+
+// Shares of 32 queries of a piece from `l` on, but for their norms, from their scores of the panels that they see.
+static inline void powers(const Heads& at, const Piece& piece, i64 l, i64 real, Range panels, const float* scores, i64 apart,
+                          bf16* to, float* highest, float* share) {
+    __m512 by = _mm512_set1_ps(at.scale * LOG2_E), of_row[PANEL];
+    i64 begin = panels.first * PANEL, end = panels.last * PANEL;
+    for (i64 r = 0; r < real; r++) {
+        Range sees = keys_seen(at, piece, l + r);
+        __m512 most = _mm512_set1_ps(sees.first < sees.last ? -INFINITY : 0), zero = _mm512_setzero_ps();
+        for (i64 j = begin; j < end; j += TILE) most = _mm512_max_ps(most, scaled(scores + r * apart, j, sees, by, zero));
+        of_row[r] = most;
+    }
+    for (i64 r = 0; r < real; r += TILE)
+        _mm512_storeu_ps(highest + r, folded(of_row + r, [](__m512 a, __m512 b) { return _mm512_max_ps(a, b); }));
+    for (i64 r = 0; r < real; r++, scores += apart, to += apart) {
+        Range sees = keys_seen(at, piece, l + r);
+        __m512 most = _mm512_set1_ps(highest[r]), sum = _mm512_setzero_ps();
+        for (i64 j = begin; j < end; j += PANEL) {
+            __m512 low = power(scaled(scores, j, sees, by, most)), high = power(scaled(scores, j + TILE, sees, by, most));
+            sum = _mm512_add_ps(sum, _mm512_add_ps(low, high));
+            _mm512_storeu_si512(to + j, narrow(low, high));
+        }
+        of_row[r] = sum;
+    }
+    for (i64 r = 0; r < real; r += TILE) {
+        __m512 sum = folded(of_row + r, [](__m512 a, __m512 b) { return _mm512_add_ps(a, b); });
+        __mmask16 none = _mm512_cmp_ps_mask(sum, _mm512_setzero_ps(), _CMP_EQ_OQ);  // no key is seen
+        _mm512_storeu_ps(share + r, _mm512_mask_mov_ps(_mm512_div_ps(_mm512_set1_ps(1.0f), sum), none, sum));
+    }
+}
 
 static void forward(const Heads& at, const Piece& piece, i64 h, bf16* out, i64 out_row) {
     i64 dim = at.dim, wide = whole(piece.keys), apart = wide + APART, deep = dim / DEEP;
@@ -177,17 +205,14 @@ static void forward(const Heads& at, const Piece& piece, i64 h, bf16* out, i64 o
             i64 real = std::min(PANEL, piece.queries - l), first = piece.token + l;
             Range panels = panels_seen(at, piece, l);
             i64 count = panels.last - panels.first, from = panels.first * PANEL;
-            Norm norms[PANEL];
+            float highest[PANEL], share[PANEL];
             take(at.q + head * dim, at.q_row, [&](i64 i) { return first + i; }, real, PANEL, at.cos, at.sin, dim, q);
             times(q, dim, by_key + from * dim * 2, deep, deep, count, scores + from, apart);
-            for (i64 r = 0; r < real; r++) {
-                Range sees = keys_seen(at, piece, l + r);
-                norms[r] = powers(scores + r * apart, panels, sees, at.scale * LOG2_E, p + r * apart);
-            }
+            powers(at, piece, l, real, panels, scores, apart, p, highest, share);
             times(p + from, apart, by_value + panels.first * 2 * TILE_BYTES, wide / DEEP, count, deep, sums, dim);
             for (i64 r = 0; r < real; r++) {
-                write_head(sums + r * dim, norms[r].share, nullptr, nullptr, out + (first + r) * out_row + head * dim, dim);
-                if (at.norms) at.norms[(first + r) * at.key_heads * at.shared + head] = norms[r];
+                write_head(sums + r * dim, share[r], nullptr, nullptr, out + (first + r) * out_row + head * dim, dim);
+                if (at.norms) at.norms[(first + r) * at.key_heads * at.shared + head] = {highest[r], share[r]};
             }
         }
 }
