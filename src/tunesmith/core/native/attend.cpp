@@ -90,9 +90,12 @@ static inline void write_head(const float* from, float scale, const float* c, co
     }
 }
 
-// Asks for one head's elements before they are read.
+// Asks for one head's elements before they are read, or written.
 static inline void ask(const bf16* x, i64 dim) {
     for (i64 j = 0; j < dim; j += DEEP) _mm_prefetch((const char*)(x + j), _MM_HINT_T0);
+}
+static inline void ask_to_write(const bf16* x, i64 dim) {
+    for (i64 j = 0; j < dim; j += DEEP) asm volatile("prefetchw %0" : : "m"(x[j]));
 }
 
 // One head of `count` tokens, turned to their positions; up to `padded` rows of zeros. token(i): the i-th one.
@@ -161,30 +164,48 @@ template <class F> static inline __m512 folded(const __m512* of, F both) {
 
 const float LOG2_E = 1.44269504088896341f;
 
-// Shares of 32 queries of a piece from `l` on, but for their norms, from their scores of the panels that they see.
-static inline void powers(const Heads& at, const Piece& piece, i64 l, i64 real, Range panels, const float* scores, i64 apart,
-                          bf16* to, float* highest, float* share) {
+// 32 queries of a head.
+struct Block {
+    i64 head, l, real, first;  // the first one's place in the piece, and token
+    Range panels;              // that any of them sees
+    i64 begin() const { return panels.first * PANEL; }
+    i64 end() const { return panels.last * PANEL; }
+    i64 count() const { return panels.last - panels.first; }
+};
+
+// The i-th block of a piece: the heads that share a key head one after another.
+static inline Block block_of(const Heads& at, const Piece& piece, i64 h, i64 i) {
+    i64 l = i / at.shared * PANEL;
+    return {h * at.shared + i % at.shared, l, std::min(PANEL, piece.queries - l), piece.token + l, panels_seen(at, piece, l)};
+}
+
+// Shares of a block but for their norms, from scores of the panels that it sees. meanwhile(r): what else to begin after
+// a row.
+template <class F>
+static inline void powers(const Heads& at, const Piece& piece, const Block& of, const float* scores, i64 apart, bf16* to,
+                          i64 to_apart, float* highest, float* share, F meanwhile) {
     __m512 by = _mm512_set1_ps(at.scale * LOG2_E), of_row[PANEL];
-    i64 begin = panels.first * PANEL, end = panels.last * PANEL;
-    for (i64 r = 0; r < real; r++) {
-        Range sees = keys_seen(at, piece, l + r);
+    for (i64 r = 0; r < of.real; r++) {
+        Range sees = keys_seen(at, piece, of.l + r);
         __m512 most = _mm512_set1_ps(sees.first < sees.last ? -INFINITY : 0), zero = _mm512_setzero_ps();
-        for (i64 j = begin; j < end; j += TILE) most = _mm512_max_ps(most, scaled(scores + r * apart, j, sees, by, zero));
+        for (i64 j = of.begin(); j < of.end(); j += TILE)
+            most = _mm512_max_ps(most, scaled(scores + r * apart, j, sees, by, zero));
         of_row[r] = most;
     }
-    for (i64 r = 0; r < real; r += TILE)
+    for (i64 r = 0; r < of.real; r += TILE)
         _mm512_storeu_ps(highest + r, folded(of_row + r, [](__m512 a, __m512 b) { return _mm512_max_ps(a, b); }));
-    for (i64 r = 0; r < real; r++, scores += apart, to += apart) {
-        Range sees = keys_seen(at, piece, l + r);
+    for (i64 r = 0; r < of.real; r++, scores += apart, to += to_apart) {
+        Range sees = keys_seen(at, piece, of.l + r);
         __m512 most = _mm512_set1_ps(highest[r]), sum = _mm512_setzero_ps();
-        for (i64 j = begin; j < end; j += PANEL) {
+        for (i64 j = of.begin(); j < of.end(); j += PANEL) {
             __m512 low = power(scaled(scores, j, sees, by, most)), high = power(scaled(scores, j + TILE, sees, by, most));
             sum = _mm512_add_ps(sum, _mm512_add_ps(low, high));
             _mm512_storeu_si512(to + j, narrow(low, high));
         }
         of_row[r] = sum;
+        meanwhile(r);
     }
-    for (i64 r = 0; r < real; r += TILE) {
+    for (i64 r = 0; r < of.real; r += TILE) {
         __m512 sum = folded(of_row + r, [](__m512 a, __m512 b) { return _mm512_add_ps(a, b); });
         __mmask16 none = _mm512_cmp_ps_mask(sum, _mm512_setzero_ps(), _CMP_EQ_OQ);  // no key is seen
         _mm512_storeu_ps(share + r, _mm512_mask_mov_ps(_mm512_div_ps(_mm512_set1_ps(1.0f), sum), none, sum));
@@ -194,27 +215,28 @@ static inline void powers(const Heads& at, const Piece& piece, i64 l, i64 real, 
 static void forward(const Heads& at, const Piece& piece, i64 h, bf16* out, i64 out_row) {
     i64 dim = at.dim, wide = whole(piece.keys), apart = wide + APART, deep = dim / DEEP;
     auto key = [&](i64 i) { return at.tokens[piece.path + i]; };
-    bf16 *k = hold<bf16>(0, wide * dim), *v = hold<bf16>(1, wide * dim);
+    bf16 *k = hold<bf16>(0, wide * dim), *v = hold<bf16>(1, wide * dim), *q = hold<bf16>(4, PANEL * dim);
     take(at.k + h * dim, at.k_row, key, piece.keys, wide, at.cos, at.sin, dim, k);
     take(at.v + h * dim, at.v_row, key, piece.keys, wide, nullptr, nullptr, dim, v);
     const char *by_key = laid(2, k, dim, wide, true), *by_value = laid(3, v, wide, dim, false);
-    bf16 *q = hold<bf16>(4, PANEL * dim), *p = hold<bf16>(5, PANEL * apart);
-    float *scores = hold<float>(6, PANEL * apart), *sums = hold<float>(7, PANEL * dim);
-    for (i64 l = 0; l < piece.queries; l += PANEL)
-        for (i64 head = h * at.shared; head < (h + 1) * at.shared; head++) {
-            i64 real = std::min(PANEL, piece.queries - l), first = piece.token + l;
-            Range panels = panels_seen(at, piece, l);
-            i64 count = panels.last - panels.first, from = panels.first * PANEL;
-            float highest[PANEL], share[PANEL];
-            take(at.q + head * dim, at.q_row, [&](i64 i) { return first + i; }, real, PANEL, at.cos, at.sin, dim, q);
-            times(q, dim, by_key + from * dim * 2, deep, deep, count, scores + from, apart);
-            powers(at, piece, l, real, panels, scores, apart, p, highest, share);
-            times(p + from, apart, by_value + panels.first * 2 * TILE_BYTES, wide / DEEP, count, deep, sums, dim);
-            for (i64 r = 0; r < real; r++) {
-                write_head(sums + r * dim, share[r], nullptr, nullptr, out + (first + r) * out_row + head * dim, dim);
-                if (at.norms) at.norms[(first + r) * at.key_heads * at.shared + head] = {highest[r], share[r]};
-            }
+    float *scores = hold<float>(6, PANEL * apart), *sums = hold<float>(7, PANEL * dim), highest[PANEL], share[PANEL];
+    bf16* p = (bf16*)scores;
+    i64 count = whole(piece.queries) / PANEL * at.shared;
+    for (i64 i = 0; i < count; i++) {
+        Block now = block_of(at, piece, h, i), next = block_of(at, piece, h, std::min(i + 1, count - 1));
+        bf16* to = out + now.first * out_row + now.head * dim;
+        take(at.q + now.head * dim, at.q_row, [&](i64 r) { return now.first + r; }, now.real, PANEL, at.cos, at.sin, dim, q);
+        times(q, dim, by_key + now.begin() * dim * 2, deep, deep, now.count(), scores + now.begin(), apart);
+        powers(at, piece, now, scores, apart, p, 2 * apart, highest, share, [&](i64 r) {
+            if (r < next.real) ask(at.q + (next.first + r) * at.q_row + next.head * dim, dim);
+            ask_to_write(to + r * out_row, dim);
+        });
+        times(p + now.begin(), 2 * apart, by_value + now.panels.first * 2 * TILE_BYTES, wide / DEEP, now.count(), deep, sums, dim);
+        for (i64 r = 0; r < now.real; r++) {
+            write_head(sums + r * dim, share[r], nullptr, nullptr, to + r * out_row, dim);
+            if (at.norms) at.norms[(now.first + r) * at.key_heads * at.shared + now.head] = {highest[r], share[r]};
         }
+    }
 }
 
 // What the queries of a part hold, `count` blocks of 32 of a head each: shares and gradients of scores as second operands,
@@ -287,35 +309,39 @@ struct Sides {
     i64 wide, apart;
 };
 
-// Block `block` of a part: 32 queries of a head from `l` of the piece on; its of_q is written.
-static void back_block(const Heads& at, const Back& back, const Piece& piece, const Sides& sides, const Part& part, i64 head,
-                       i64 l, i64 block) {
-    i64 dim = at.dim, deep = dim / DEEP, real = std::min(PANEL, piece.queries - l), first = piece.token + l;
-    Range panels = panels_seen(at, piece, l);
-    i64 count = panels.last - panels.first, from = panels.first * PANEL, apart = sides.apart;
+// A block's shares and gradients into a part's tiles, where it is the m-th; its of_q is written.
+static void back_block(const Heads& at, const Back& back, const Piece& piece, const Sides& sides, const Part& part,
+                       const Block& now, const Block& next, i64 m) {
+    i64 dim = at.dim, deep = dim / DEEP, apart = sides.apart, from = now.begin();
     bf16 *q = hold<bf16>(4, 2 * PANEL * dim), *g = q + PANEL * dim, *s = hold<bf16>(5, PANEL * apart);
     float *scores = hold<float>(6, 2 * PANEL * apart), *of_p = scores + PANEL * apart, *sums = hold<float>(7, PANEL * dim);
-    auto query = [&](i64 i) { return first + i; };
-    take(at.q + head * dim, at.q_row, query, real, PANEL, at.cos, at.sin, dim, q);
-    take(back.grad + head * dim, back.grad_row, query, real, PANEL, nullptr, nullptr, dim, g);
-    across(q, dim, part.across, part.q + block * PANEL);
-    across(g, dim, part.across, part.g + block * PANEL);
-    times(q, dim, sides.by_key + from * dim * 2, deep, deep, count, scores + from, apart);
-    times(g, dim, sides.by_value + from * dim * 2, deep, deep, count, of_p + from, apart);
+    bf16* of_q = back.of_q + now.first * back.of_q_row + now.head * dim;
+    auto query = [&](i64 r) { return now.first + r; };
+    take(at.q + now.head * dim, at.q_row, query, now.real, PANEL, at.cos, at.sin, dim, q);
+    take(back.grad + now.head * dim, back.grad_row, query, now.real, PANEL, nullptr, nullptr, dim, g);
+    times(q, dim, sides.by_key + from * dim * 2, deep, deep, now.count(), scores + from, apart);
+    times(g, dim, sides.by_value + from * dim * 2, deep, deep, now.count(), of_p + from, apart);
+    across(q, dim, part.across, part.q + m * PANEL);
+    across(g, dim, part.across, part.g + m * PANEL);
     auto one = [&](i64 r) -> Query {
         const float *of = scores + r * apart, *of_share = of_p + r * apart;
-        if (r >= real) return {of, of_share, {0, 0}, {INFINITY, 0}, 0};
-        const bf16* out = back.out + (first + r) * back.out_row + head * dim;
-        Norm norm = at.norms[(first + r) * at.key_heads * at.shared + head];
-        return {of, of_share, keys_seen(at, piece, l + r), norm, dot(g + r * dim, out, dim)};
+        if (r >= now.real) return {of, of_share, {0, 0}, {INFINITY, 0}, 0};
+        i64 t = now.first + r, after = std::min(next.first + r, next.first + next.real - 1);
+        ask(at.q + after * at.q_row + next.head * dim, dim);
+        ask(back.grad + after * back.grad_row + next.head * dim, dim);
+        ask(back.out + after * back.out_row + next.head * dim, dim);
+        ask_to_write(of_q + r * back.of_q_row, dim);
+        const bf16* out = back.out + t * back.out_row + now.head * dim;
+        Norm norm = at.norms[t * at.key_heads * at.shared + now.head];
+        return {of, of_share, keys_seen(at, piece, now.l + r), norm, dot(g + r * dim, out, dim)};
     };
     for (i64 r = 0; r < PANEL; r += 2)
-        put_pair(one(r), one(r + 1), panels, at.scale * LOG2_E, part, block, r / 2, s + r * apart, s + (r + 1) * apart);
-    times(s + from, apart, sides.keys + panels.first * 2 * TILE_BYTES, sides.wide / DEEP, count, deep, sums, dim);
-    for (i64 r = 0; r < real; r++) {
-        i64 t = first + r;
+        put_pair(one(r), one(r + 1), now.panels, at.scale * LOG2_E, part, m, r / 2, s + r * apart, s + (r + 1) * apart);
+    times(s + from, apart, sides.keys + now.panels.first * 2 * TILE_BYTES, sides.wide / DEEP, now.count(), deep, sums, dim);
+    for (i64 r = 0; r < now.real; r++) {
+        i64 t = now.first + r;
         const float *cos = at.cos ? at.cos + t * dim : nullptr, *sin = at.cos ? at.sin + t * dim : nullptr;
-        write_head(sums + r * dim, at.scale, cos, sin, back.of_q + t * back.of_q_row + head * dim, dim);
+        write_head(sums + r * dim, at.scale, cos, sin, of_q + r * back.of_q_row, dim);
     }
 }
 
@@ -371,8 +397,10 @@ static void backward(const Heads& at, const Back& back, const Piece& piece, i64 
         i64 tiles = (part.panels.last - part.panels.first) * count * 2 * TILE_BYTES;
         part.p = hold<char>(10, 2 * tiles), part.s = part.p + tiles;
         part.q = hold<bf16>(11, 2 * dim * part.across), part.g = part.q + dim * part.across;
-        for (i64 m = 0; m < count; m++)
-            back_block(at, back, piece, sides, part, h * at.shared + m % at.shared, l + m / at.shared * PANEL, m);
+        for (i64 m = 0; m < count; m++) {
+            i64 i = l / PANEL * at.shared + m, next = std::min(i + 1, whole(piece.queries) / PANEL * at.shared - 1);
+            back_block(at, back, piece, sides, part, block_of(at, piece, h, i), block_of(at, piece, h, next), m);
+        }
         add_part(at, piece, part, l, written.last, part.q, part.s, k_sums, apart);
         add_part(at, piece, part, l, written.last, part.g, part.p, v_sums, apart);
         written.last = part.panels.last;
@@ -395,6 +423,10 @@ static void back_tree(const Heads& at, const Back& back, const Piece* from, cons
         for (i64 t = piece->token; t < piece->token + piece->queries; t++) {
             const float *cos = at.cos ? at.cos + t * dim : nullptr, *sin = at.cos ? at.sin + t * dim : nullptr;
             const float *k = of_k + (t - base) * dim, *v = of_v + (t - base) * dim;
+            if (t + AHEAD < piece->token + piece->queries) {
+                ask_to_write(back.of_k + (t + AHEAD) * back.of_k_row + h * dim, dim);
+                ask_to_write(back.of_v + (t + AHEAD) * back.of_v_row + h * dim, dim);
+            }
             write_head(k, at.scale, cos, sin, back.of_k + t * back.of_k_row + h * dim, dim);
             write_head(v, 1.0f, nullptr, nullptr, back.of_v + t * back.of_v_row + h * dim, dim);
         }
