@@ -140,7 +140,7 @@ static inline Range panels_seen(const Heads& at, const Piece& piece, i64 l) {
 
 // A query's scores of 16 keys from `j` on, times `scale`, less `minus`; -inf for those that it does not see.
 static inline __m512 scaled(const float* scores, i64 j, Range sees, __m512 scale, __m512 minus) {
-    __m512 x = _mm512_fmsub_ps(_mm512_loadu_ps(scores + j), scale, minus);
+    __m512 x = _mm512_fmsub_ps(_mm512_loadu_ps(scores), scale, minus);
     if (j >= sees.first && j + TILE <= sees.last) return x;
     auto before = [&](i64 key) { return key <= j ? 0u : key >= j + TILE ? 0xffffu : (1u << (key - j)) - 1; };
     return _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), before(sees.last) & ~before(sees.first), x);
@@ -189,7 +189,7 @@ static inline void powers(const Heads& at, const Piece& piece, const Block& of, 
         Range sees = keys_seen(at, piece, of.l + r);
         __m512 most = _mm512_set1_ps(sees.first < sees.last ? -INFINITY : 0), zero = _mm512_setzero_ps();
         for (i64 j = of.begin(); j < of.end(); j += TILE)
-            most = _mm512_max_ps(most, scaled(scores + r * apart, j, sees, by, zero));
+            most = _mm512_max_ps(most, scaled(scores + r * apart + j, j, sees, by, zero));
         of_row[r] = most;
     }
     for (i64 r = 0; r < of.real; r += TILE)
@@ -198,7 +198,8 @@ static inline void powers(const Heads& at, const Piece& piece, const Block& of, 
         Range sees = keys_seen(at, piece, of.l + r);
         __m512 most = _mm512_set1_ps(highest[r]), sum = _mm512_setzero_ps();
         for (i64 j = of.begin(); j < of.end(); j += PANEL) {
-            __m512 low = power(scaled(scores, j, sees, by, most)), high = power(scaled(scores, j + TILE, sees, by, most));
+            __m512 low = power(scaled(scores + j, j, sees, by, most));
+            __m512 high = power(scaled(scores + j + TILE, j + TILE, sees, by, most));
             sum = _mm512_add_ps(sum, _mm512_add_ps(low, high));
             _mm512_storeu_si512(to + j, narrow(low, high));
         }
@@ -251,38 +252,41 @@ struct Part {
     }
 };
 
-// One query's: its scores and the gradients of its shares, what it sees, its norm, and its shares' sum of those gradients.
-struct Query {
-    const float *scores, *of_p;
-    Range sees;
-    Norm norm;
-    float dot;
+// Of each query of a block what it sees, its norm, and its shares' sum of their gradients.
+struct Queries {
+    Range sees[PANEL];
+    float highest[PANEL], share[PANEL], dot[PANEL];
 };
 
 struct Line {
     __m512i share, of_score;
 };
 
-// Shares of 32 keys from `j` on, and the gradients of their scores but for the scale.
-static inline Line line(const Query& of, i64 j, __m512 scale) {
-    __m512 most = _mm512_set1_ps(of.norm.highest), norm = _mm512_set1_ps(of.norm.share), dot = _mm512_set1_ps(of.dot);
-    __m512 low = _mm512_mul_ps(norm, power(scaled(of.scores, j, of.sees, scale, most)));
-    __m512 high = _mm512_mul_ps(norm, power(scaled(of.scores, j + TILE, of.sees, scale, most)));
-    __m512 of_low = _mm512_mul_ps(low, _mm512_sub_ps(_mm512_loadu_ps(of.of_p + j), dot));
-    __m512 of_high = _mm512_mul_ps(high, _mm512_sub_ps(_mm512_loadu_ps(of.of_p + j + TILE), dot));
+// Shares of one panel of keys, from `j` on, and the gradients of their scores but for the scale. EDGE: the query may not
+// see all of them.
+template <bool EDGE>
+static inline Line line(const Queries& of, i64 r, const float* scores, const float* of_p, i64 j, __m512 scale) {
+    Range sees = EDGE ? of.sees[r] : Range{j, j + PANEL};
+    __m512 most = _mm512_set1_ps(of.highest[r]), norm = _mm512_set1_ps(of.share[r]), dot = _mm512_set1_ps(of.dot[r]);
+    scores += r * PANEL, of_p += r * PANEL;
+    __m512 low = _mm512_mul_ps(norm, power(scaled(scores, j, sees, scale, most)));
+    __m512 high = _mm512_mul_ps(norm, power(scaled(scores + TILE, j + TILE, sees, scale, most)));
+    __m512 of_low = _mm512_mul_ps(low, _mm512_sub_ps(_mm512_loadu_ps(of_p), dot));
+    __m512 of_high = _mm512_mul_ps(high, _mm512_sub_ps(_mm512_loadu_ps(of_p + TILE), dot));
     return {narrow(low, high), narrow(of_low, of_high)};
 }
 
-// Two queries' shares and gradients of scores, into row `row` of the tiles of a block; the gradients also as they lie.
-static inline void put_pair(const Query& even, const Query& odd, Range panels, float scale, const Part& part, i64 block,
-                            i64 row, bf16* of_even, bf16* of_odd) {
+// A block's shares of a panel and the gradients of its scores as second operands, these also as they lie, rows apart.
+template <bool EDGE>
+static inline void put_panel(const Queries& of, const float* scores, const float* of_p, i64 j, float scale, char* p, char* s,
+                             bf16* lying, i64 apart) {
     __m512 by = _mm512_set1_ps(scale);
-    for (i64 n = panels.first; n < panels.last; n++) {
-        Line a = line(even, n * PANEL, by), b = line(odd, n * PANEL, by);
-        interleave(a.share, b.share, part.tiles(part.p, n, block) + row * 64);
-        interleave(a.of_score, b.of_score, part.tiles(part.s, n, block) + row * 64);
-        _mm512_storeu_si512(of_even + n * PANEL, a.of_score);
-        _mm512_storeu_si512(of_odd + n * PANEL, b.of_score);
+    for (i64 r = 0; r < PANEL; r += 2, p += 64, s += 64, lying += 2 * apart) {
+        Line even = line<EDGE>(of, r, scores, of_p, j, by), odd = line<EDGE>(of, r + 1, scores, of_p, j, by);
+        interleave(even.share, odd.share, p);
+        interleave(even.of_score, odd.of_score, s);
+        _mm512_storeu_si512(lying, even.of_score);
+        _mm512_storeu_si512(lying + apart, odd.of_score);
     }
 }
 
@@ -296,52 +300,75 @@ static inline void across(const bf16* x, i64 dim, i64 apart, bf16* to) {
     }
 }
 
-static inline float dot(const bf16* a, const bf16* b, i64 dim) {
-    __m512 sum = _mm512_setzero_ps();
-    for (i64 j = 0; j < dim; j += 2 * TILE)
-        sum = _mm512_dpbf16_ps(sum, (__m512bh)_mm512_loadu_si512(a + j), (__m512bh)_mm512_loadu_si512(b + j));
-    return _mm512_reduce_add_ps(sum);
-}
-
 // Keys and values of one head of a piece as second operands: by key, by value, and keys as they lie.
 struct Sides {
     const char *by_key, *by_value, *keys;
     i64 wide, apart;
 };
 
-// A block's shares and gradients into a part's tiles, where it is the m-th; its of_q is written.
+static inline void fill(const Heads& at, const Back& back, const Piece& piece, const Block& block, const bf16* g, Queries& of) {
+    __m512 dots[PANEL];
+    for (i64 r = 0; r < PANEL; r++) {
+        i64 t = block.first + r;
+        bool real = r < block.real;
+        dots[r] = _mm512_setzero_ps();
+        for (i64 j = 0; real && j < at.dim; j += DEEP) {
+            __m512i a = _mm512_loadu_si512(g + r * at.dim + j), b;
+            b = _mm512_loadu_si512(back.out + t * back.out_row + block.head * at.dim + j);
+            dots[r] = _mm512_dpbf16_ps(dots[r], (__m512bh)a, (__m512bh)b);
+        }
+        Norm norm = real ? at.norms[t * at.key_heads * at.shared + block.head] : Norm{INFINITY, 0};
+        of.sees[r] = real ? keys_seen(at, piece, block.l + r) : Range{0, 0};
+        of.highest[r] = norm.highest, of.share[r] = norm.share;
+    }
+    for (i64 r = 0; r < PANEL; r += TILE)
+        _mm512_storeu_ps(of.dot + r, folded(dots + r, [](__m512 a, __m512 b) { return _mm512_add_ps(a, b); }));
+}
+
+// What the block after this one reads, and row r of what this one writes.
+static inline void ask_ahead(const Heads& at, const Back& back, const Block& now, const Block& next, i64 r) {
+    if (r < next.real) {
+        i64 t = next.first + r, head = next.head * at.dim;
+        ask(at.q + t * at.q_row + head, at.dim);
+        ask(back.grad + t * back.grad_row + head, at.dim);
+        ask(back.out + t * back.out_row + head, at.dim);
+    }
+    if (r < now.real) ask_to_write(back.of_q + (now.first + r) * back.of_q_row + now.head * at.dim, at.dim);
+}
+
+// A block's shares and gradients into a part's tiles, where it is the m-th; its of_q is written. Of one panel of keys
+// products are under way while of the one before shares are made.
 static void back_block(const Heads& at, const Back& back, const Piece& piece, const Sides& sides, const Part& part,
                        const Block& now, const Block& next, i64 m) {
-    i64 dim = at.dim, deep = dim / DEEP, apart = sides.apart, from = now.begin();
+    i64 dim = at.dim, deep = dim / DEEP, apart = sides.apart, first = now.panels.first, last = now.panels.last, asked = 0;
     bf16 *q = hold<bf16>(4, 2 * PANEL * dim), *g = q + PANEL * dim, *s = hold<bf16>(5, PANEL * apart);
-    float *scores = hold<float>(6, 2 * PANEL * apart), *of_p = scores + PANEL * apart, *sums = hold<float>(7, PANEL * dim);
-    bf16* of_q = back.of_q + now.first * back.of_q_row + now.head * dim;
+    float *both = hold<float>(6, 4 * PANEL * PANEL), *sums = hold<float>(7, PANEL * dim);
     auto query = [&](i64 r) { return now.first + r; };
+    Queries of;
     take(at.q + now.head * dim, at.q_row, query, now.real, PANEL, at.cos, at.sin, dim, q);
     take(back.grad + now.head * dim, back.grad_row, query, now.real, PANEL, nullptr, nullptr, dim, g);
-    times(q, dim, sides.by_key + from * dim * 2, deep, deep, now.count(), scores + from, apart);
-    times(g, dim, sides.by_value + from * dim * 2, deep, deep, now.count(), of_p + from, apart);
+    fill(at, back, piece, now, g, of);
     across(q, dim, part.across, part.q + m * PANEL);
     across(g, dim, part.across, part.g + m * PANEL);
-    auto one = [&](i64 r) -> Query {
-        const float *of = scores + r * apart, *of_share = of_p + r * apart;
-        if (r >= now.real) return {of, of_share, {0, 0}, {INFINITY, 0}, 0};
-        i64 t = now.first + r, after = std::min(next.first + r, next.first + next.real - 1);
-        ask(at.q + after * at.q_row + next.head * dim, dim);
-        ask(back.grad + after * back.grad_row + next.head * dim, dim);
-        ask(back.out + after * back.out_row + next.head * dim, dim);
-        ask_to_write(of_q + r * back.of_q_row, dim);
-        const bf16* out = back.out + t * back.out_row + now.head * dim;
-        Norm norm = at.norms[t * at.key_heads * at.shared + now.head];
-        return {of, of_share, keys_seen(at, piece, now.l + r), norm, dot(g + r * dim, out, dim)};
-    };
-    for (i64 r = 0; r < PANEL; r += 2)
-        put_pair(one(r), one(r + 1), now.panels, at.scale * LOG2_E, part, m, r / 2, s + r * apart, s + (r + 1) * apart);
-    times(s + from, apart, sides.keys + now.panels.first * 2 * TILE_BYTES, sides.wide / DEEP, now.count(), deep, sums, dim);
+    for (i64 n = first; n <= last; n++) {
+        float *made = both + n % 2 * 2 * PANEL * PANEL, *before = both + (n + 1) % 2 * 2 * PANEL * PANEL;
+        if (n < last) {
+            times(q, dim, sides.by_key + n * PANEL * dim * 2, deep, deep, 1, made, PANEL);
+            times(g, dim, sides.by_value + n * PANEL * dim * 2, deep, deep, 1, made + PANEL * PANEL, PANEL);
+        }
+        if (n == first) continue;
+        i64 j = (n - 1) * PANEL;
+        bool all = of.sees[now.real - 1].first <= j && j + PANEL <= of.sees[0].last;
+        auto put = all ? put_panel<false> : put_panel<true>;
+        put(of, before, before + PANEL * PANEL, j, at.scale * LOG2_E, part.tiles(part.p, n - 1, m), part.tiles(part.s, n - 1, m),
+            s + j, apart);
+        for (; asked < (n - first) * PANEL / (last - first); asked++) ask_ahead(at, back, now, next, asked);
+    }
+    times(s + now.begin(), apart, sides.keys + first * 2 * TILE_BYTES, sides.wide / DEEP, last - first, deep, sums, dim);
     for (i64 r = 0; r < now.real; r++) {
         i64 t = now.first + r;
         const float *cos = at.cos ? at.cos + t * dim : nullptr, *sin = at.cos ? at.sin + t * dim : nullptr;
-        write_head(sums + r * dim, at.scale, cos, sin, of_q + r * back.of_q_row, dim);
+        write_head(sums + r * dim, at.scale, cos, sin, back.of_q + t * back.of_q_row + now.head * dim, dim);
     }
 }
 
