@@ -12,13 +12,9 @@ struct Piece {
     i64 token, queries, before, path, keys;
 };
 
-// Of a query and head: the highest of its scores times log2(e), and one by the sum of all their powers above it.
-struct Norm {
-    float highest, share;
-};
-
 // Queries, keys and values (tokens, heads * dim), rows apart by the strides; cos and sin (tokens, dim), or null. norms
-// (tokens, heads), or null.
+// (2, heads, norm_row), or null: of each token the highest of its scores times log2(e), and one by the sum of their powers
+// above it.
 struct Heads {
     const bf16 *q, *k, *v;
     i64 q_row, k_row, v_row;
@@ -26,7 +22,10 @@ struct Heads {
     const i64* tokens;
     i64 key_heads, shared, dim, causal, window;
     float scale;
-    Norm* norms;
+    float* norms;
+    i64 norm_row;
+    float* norms_of(i64 head, i64 token) const { return norms + head * norm_row + token; }
+    i64 heads() const { return key_heads * shared; }
 };
 
 // What the backward pass is given and makes: grad, out and of_q as q, of_k and of_v as k.
@@ -42,7 +41,7 @@ struct Range {
 };
 
 const i64 AHEAD = 8;   // rows that are asked for before they are read
-const i64 PART = 128;  // queries whose shares are held at a time on the way back
+const i64 PART = 64;   // queries whose shares are held at a time on the way back
 const i64 APART = 32;  // elements after each row of shares and scores, so that rows do not compete for the same lines
 
 static inline i64 whole(i64 n) { return (n + PANEL - 1) / PANEL * PANEL; }
@@ -233,10 +232,10 @@ static void forward(const Heads& at, const Piece& piece, i64 h, bf16* out, i64 o
             ask_to_write(to + r * out_row, dim);
         });
         times(p + now.begin(), 2 * apart, by_value + now.panels.first * 2 * TILE_BYTES, wide / DEEP, now.count(), deep, sums, dim);
-        for (i64 r = 0; r < now.real; r++) {
-            write_head(sums + r * dim, share[r], nullptr, nullptr, to + r * out_row, dim);
-            if (at.norms) at.norms[(now.first + r) * at.key_heads * at.shared + now.head] = {highest[r], share[r]};
-        }
+        for (i64 r = 0; r < now.real; r++) write_head(sums + r * dim, share[r], nullptr, nullptr, to + r * out_row, dim);
+        if (!at.norms) continue;
+        memcpy(at.norms_of(now.head, now.first), highest, now.real * sizeof(float));
+        memcpy(at.norms_of(at.heads() + now.head, now.first), share, now.real * sizeof(float));
     }
 }
 
@@ -317,9 +316,9 @@ static inline void fill(const Heads& at, const Back& back, const Piece& piece, c
             b = _mm512_loadu_si512(back.out + t * back.out_row + block.head * at.dim + j);
             dots[r] = _mm512_dpbf16_ps(dots[r], (__m512bh)a, (__m512bh)b);
         }
-        Norm norm = real ? at.norms[t * at.key_heads * at.shared + block.head] : Norm{INFINITY, 0};
         of.sees[r] = real ? keys_seen(at, piece, block.l + r) : Range{0, 0};
-        of.highest[r] = norm.highest, of.share[r] = norm.share;
+        of.highest[r] = real ? *at.norms_of(block.head, t) : INFINITY;
+        of.share[r] = real ? *at.norms_of(at.heads() + block.head, t) : 0;
     }
     for (i64 r = 0; r < PANEL; r += TILE)
         _mm512_storeu_ps(of.dot + r, folded(dots + r, [](__m512 a, __m512 b) { return _mm512_add_ps(a, b); }));
@@ -475,10 +474,10 @@ template <class F> static void each(const i64* units, i64 count, i64 key_heads, 
 #define ATTENTION                                                                                                         \
     const void *q, i64 q_row, const void *k, i64 k_row, const void *v, i64 v_row, const float *cos, const float *sin,     \
         const Piece *pieces, const i64 *tokens, const i64 *units, i64 count, i64 key_heads, i64 shared, i64 dim,          \
-        i64 causal, i64 window, float scale, void *out, i64 out_row, void *norms
+        i64 causal, i64 window, float scale, void *out, i64 out_row, float *norms, i64 norm_row
 #define HEADS                                                                                                       \
     {(const bf16*)q, (const bf16*)k, (const bf16*)v, q_row, k_row, v_row, cos, sin, tokens, key_heads, shared, dim, \
-     causal, window, scale, (Norm*)norms}
+     causal, window, scale, norms, norm_row}
 
 // pieces (P, 5): see Piece. units (count + 1): where the pieces of each unit begin. dim: a multiple of 32. out as q.
 EXPORT void attend_tiles(ATTENTION, int threads) {

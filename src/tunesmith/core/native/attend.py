@@ -186,8 +186,9 @@ class _AttendTiles(torch.autograd.Function):
         query, key, value = (_rows(x) for x in (query, key, value))
         out = torch.empty(query.shape, dtype=query.dtype)
         out[layout.num_tokens :] = 0
-        norms = torch.empty(len(query), shape.heads, 2) if any(ctx.needs_input_grad) else None
-        call("attend_tiles", None, *_said(query, key, value, cos, sin, layout, shape), out, out.stride(0), norms)
+        norms = torch.empty(2, shape.heads, len(query)) if any(ctx.needs_input_grad) else None
+        inputs = _said(query, key, value, cos, sin, layout, shape)
+        call("attend_tiles", None, *inputs, out, out.stride(0), norms, len(query))
         ctx.save_for_backward(query, key, value, cos, sin, out, norms)
         ctx.layout, ctx.shape = layout, shape
         return out
@@ -202,7 +203,7 @@ class _AttendTiles(torch.autograd.Function):
             x[layout.num_tokens :] = 0
         inputs = _said(query, key, value, cos, sin, layout, ctx.shape)
         rows = (y for x in (grad, *made) for y in (x, x.stride(0)))
-        call("attend_tiles_backward", None, *inputs, out, out.stride(0), norms, *rows)
+        call("attend_tiles_backward", None, *inputs, out, out.stride(0), norms, len(query), *rows)
         return (*made, None, None, None, None)
 
 
