@@ -80,7 +80,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Pieces:
-    """What blocks are made of, a tree after another: no two trees have a token in common.
+    """Segments with their paths, a tree after another: no two trees have a token in common.
 
     table: (P, 5) of each the first query's token, how many queries there are, one after another; the first one's place
     in its path, where the path begins in `tokens`, and how many keys of it any of them sees. units: (U + 1,) where the

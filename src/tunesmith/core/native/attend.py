@@ -170,7 +170,7 @@ class _Attend(torch.autograd.Function):
 
 
 class _AttendTiles(torch.autograd.Function):
-    """The same without blocks and shares in memory, a head of a piece at a time (attend.cpp)."""
+    """The same without blocks and shares in memory, a head of a piece at a time (attend.h)."""
 
     @staticmethod
     def forward(
