@@ -80,7 +80,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Pieces:
-    """What blocks are made of, a tree after another: no two trees have a token in common.
+    """Segments with their paths, a tree after another: no two trees have a token in common.
 
     table: (P, 5) of each the first query's token, how many queries there are, one after another; the first one's place
     in its path, where the path begins in `tokens`, and how many keys of it any of them sees. units: (U + 1,) where the
@@ -259,8 +259,8 @@ class Layout:
             trees: dict[int, list[tuple[int, ...]]] = {}
             paths = [self.path_tokens(segment) for segment in range(len(self.parents))]
             begins = [0, *accumulate(map(len, paths))]
-            for keys, size, segment, start in self._cut(causal):
-                at = (self.offsets[segment] + start, size, self.depth[segment] + start, begins[segment], keys)
+            for segment, path in enumerate(paths):
+                at = (self.offsets[segment], self.length(segment), self.depth[segment], begins[segment], len(path))
                 trees.setdefault(self.path(segment)[0], []).append(at)
             largest = sorted(trees.values(), key=lambda of: -sum(piece[1] * piece[4] for piece in of))
             self._pieces[causal] = Pieces(

@@ -170,7 +170,7 @@ class _Attend(torch.autograd.Function):
 
 
 class _AttendTiles(torch.autograd.Function):
-    """The same without blocks and shares in memory, a head of a piece at a time (attend.cpp)."""
+    """The same without blocks and shares in memory, a head of a piece at a time (attend.h)."""
 
     @staticmethod
     def forward(
@@ -186,24 +186,25 @@ class _AttendTiles(torch.autograd.Function):
         query, key, value = (_rows(x) for x in (query, key, value))
         out = torch.empty(query.shape, dtype=query.dtype)
         out[layout.num_tokens :] = 0
-        call("attend_tiles", None, *_said(query, key, value, cos, sin, layout, shape), out, out.stride(0))
-        ctx.save_for_backward(query, key, value, cos, sin)
+        norms = torch.empty(2, shape.heads, len(query)) if any(ctx.needs_input_grad) else None
+        inputs = _said(query, key, value, cos, sin, layout, shape)
+        call("attend_tiles", None, *inputs, out, out.stride(0), norms, len(query))
+        ctx.save_for_backward(query, key, value, cos, sin, out, norms)
         ctx.layout, ctx.shape = layout, shape
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, cos, sin = ctx.saved_tensors
-        grad, shape = _rows(grad), ctx.shape
-        of_query = torch.empty(query.shape, dtype=query.dtype)
-        of_query[ctx.layout.num_tokens :] = 0
-        of_key, of_value = (torch.zeros(len(key), shape.key_heads * shape.dim) for _ in range(2))
-        inputs = _said(query, key, value, cos, sin, ctx.layout, shape)
-        made = (of_query, of_query.stride(0), of_key, of_value)
-        call("attend_tiles_backward", None, *inputs, grad, grad.stride(0), *made)
-        of_both = (_written(of_key, cos, sin, key, shape), _written(of_value, None, None, value, shape))
-        return (of_query, *of_both, None, None, None, None)
+        query, key, value, cos, sin, out, norms = ctx.saved_tensors
+        grad, layout = _rows(grad), ctx.layout
+        made = [torch.empty(x.shape, dtype=x.dtype) for x in (query, key, value)]
+        for x in made:
+            x[layout.num_tokens :] = 0
+        inputs = _said(query, key, value, cos, sin, layout, ctx.shape)
+        rows = (y for x in (grad, *made) for y in (x, x.stride(0)))
+        call("attend_tiles_backward", None, *inputs, out, out.stride(0), norms, len(query), *rows)
+        return (*made, None, None, None, None)
 
 
 def _said(

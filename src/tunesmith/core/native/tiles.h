@@ -99,10 +99,9 @@ static inline void write_tile(void* to, i64 stride, const __m512i r[16]) {
 }
 
 // Two rows of 32 columns, interleaved: what two tiles have of them.
-static inline void interleave(const bf16* even, const bf16* odd, char* to) {
+static inline void interleave(__m512i a, __m512i b, char* to) {
     const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5,
                                          36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-    __m512i a = _mm512_loadu_si512(even), b = _mm512_loadu_si512(odd);
     _mm512_storeu_si512(to, _mm512_permutex2var_epi16(a, low, b));
     _mm512_storeu_si512(to + TILE_BYTES, _mm512_permutex2var_epi16(a, _mm512_add_epi16(low, _mm512_set1_epi16(16)), b));
 }
@@ -113,7 +112,8 @@ static inline void pack_step(const Chunk& chunk, i64 step, i64 column, i64 end, 
     i64 k = chunk.first + step * DEEP, deep = std::min(DEEP, chunk.first + chunk.inner - k);
     const bf16* from = t.b + k * t.b_row + column * t.b_col;
     if (t.b_col == 1 && end - column >= PANEL && deep == DEEP) {
-        for (i64 i = 0; i < TILE; i++, from += 2 * t.b_row) interleave(from, from + t.b_row, to + i * 64);
+        for (i64 i = 0; i < TILE; i++, from += 2 * t.b_row)
+            interleave(_mm512_loadu_si512(from), _mm512_loadu_si512(from + t.b_row), to + i * 64);
         return;
     }
     __m512i r[16];
