@@ -260,8 +260,9 @@ class Layout:
             paths = [self.path_tokens(segment) for segment in range(len(self.parents))]
             begins = [0, *accumulate(map(len, paths))]
             for segment, path in enumerate(paths):
-                at = (self.offsets[segment], self.length(segment), self.depth[segment], begins[segment], len(path))
-                trees.setdefault(self.path(segment)[0], []).append(at)
+                of_queries = (self.offsets[segment], self.length(segment), self.depth[segment])
+                of_keys = (begins[segment], len(path))
+                trees.setdefault(self.path(segment)[0], []).append((*of_queries, *of_keys))
             largest = sorted(trees.values(), key=lambda of: -sum(piece[1] * piece[4] for piece in of))
             self._pieces[causal] = Pieces(
                 table=torch.tensor([piece for of in largest for piece in of]),

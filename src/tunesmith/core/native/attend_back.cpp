@@ -35,27 +35,32 @@ struct Line {
     __m512i share, of_score;
 };
 
-// Shares of one panel of keys, from `j` on, and the gradients of their scores but for the scale. EDGE: the query may
-// not see all of them.
-template <bool EDGE>
+// Which keys of the panel from `j` on are in the range.
+static inline __mmask32 mask_of(Range sees, i64 j) {
+    auto before = [&](i64 key) { return (uint64_t(1) << std::min(std::max<i64>(key - j, 0), PANEL)) - 1; };
+    return __mmask32(before(sees.last) & ~before(sees.first));
+}
+
+// Shares of one panel of keys, from `j` on, and the gradients of their scores but for the scale; of what the query does
+// not see, zero.
 static inline Line line(const Queries& of, i64 r, const float* scores, const float* of_p, i64 j, __m512 scale) {
-    Range sees = EDGE ? of.sees[r] : Range{j, j + PANEL};
+    __mmask32 sees = mask_of(of.sees[r], j);
     __m512 most = _mm512_set1_ps(of.highest[r]), norm = _mm512_set1_ps(of.share[r]), dot = _mm512_set1_ps(of.dot[r]);
     scores += r * PANEL, of_p += r * PANEL;
-    __m512 low = _mm512_mul_ps(norm, power(scaled(scores, j, sees, scale, most)));
-    __m512 high = _mm512_mul_ps(norm, power(scaled(scores + TILE, j + TILE, sees, scale, most)));
+    __m512 low = _mm512_mul_ps(norm, power(_mm512_fmsub_ps(_mm512_loadu_ps(scores), scale, most)));
+    __m512 high = _mm512_mul_ps(norm, power(_mm512_fmsub_ps(_mm512_loadu_ps(scores + TILE), scale, most)));
     __m512 of_low = _mm512_mul_ps(low, _mm512_sub_ps(_mm512_loadu_ps(of_p), dot));
     __m512 of_high = _mm512_mul_ps(high, _mm512_sub_ps(_mm512_loadu_ps(of_p + TILE), dot));
-    return {narrow(low, high), narrow(of_low, of_high)};
+    __m512i share = narrow(low, high), of_score = narrow(of_low, of_high);
+    return {_mm512_maskz_mov_epi16(sees, share), _mm512_maskz_mov_epi16(sees, of_score)};
 }
 
 // A block's shares of a panel and the gradients of its scores as second operands, these also as they lie, rows apart.
-template <bool EDGE>
-static inline void put_panel(const Queries& of, const float* scores, const float* of_p, i64 j, float scale, char* p,
+static void put_panel(const Queries& of, const float* scores, const float* of_p, i64 j, float scale, char* p,
                              char* s, bf16* lying, i64 apart) {
     __m512 by = _mm512_set1_ps(scale);
     for (i64 r = 0; r < PANEL; r += 2, p += 64, s += 64, lying += 2 * apart) {
-        Line even = line<EDGE>(of, r, scores, of_p, j, by), odd = line<EDGE>(of, r + 1, scores, of_p, j, by);
+        Line even = line(of, r, scores, of_p, j, by), odd = line(of, r + 1, scores, of_p, j, by);
         interleave(even.share, odd.share, p);
         interleave(even.of_score, odd.of_score, s);
         _mm512_storeu_si512(lying, even.of_score);
@@ -133,10 +138,8 @@ static void back_block(const Heads& at, const Back& back, const Piece& piece, co
         }
         if (n == first) continue;
         i64 j = (n - 1) * PANEL;
-        bool all = of.sees[now.real - 1].first <= j && j + PANEL <= of.sees[0].last;
-        auto put = all ? put_panel<false> : put_panel<true>;
         char *p_tiles = part.tiles(part.p, n - 1, m), *s_tiles = part.tiles(part.s, n - 1, m);
-        put(of, before, before + PANEL * PANEL, j, at.scale * LOG2_E, p_tiles, s_tiles, s + j, apart);
+        put_panel(of, before, before + PANEL * PANEL, j, at.scale * LOG2_E, p_tiles, s_tiles, s + j, apart);
         for (; asked < (n - first) * PANEL / (last - first); asked++) ask_ahead(at, back, now, next, asked);
     }
     const char* keys = sides.keys + first * 2 * TILE_BYTES;
