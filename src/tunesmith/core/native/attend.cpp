@@ -7,7 +7,7 @@
 template <class F>
 static inline void powers(const Heads& at, const Piece& piece, const Block& of, const float* scores, i64 apart,
                           bf16* to, i64 to_apart, float* highest, float* share, F meanwhile) {
-    __m512 by = _mm512_set1_ps(at.scale * LOG2_E), of_row[PANEL] = {};
+    __m512 by = _mm512_set1_ps(at.scale * LOG2E), of_row[PANEL] = {};
     for (i64 r = 0; r < of.real; r++) {
         Range sees = keys_seen(at, piece, of.l + r);
         __m512 most = _mm512_set1_ps(sees.first < sees.last ? -INFINITY : 0), zero = _mm512_setzero_ps();

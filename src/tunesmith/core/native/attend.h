@@ -4,6 +4,7 @@
 // scores.
 #pragma once
 #include "tiles.h"
+#include "vectors.h"
 
 #ifdef HAS_TILES
 #include <omp.h>
@@ -158,7 +159,6 @@ template <class F> static inline __m512 folded(const __m512* of, F both) {
     return (__m512)r[0];
 }
 
-const float LOG2_E = 1.44269504088896341f;
 
 // 32 queries of a head.
 struct Block {

@@ -139,7 +139,7 @@ static void back_block(const Heads& at, const Back& back, const Piece& piece, co
         if (n == first) continue;
         i64 j = (n - 1) * PANEL;
         char *p_tiles = part.tiles(part.p, n - 1, m), *s_tiles = part.tiles(part.s, n - 1, m);
-        put_panel(of, before, before + PANEL * PANEL, j, at.scale * LOG2_E, p_tiles, s_tiles, s + j, apart);
+        put_panel(of, before, before + PANEL * PANEL, j, at.scale * LOG2E, p_tiles, s_tiles, s + j, apart);
         for (; asked < (n - first) * PANEL / (last - first); asked++) ask_ahead(at, back, now, next, asked);
     }
     const char* keys = sides.keys + first * 2 * TILE_BYTES;

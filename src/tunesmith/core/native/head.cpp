@@ -2,6 +2,7 @@
 // in a core's cache while all rows pass it, 32 at a time; what tiles compute are logits of 32 of the vocabulary and 32
 // rows, the latter lying across, and while they compute the next ones, exponentials are made of the last.
 #include "tiles.h"
+#include "vectors.h"
 #include <memory>
 
 #ifdef HAS_TILES
@@ -11,16 +12,7 @@ const i64 SLICES = 4;  // of the vocabulary, whatever the threads: a row's numbe
 const i64 CACHED = 1200 << 10;  // bytes of a block and of what is computed with it
 const i64 GROUP = 16;  // panels of 32 rows whose gradients are multiplied together
 const i64 PAIR = 2 * TILE_BYTES, BLOCK = PANEL * PANEL;
-const float LOG2E = 1.44269504088896341f;
 const float FAR = 20;  // a logit that is 2^FAR times as likely as the reference is the next reference
-
-// 2^x, 2e-7 relative: a polynomial of what x is above a whole number, the power of which scalef multiplies by.
-inline __m512 exp2_of(__m512 x) {
-    __m512 rest = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC), p = _mm512_set1_ps(1.8775767e-3f);
-    for (float c : {8.9893401e-3f, 5.5826318e-2f, 2.4015362e-1f, 6.9315307e-1f, 9.9999993e-1f})
-        p = _mm512_fmadd_ps(p, rest, _mm512_set1_ps(c));
-    return _mm512_scalef_ps(p, x);
-}
 
 inline __m512 exponential(const float* logits, __m512 reference) {
     return exp2_of(_mm512_fmsub_ps(_mm512_load_ps(logits), _mm512_set1_ps(LOG2E), reference));

@@ -1,6 +1,6 @@
 // What is done to one row, or to elements one by one: called over all rows (kernels.cpp) and block by block (chain.cpp).
 #pragma once
-#include "common.h"
+#include "vectors.h"
 
 // y = w * (x / sqrt(mean(x^2) + eps)), arXiv:1910.07467; returns what x is multiplied by.
 template <class T> static inline float norm_row(const T* x, const T* w, T* y, i64 width, float eps) {
@@ -56,27 +56,10 @@ template <class T> static inline void gate_back(const T* g, const T* u, T* dy, T
     }
 }
 
-#if defined(__AVX512BF16__) && defined(__AVX512BW__)
-#include <immintrin.h>
-
-// 16 elements at a time; of the last ones, as many as there are.
-static inline __mmask16 some(i64 n) { return n >= 16 ? __mmask16(-1) : __mmask16((1 << n) - 1); }
-static inline __m512 wide(__m256i x) { return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16); }
-static inline __m512 wide(const bf16* x, __mmask16 of) { return wide(_mm256_maskz_loadu_epi16(of, x)); }
-static inline __m512 rounded_of(__m512 x) { return wide((__m256i)_mm512_cvtneps_pbh(x)); }
-static inline void put(bf16* to, __mmask16 of, __m512 x) { _mm256_mask_storeu_epi16(to, of, (__m256i)_mm512_cvtneps_pbh(x)); }
-
-// 2^x, 2e-7 relative: a polynomial of what x is above a whole number, the power of which scalef multiplies by.
-static inline __m512 exp2_of(__m512 x) {
-    __m512 rest = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC), p = _mm512_set1_ps(1.8775767e-3f);
-    for (float c : {8.9893401e-3f, 5.5826318e-2f, 2.4015362e-1f, 6.9315307e-1f, 9.9999993e-1f})
-        p = _mm512_fmadd_ps(p, rest, _mm512_set1_ps(c));
-    return _mm512_scalef_ps(p, x);
-}
-
+#ifdef HAS_VECTORS
 // 1 / (1 + e^-x), 2e-7 relative: an estimate of the inverse and one step of Newton's.
 static inline __m512 sigmoid_of(__m512 x) {
-    __m512 power = _mm512_min_ps(_mm512_set1_ps(126), _mm512_mul_ps(x, _mm512_set1_ps(-1.44269504088896341f)));
+    __m512 power = _mm512_min_ps(_mm512_set1_ps(126), _mm512_mul_ps(x, _mm512_set1_ps(-LOG2E)));
     __m512 below = _mm512_add_ps(_mm512_set1_ps(1), exp2_of(power)), r = _mm512_rcp14_ps(below);
     return _mm512_mul_ps(r, _mm512_fnmadd_ps(below, r, _mm512_set1_ps(2)));
 }
