@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from tunesmith.core.native.cache import Slots
 from tunesmith.core.native.call import takes
-from tunesmith.core.native.sums import Laid, Pair, Sum, fill, ready
+from tunesmith.core.native.sums import Laid, Pair, Scaled, Sum, fill, ready, tiles
 from tunesmith.core.packed import MakeProduct, Product, Tiled
 from tunesmith.models.fast_source import Kind, Normed, Plain, Source
 
@@ -26,12 +26,15 @@ ADAPTER = "default"
 PLAIN = Plain()
 
 
-class Adapters(NamedTuple):
-    """Of layers that read the same states, in these states' type: down (sum of ranks, H), their A one under another;
-    ups: of each s B."""
+Factor = Tensor | Scaled
 
-    down: Tensor
-    ups: list[Tensor]
+
+class Adapters(NamedTuple):
+    """Of layers that read the same states, as these states are multiplied by them: downs, A (r, H) of each or all one
+    under another; ups, s B (N, r) of each."""
+
+    downs: list[Factor]
+    ups: list[Factor]
 
 
 def made_ready(layers: Sequence[nn.Module], dtype: torch.dtype, slots: Slots) -> Ready:
@@ -86,9 +89,9 @@ class Ready:
             return outs
         outs = [p(x) for p in self.products]
         if self.adapters is not None:
-            low = _split(x @ self.adapters.down.t(), self.adapters.ups)
-            for out, part, up in zip(outs, low, self.adapters.ups, strict=True):
-                out.addmm_(part, up.t())
+            low, todo = _low(x, self.adapters.downs)
+            parts = zip(outs, _split(low, self.adapters.ups), self.adapters.ups, strict=True)
+            fill(*todo, *(Sum(out, [(part, up.t())], out, after=True) for out, part, up in parts))
         return outs
 
     def into(self, x: Tensor, outs: Sequence[Tensor], past: Tensor | None = None) -> Callable[[], None]:
@@ -143,8 +146,30 @@ def _is_plain_lora(layer: nn.Module) -> bool:
 def _adapters(
     downs: Sequence[Tensor | None], ups: Sequence[Tensor | None], scales: Sequence[float], dtype: torch.dtype
 ) -> Adapters:
+    """Copies in this type."""
     down = torch.cat([a.to(dtype) for a in downs if a is not None])
-    return Adapters(down, [(b * s).to(dtype) for b, s in zip(ups, scales, strict=True) if b is not None])
+    return Adapters([down], [(b * s).to(dtype) for b, s in zip(ups, scales, strict=True) if b is not None])
+
+
+def _in_place(downs: Sequence[Tensor], ups: Sequence[Tensor], scales: Sequence[float]) -> Adapters:
+    """As they lie, in float32."""
+    return Adapters([Scaled(a) for a in downs], [Scaled(b, s) for b, s in zip(ups, scales, strict=True)])
+
+
+def _in_tiles(x: Tensor, adapters: Sequence[Tensor | None]) -> bool:
+    """Whether tiles read them as they lie."""
+    return tiles(x) and all(
+        a is not None and a.dtype is torch.float32 and a.is_contiguous() for a in adapters
+    )
+
+
+def _low(x: Tensor, downs: Sequence[Factor]) -> tuple[Tensor, list[Sum]]:
+    """(T, sum of ranks), x through all A; and what fills it."""
+    ranks = [down.shape[0] for down in downs]
+    low = x.new_empty(x.shape[0], sum(ranks))
+    return low, [
+        Sum(part, [(x, down.t())]) for part, down in zip(low.split_with_sizes(ranks, 1), downs, strict=True)
+    ]
 
 
 def _sums(
@@ -155,14 +180,12 @@ def _sums(
     outs: Sequence[Tensor],
     past: Tensor | None,
 ) -> tuple[list[Sum], Tensor | None]:
-    """What fills outs; and (T, sum of ranks), x through all A, which it fills before them. past: added to the only
-    one."""
+    """What fills outs; and x through all A, which it fills before them. past: added to the only one."""
     terms: list[list[Pair]] = [[(x, right)] for right in rights]
     todo: list[Sum] = []
     low: Tensor | None = None
     if adapters is not None:
-        low = x.new_empty(len(x), len(adapters.down))
-        todo.append(Sum(low, [(x, adapters.down.t())]))
+        low, todo = _low(x, adapters.downs)
         for each, part, up in zip(terms, _split(low, adapters.ups), adapters.ups, strict=True):
             each.append((part, up.t()))
     for number, (out, each, bias) in enumerate(zip(outs, terms, biases, strict=True)):
@@ -187,14 +210,17 @@ class _Linears(torch.autograd.Function):
         biases, downs, ups = (parts[i::4] for i in (1, 2, 3))
         weights = [w for w in parts[::4] if w is not None]
         # What stays is taken before what goes with this call, and so has no holes.
-        outs = [of[0].new_empty(len(of[0]), len(w)) for w in weights]
+        outs = [of[0].new_empty(of[0].shape[0], w.shape[0]) for w in weights]
         x, made_of = kind.made(*of)
         x = _lines(x)
-        adapters = _adapters(downs, ups, scales, x.dtype) if scales else None
+        adapters, kept = None, []
+        if scales:
+            ctx.copied = not _in_tiles(x, (*downs, *ups))
+            adapters = _adapters(downs, ups, scales, x.dtype) if ctx.copied else _in_place(downs, ups, scales)  # type: ignore[arg-type]
+            kept = [f if isinstance(f, Tensor) else f.data for f in (*adapters.downs, *adapters.ups)]
         todo, low = _sums(x, [w.t() for w in weights], biases, adapters, outs, past)
         fill(*todo)
-        kept = [] if adapters is None else [adapters.down, low, *adapters.ups]
-        ctx.save_for_backward(*made_of, *weights, *kept)
+        ctx.save_for_backward(*made_of, *weights, low, *kept)
         ctx.kind, ctx.scales, ctx.sizes = kind, scales, (count, len(made_of), len(weights))
         ctx.dtype = x.dtype if downs[0] is None else downs[0].dtype
         return (*outs, *(t.view_as(t) for t in of[:1] if isinstance(kind, Normed)))
@@ -204,18 +230,27 @@ class _Linears(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         count, of_source, layers = ctx.sizes
         saved = ctx.saved_tensors  # once: what is computed again is then gone
-        made_of, weights, kept = saved[:of_source], saved[of_source:][:layers], saved[of_source + layers :]
+        made_of, weights, (low, *kept) = (
+            saved[:of_source],
+            saved[of_source:][:layers],
+            saved[of_source + layers :],
+        )
         lines = [_lines(g) for g in grads[:layers]]
-        todo, terms = [], list(zip(lines, weights, strict=True))
-        if kept:
-            down, low, *ups = kept
+        terms: list[Pair] = list(zip(lines, weights, strict=True))
+        todo: list[Sum] = []
+        downs: Sequence[Factor]
+        if ctx.scales:
+            downs, ups = kept[:-layers], kept[-layers:]
+            if not ctx.copied:
+                downs, ups = _in_place(downs, ups, ctx.scales)
             of_low = torch.empty_like(low)
             todo += [Sum(p, [(g, u)]) for p, g, u in zip(_split(of_low, ups), lines, ups, strict=True)]
-            terms.append((of_low, down))
+            ranks = [down.shape[0] for down in downs]
+            terms += zip(of_low.split_with_sizes(ranks, 1), downs, strict=True)
         of_x = None
         if any(ctx.needs_input_grad[4 : 4 + count]):
-            of_x = lines[0].new_empty(len(lines[0]), weights[0].shape[1])
-            todo.append(Sum(of_x, terms, after=bool(kept)))
+            of_x = lines[0].new_empty(lines[0].shape[0], weights[0].shape[1])
+            todo.append(Sum(of_x, terms, after=bool(ctx.scales)))
         fill(*todo)
         passed = grads[layers].contiguous() if len(grads) > layers else None
         x, of_made = ctx.kind.back(of_x, passed, ctx.needs_input_grad[3 + count], *made_of)
@@ -223,20 +258,18 @@ class _Linears(torch.autograd.Function):
         of_downs: Sequence[Tensor | None] = [None] * layers
         of_ups: list[Tensor] = []
         todo = []
-        if kept:
-            of_down = x.new_empty(down.shape, dtype=ctx.dtype)
+        if ctx.scales:
+            of_down = x.new_empty(low.shape[1], x.shape[1], dtype=ctx.dtype)
             todo.append(Sum(of_down, [(of_low.t(), x)]))
-            of_downs = of_down.split([up.shape[1] for up in ups])
+            of_downs = of_down.split_with_sizes([up.shape[1] for up in ups])
             of_ups = [x.new_empty(up.shape, dtype=ctx.dtype) for up in ups]
-            for of_up, part, grad in zip(of_ups, _split(low, ups), lines, strict=True):
-                todo.append(Sum(of_up.t(), [(part.t(), grad)]))
+            for of_up, part, grad, scale in zip(of_ups, _split(low, ups), lines, ctx.scales, strict=True):
+                todo.append(Sum(of_up.t(), [(part.t(), grad)], scale=scale))
         wanted = ctx.needs_input_grad[4 + count :]
         of_weights = [torch.empty_like(w) if n else None for w, n in zip(weights, wanted[::4], strict=True)]
         todo += [Sum(w, [(g.t(), x)]) for w, g in zip(of_weights, lines, strict=True) if w is not None]
         fill(*todo)
         of_biases = [g.sum(0) if n else None for g, n in zip(lines, wanted[1::4], strict=True)]
-        for of_up, scale in zip(of_ups, ctx.scales, strict=True):
-            of_up.mul_(scale)
         of_past = grads[0] if ctx.needs_input_grad[3] else None
         out: list[Tensor | None] = [None, None, None, of_past, *of_made]
         for each in zip(of_weights, of_biases, of_downs, of_ups or of_downs, strict=True):
@@ -251,9 +284,9 @@ def _added(bias: Tensor | None, past: Tensor | None, out: Tensor) -> Tensor | No
     return bias.expand_as(out) if past is None else past + bias
 
 
-def _split(low: Tensor, ups: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def _split(low: Tensor, ups: Sequence[Factor]) -> tuple[Tensor, ...]:
     """(T, sum of ranks) -> of each layer (T, its rank)."""
-    parts: tuple[Tensor, ...] = low.split([up.shape[1] for up in ups], 1)
+    parts: tuple[Tensor, ...] = low.split_with_sizes([up.shape[1] for up in ups], 1)
     return parts
 
 

@@ -101,9 +101,13 @@ def _through(chain: Chain, read: _Read, x: Rows, outs: Sequence[Rows], past: Row
     """past: added to the only one."""
     beside: list[list[Term]] = [[] for _ in outs]
     if read.adapters is not None:
-        down, ups = read.adapters
-        low, first = chain.own(len(down)), 0
-        chain.product(low, len(down), [(x, down.t())])
+        downs, ups = read.adapters
+        low = chain.own(sum(down.shape[0] for down in downs))
+        first = 0
+        for down in downs:
+            chain.product(low.columns(first), down.shape[0], [(x, down.t())])
+            first += down.shape[0]
+        first = 0
         for number, up in enumerate(ups):
             beside[number].append((low.columns(first), up.t()))
             first += up.shape[1]

@@ -16,12 +16,11 @@ Argument = Tensor | int | float | None
 
 def takes(*tensors: Tensor) -> bool:
     """Whether the kernels can compute with these: all on the CPU, of one type that the kernels have."""
-    kinds = {(t.device.type, t.dtype) for t in tensors}
+    dtype = tensors[0].dtype
     return (
-        len(kinds) == 1
-        and tensors[0].dtype in DTYPES
-        and tensors[0].device.type == "cpu"
-        and (native.library() is not None)
+        dtype in DTYPES
+        and all(t.is_cpu and t.dtype is dtype for t in tensors)
+        and native.library() is not None
     )
 
 
@@ -34,27 +33,38 @@ def ours(*tensors: Tensor) -> bool:
 
 def call(name: str, dtype: torch.dtype | None, *arguments: Argument) -> None:
     """Tensors go as addresses (of their first element), None as a null pointer, integers as int64, floats as float32;
-    the thread count comes last, and is PyTorch's."""
+    the thread count comes last, and is PyTorch's. Each place takes one kind, that of the first call."""
     ready(name, dtype, *arguments)()
 
 
 def ready(name: str, dtype: torch.dtype | None, *arguments: Argument) -> Callable[[], None]:
     """The call, to be made any number of times: with the same tensors, whatever they hold by then."""
-    library = native.library()
-    assert library is not None
-    function = getattr(library, name if dtype is None else f"{name}_{DTYPES[dtype]}")
-    function.restype = None
-    numbers = (*[_c(a) for a in arguments], ctypes.c_int(torch.get_num_threads()))
+    name = name if dtype is None else f"{name}_{DTYPES[dtype]}"
+    function = _functions.get(name) or entry(name, *map(_kind, arguments))
+    numbers = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
+    threads = torch.get_num_threads()
 
     def made(kept: tuple[Argument, ...] = arguments) -> None:  # addresses alone would not keep tensors alive
-        function(*numbers)
+        function(*numbers, threads)
 
     return made
 
 
-def _c(argument: Argument) -> object:
-    if argument is None:
-        return ctypes.c_void_p(None)
-    if isinstance(argument, Tensor):
-        return ctypes.c_void_p(argument.data_ptr())
-    return ctypes.c_float(argument) if isinstance(argument, float) else ctypes.c_int64(argument)
+def entry(name: str, *kinds: type) -> Callable[..., None]:
+    """The library's function of this name: what it takes before the thread count."""
+    if name not in _functions:
+        library = native.library()
+        assert library is not None
+        function = getattr(library, name)
+        function.restype, function.argtypes = None, (*kinds, ctypes.c_int)
+        _functions[name] = function
+    return _functions[name]
+
+
+_functions: dict[str, Callable[..., None]] = {}
+
+
+def _kind(argument: Argument) -> type:
+    if argument is None or isinstance(argument, Tensor):
+        return ctypes.c_void_p
+    return ctypes.c_float if isinstance(argument, float) else ctypes.c_int64

@@ -68,14 +68,14 @@ Place place(const i64*& p) {
 }
 
 Step read(const i64*& p) {
-    Step s{p[0], p[1], {}, {}, {}, (const bf16*)p[2], 0, {}, {}};
-    memcpy(&s.eps, p + 3, sizeof s.eps);
+    Step s{p[0], p[1], {}, {}, {}, (const bf16*)p[2], float_of(p[3]), {}, {}};
     i64 terms = p[4];
     p += 5;
     s.out = place(p), s.first = place(p), s.second = place(p);
-    for (i64 t = 0; t < terms; t++, p += 4) {
+    for (i64 t = 0; t < terms; t++, p += 6) {
         s.lefts.push_back(place(p));
-        s.terms.push_back({nullptr, (const bf16*)p[0], s.lefts.back().stride / i64(sizeof(bf16)), 1, 0, p[1], p[2], 0, p[3]});
+        i64 row = s.lefts.back().stride / i64(sizeof(bf16));
+        s.terms.push_back({nullptr, (const void*)p[0], row, 1, 0, p[1], p[2], 0, p[3], p[4], float_of(p[5])});
     }
     return s;
 }
@@ -92,7 +92,7 @@ std::vector<Laying> layings(std::vector<Step>& steps, i64* panels) {
         for (Term& t : s.terms)
             if (lies(s, t)) {
                 found.push_back({t, to, *panels});
-                t.b = (const bf16*)to, t.b_row = t.b_col = 0;
+                t.b = to, t.b_row = t.b_col = 0;
                 to += t.inner * s.width * sizeof(bf16), *panels += s.width / PANEL;
             }
     return found;
@@ -109,7 +109,7 @@ void lay_panel(const std::vector<Laying>& all, i64 panel) {
 }  // namespace
 
 // p: of each of `count` steps kind, width, weight, eps (as bits), terms; out, first, second (three numbers each: Place);
-// and of each term left (a Place), right, its strides, inner. high: rows of a block at most; room: bytes that one takes.
+// and of each term left (a Place), right, its strides, inner, wide, scale. high: rows of a block at most; room: bytes that one takes.
 EXPORT void chain(const i64* p, i64 count, i64 rows, i64 high, i64 room_bytes, int threads) {
     std::vector<Step> steps;
     for (i64 i = 0; i < count; i++) steps.push_back(read(p));

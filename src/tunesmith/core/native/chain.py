@@ -4,15 +4,15 @@ core's cache, and no core waits for another between them."""
 from __future__ import annotations
 
 import ctypes
-import struct
+from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from tunesmith.core import native
-from tunesmith.core.native.sums import Laid
+from tunesmith.core.native.call import entry
+from tunesmith.core.native.sums import Laid, Right, Scaled, bits
 
 HIGH = 384
 """Rows of a block: what goes with them should fit a core's cache, yet all right factors pass it once a block."""
@@ -36,7 +36,7 @@ class Own(NamedTuple):
 
 Rows = Tensor | Own
 """(T, width), each row's elements side by side."""
-Term = tuple[Rows, Tensor | Laid]
+Term = tuple[Rows, Right]
 
 
 class Chain:
@@ -75,25 +75,30 @@ class Chain:
         eps: float = 0.0,
         terms: Sequence[Term] = (),
     ) -> None:
-        (bits,) = struct.unpack("<i", struct.pack("<f", eps))
-        self._program += (kind, width, 0 if weight is None else weight.data_ptr(), bits, len(terms))
+        self._program += (kind, width, 0 if weight is None else weight.data_ptr(), bits(eps), len(terms))
         for rows in places:
             self._program += _place(rows)
         for left, right in terms:
             self._program += _place(left)
             if isinstance(right, Laid):
-                self._program += (right.data.data_ptr(), 0, 0, right.shape[0])
+                self._program += (right.data.data_ptr(), 0, 0, right.shape[0], 0, 0)
+            elif isinstance(right, Scaled):
+                self._program += (
+                    right.data.data_ptr(),
+                    *right.data.stride(),
+                    right.shape[0],
+                    1,
+                    bits(right.scale),
+                )
             else:
-                self._program += (right.data_ptr(), *right.stride(), right.shape[0])
+                self._program += (right.data_ptr(), *right.stride(), right.shape[0], 0, 0)
         self._kept += (places, weight, terms)
         self._count += 1
 
     def run(self) -> None:
-        library = native.library()
-        assert library is not None
-        program = (ctypes.c_int64 * len(self._program))(*self._program)
-        sizes = map(ctypes.c_int64, (self._count, self.rows, HIGH, self._room))
-        library.chain(program, *sizes, ctypes.c_int(torch.get_num_threads()))
+        function = entry("chain", ctypes.c_void_p, *[ctypes.c_int64] * 4)
+        program = array("q", self._program)
+        function(program.buffer_info()[0], self._count, self.rows, HIGH, self._room, torch.get_num_threads())
 
 
 def _place(rows: Rows | None) -> tuple[int, int, int]:

@@ -27,6 +27,11 @@ static inline void put(bf16* to, float x) {  // to the nearest, ties to even; Na
     uint32_t rounded = (wide + 0x7fff + ((wide >> 16) & 1)) >> 16;
     to->bits = uint16_t(x == x ? rounded : 0x7fc0);
 }
+static inline float float_of(i64 bits) {
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
 template <class T> static inline float rounded(float x) {
     T out;
     put(&out, x);

@@ -7,16 +7,18 @@ any shapes on all cores, add up all terms in float32, and round once.
 from __future__ import annotations
 
 import ctypes
+import struct
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from tunesmith.core import native
-from tunesmith.core.native.call import call
+from tunesmith.core.native.call import call, entry
 
 
 class Laid(NamedTuple):
@@ -27,19 +29,36 @@ class Laid(NamedTuple):
     shape: tuple[int, int]
 
 
-Pair = tuple[Tensor, Tensor | Laid]
+class Scaled(NamedTuple):
+    """A right factor (K, N) in float32: `scale` times what it says, rounded to the left one's type as it is read."""
+
+    data: Tensor
+    scale: float = 1.0
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.data.shape
+
+    def t(self) -> Scaled:
+        return Scaled(self.data.t(), self.scale)
+
+
+Right = Tensor | Laid | Scaled
+Pair = tuple[Tensor, Right]
 Shape = tuple[int, int, int, int]
 """(batch, rows, inner, columns) of a product."""
 
 
 class Sum(NamedTuple):
-    """out (M, N), to be filled: left (M, K) @ right (K, N) of all terms, + past (M, N) where there is one. Of each
-    factor rows or columns lie together. after: it reads what the sums before it write. Or all of them (B, ., .)."""
+    """out (M, N), to be filled: scale * (left (M, K) @ right (K, N) of all terms), + past (M, N) where there is one.
+    Of each factor rows or columns lie together. after: it reads what the sums before it write. Or all of them have a
+    dimension more, (B, ., .)."""
 
     out: Tensor
     terms: Sequence[Pair]
     past: Tensor | None = None
     after: bool = False
+    scale: float = 1.0
 
 
 _seen: list[list[Shape]] = []
@@ -62,32 +81,24 @@ def ready(*sums: Sum) -> Callable[[], None]:
 
         return by_torch
     program: list[int] = []
-    for out, terms, past, after in sums:
+    for out, terms, past, after, scale in sums:
         rows, columns = out.shape[-2:]
         behind = (0, 0, 0) if past is None else (past.data_ptr(), past.stride(-2), _next(past))
-        program += (rows, columns, out.shape[0] if out.dim() == 3 else 1)
-        program += (
-            out.data_ptr(),
-            *out.stride()[-2:],
-            _next(out),
-            out.dtype == torch.float32,
-            *behind,
-            after,
-        )
-        program.append(len(terms))
+        program += (rows, columns, len(out) if out.dim() == 3 else 1)
+        program += (*_place(out), out.dtype is torch.float32, *behind, after, bits(scale), len(terms))
         for left, right in terms:
-            program += (left.data_ptr(), *left.stride()[-2:], _next(left))
-            if isinstance(right, Laid):
-                program += (right.data.data_ptr(), 0, 0, 0, left.shape[-1])
+            program += _place(left)
+            if isinstance(right, Tensor):
+                program += (*_place(right), left.shape[-1], 0, 0)
+            elif isinstance(right, Laid):
+                program += (right.data.data_ptr(), 0, 0, 0, left.shape[-1], 0, 0)
             else:
-                program += (right.data_ptr(), *right.stride()[-2:], _next(right), left.shape[-1])
-    library = native.library()
-    assert library is not None
-    function, numbers = library.sums_of_products, (ctypes.c_int64 * len(program))(*program)
-    count, threads = ctypes.c_int64(len(sums)), ctypes.c_int(torch.get_num_threads())
+                program += (*_place(right.data), left.shape[-1], 1, bits(right.scale))
+    function = entry("sums_of_products", ctypes.c_void_p, ctypes.c_int64)
+    numbers, count, threads = array("q", program), len(sums), torch.get_num_threads()
 
     def by_tiles(kept: tuple[Sum, ...] = sums) -> None:  # addresses alone would not keep tensors alive
-        function(numbers, count, threads)
+        function(numbers.buffer_info()[0], count, threads)
 
     return by_tiles
 
@@ -103,9 +114,21 @@ def lay_out(right: Tensor) -> Laid | None:
 
 
 def _lying(sums: Sequence[Sum]) -> list[Tensor]:
-    """All that is read, but for copies."""
+    """All that is read as it is."""
     read = [factor for one in sums for term in one.terms for factor in term]
     return [x for x in (*read, *(one.past for one in sums)) if isinstance(x, Tensor)]
+
+
+def _place(x: Tensor) -> tuple[int, ...]:
+    """Where it begins, and from one row, column and matrix to the next."""
+    stride = x.stride()
+    return (x.data_ptr(), *stride, 0) if len(stride) == 2 else (x.data_ptr(), *stride[1:], stride[0])
+
+
+@lru_cache
+def bits(x: float) -> int:
+    """Of a float32, as a number."""
+    return int.from_bytes(struct.pack("<f", x), "little", signed=True)
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
@@ -119,13 +142,13 @@ def _next(x: Tensor) -> int:
     return x.stride(0) if x.dim() == 3 else 0
 
 
-def _shape(left: Tensor, right: Tensor | Laid) -> Shape:
+def _shape(left: Tensor, right: Right) -> Shape:
     return (left.shape[0] if left.dim() == 3 else 1, *left.shape[-2:], right.shape[-1])
 
 
 def tiles(*tensors: Tensor) -> bool:
     """Whether tiles compute with these."""
-    return all(t.dtype == torch.bfloat16 and t.device.type == "cpu" for t in tensors) and _has_tiles()
+    return _has_tiles() and all(t.dtype is torch.bfloat16 and t.is_cpu for t in tensors)
 
 
 def tell(*products: Shape) -> None:
@@ -152,13 +175,13 @@ def _has_tiles() -> bool:
 
 
 def _by_torch(one: Sum) -> None:
-    out, terms, past, _ = one
-    (left, right), *rest = [(a, b) for a, b in terms if isinstance(b, Tensor)]
-    assert 1 + len(rest) == len(terms), "what was laid out is for tiles"
-    if out.dtype != left.dtype:
-        out.copy_(left @ right)
+    out, _, past, _, scale = one
+    (left, right), *rest = [(a, _plain(b, a.dtype)) for a, b in one.terms]
+    if out.dtype != left.dtype or scale != 1:
+        total = (left @ right).to(out.dtype)
         for left, right in rest:
-            out += left @ right
+            total += left @ right
+        out.copy_(total * scale)
         if past is not None:
             out += past
         return
@@ -173,3 +196,8 @@ def _by_torch(one: Sum) -> None:
             out.baddbmm_(left, right)
         else:
             out.addmm_(left, right)
+
+
+def _plain(right: Right, dtype: torch.dtype) -> Tensor:
+    assert not isinstance(right, Laid), "what was laid out is for tiles"
+    return right if isinstance(right, Tensor) else (right.data * right.scale).to(dtype)

@@ -15,7 +15,8 @@ EXPORT i64 has_tiles() {
 static Job nth(Job job, i64 number) {
     job.out += number * job.out_next * (job.wide ? 4 : 2);
     if (job.past) job.past += number * job.past_next;
-    for (Term& t : job.terms) t.a += number * t.a_next, t.b += number * t.b_next;
+    for (Term& t : job.terms)
+        t.a += number * t.a_next, t.b = (const char*)t.b + number * t.b_next * (t.wide ? 4 : 2);
     return job;
 }
 
@@ -66,16 +67,18 @@ EXPORT void lay_out(const void* b, i64 b_row, i64 b_col, i64 inner, i64 columns,
     lay_out_panels({nullptr, (const bf16*)b, 0, 0, 0, b_row, b_col, 0, inner}, columns, (char*)out, threads);
 }
 
-// program: of each job rows, columns, batch, out, out_row, out_col, out_next, wide, past, past_row, past_next, after, count,
-// and of each of its `count` terms a, a_row, a_col, a_next, b, b_row, b_col, b_next, inner; addresses as numbers.
+// program: of each job rows, columns, batch, out, out_row, out_col, out_next, wide, past, past_row, past_next, after, scale,
+// count, and of each of its `count` terms a, a_row, a_col, a_next, b, b_row, b_col, b_next, inner, wide, scale; addresses as
+// numbers, a scale as its bits.
 EXPORT void sums_of_products(const i64* p, i64 count, int threads) {
     std::vector<Job> jobs;
     for (i64 j = 0; j < count; j++) {
-        jobs.push_back({p[0], p[1], p[2], (char*)p[3], p[4], p[5], p[6], p[7], (const bf16*)p[8], p[9], p[10], p[11], {}});
-        i64 terms = p[12];
-        p += 13;
-        for (i64 t = 0; t < terms; t++, p += 9)
-            jobs.back().terms.push_back({(const bf16*)p[0], (const bf16*)p[4], p[1], p[2], p[3], p[5], p[6], p[7], p[8]});
+        jobs.push_back({p[0], p[1], p[2], (char*)p[3], p[4], p[5], p[6], p[7], (const bf16*)p[8], p[9], p[10], p[11], {}, float_of(p[12])});
+        i64 terms = p[13];
+        p += 14;
+        for (i64 t = 0; t < terms; t++, p += 11)
+            jobs.back().terms.push_back({(const bf16*)p[0], (const void*)p[4], p[1], p[2], p[3], p[5], p[6], p[7], p[8], p[9],
+                                         float_of(p[10])});
     }
     multiply_jobs(jobs, threads);
 }

@@ -6,14 +6,20 @@
 #include <algorithm>
 
 // One product of a job: a (rows, inner), b (inner, columns). Strides in elements; of each operand one is 1. a_next, b_next:
-// from one of a batch to the next. A b that was laid out (lay_out) has no strides.
+// from one of a batch to the next. A b that was laid out (lay_out) has no strides. wide: b is float, read as bfloat16 of
+// `scale` times what it says.
 struct Term {
-    const bf16 *a, *b;
+    const bf16* a;
+    const void* b;
     i64 a_row, a_col, a_next, b_row, b_col, b_next, inner;
+    i64 wide = 0;
+    float scale = 1;
+
+    template <class T> const T* b_at(i64 k, i64 column) const { return (const T*)b + k * b_row + column * b_col; }
 };
 
-// out (rows, columns) = sum of terms + past (or null), `batch` times. wide: out is float, else bfloat16. after: what ran
-// before is done.
+// out (rows, columns) = scale * sum of terms + past (or null), `batch` times. wide: out is float, else bfloat16. after:
+// what ran before is done.
 struct Job {
     i64 rows, columns, batch;
     char* out;
@@ -21,6 +27,7 @@ struct Job {
     const bf16* past;
     i64 past_row, past_next, after;
     std::vector<Term> terms;
+    float scale = 1;
 };
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512BW__)
@@ -43,6 +50,9 @@ struct Chunk {
     const Term* term;
     i64 first, inner, steps;
 };
+
+// The first n of 16.
+static inline __mmask16 mask_of(i64 n) { return n >= TILE ? __mmask16(-1) : n <= 0 ? __mmask16(0) : __mmask16((1 << n) - 1); }
 
 static inline __m512i pairs(const bf16* even, const bf16* odd, __mmask16 columns) {
     __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(columns, even));
@@ -85,13 +95,32 @@ static inline void read_lines(const bf16* from, i64 stride, i64 lines, i64 deep,
 
 // The same of elements that lie across: line i is column i of `from`, whose rows are the elements.
 static inline void read_across(const bf16* from, i64 stride, i64 lines, i64 deep, __m512i r[16]) {
-    __mmask16 mask = lines >= TILE ? __mmask16(-1) : __mmask16((1 << lines) - 1);
+    __mmask16 mask = mask_of(lines);
     for (i64 i = 0; i < TILE; i++) {
         if (2 * i >= deep)
             r[i] = _mm512_setzero_si512();
         else
             r[i] = pairs(from + 2 * i * stride, 2 * i + 1 < deep ? from + (2 * i + 1) * stride : nullptr, mask);
     }
+}
+
+static inline __m512 scaled(const float* x, __mmask16 real, float scale) {
+    return _mm512_mul_ps(_mm512_maskz_loadu_ps(real, x), _mm512_set1_ps(scale));
+}
+
+// As read_lines, of float, each times `scale` and rounded.
+static inline void read_lines(const float* from, i64 stride, i64 lines, i64 deep, float scale, __m512i r[16]) {
+    for (i64 i = 0; i < TILE; i++, from += stride) {
+        __mmask16 low = i < lines ? mask_of(deep) : __mmask16(0), high = i < lines ? mask_of(deep - TILE) : __mmask16(0);
+        r[i] = (__m512i)_mm512_cvtne2ps_pbh(scaled(from + TILE, high, scale), scaled(from, low, scale));
+    }
+}
+
+static inline void read_across(const float* from, i64 stride, i64 lines, i64 deep, float scale, __m512i r[16]) {
+    auto rounded = [&](i64 k) {
+        return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(scaled(from + k * stride, k < deep ? mask_of(lines) : __mmask16(0), scale)));
+    };
+    for (i64 i = 0; i < TILE; i++) r[i] = _mm512_or_si512(rounded(2 * i), _mm512_slli_epi32(rounded(2 * i + 1), 16));
 }
 
 static inline void write_tile(void* to, i64 stride, const __m512i r[16]) {
@@ -110,18 +139,25 @@ static inline void interleave(__m512i a, __m512i b, char* to) {
 static inline void pack_step(const Chunk& chunk, i64 step, i64 column, i64 end, char* to) {
     const Term& t = *chunk.term;
     i64 k = chunk.first + step * DEEP, deep = std::min(DEEP, chunk.first + chunk.inner - k);
-    const bf16* from = t.b + k * t.b_row + column * t.b_col;
-    if (t.b_col == 1 && end - column >= PANEL && deep == DEEP) {
+    const bf16* from = t.b_at<bf16>(k, column);
+    if (t.b_col == 1 && end - column >= PANEL && deep == DEEP && !t.wide) {
         for (i64 i = 0; i < TILE; i++, from += 2 * t.b_row)
             interleave(_mm512_loadu_si512(from), _mm512_loadu_si512(from + t.b_row), to + i * 64);
         return;
     }
     __m512i r[16];
-    for (i64 n = column; n < std::min(column + PANEL, end); n += TILE, to += TILE_BYTES, from += TILE * t.b_col) {
+    for (i64 n = column; n < std::min(column + PANEL, end); n += TILE, to += TILE_BYTES) {
+        i64 lines = std::min(TILE, end - n);
         if (t.b_col == 1) {
-            read_across(from, t.b_row, std::min(TILE, end - n), deep, r);
+            if (t.wide)
+                read_across(t.b_at<float>(k, n), t.b_row, lines, deep, t.scale, r);
+            else
+                read_across(t.b_at<bf16>(k, n), t.b_row, lines, deep, r);
         } else {
-            read_lines(from, t.b_col, std::min(TILE, end - n), deep, r);
+            if (t.wide)
+                read_lines(t.b_at<float>(k, n), t.b_col, lines, deep, t.scale, r);
+            else
+                read_lines(t.b_at<bf16>(k, n), t.b_col, lines, deep, r);
             transpose(r);
         }
         write_tile(to, 64, r);
@@ -226,13 +262,14 @@ static inline void store_panel(const Job& job, i64 row, i64 rows, i64 column, co
 }
 
 static void store(const Job& job, i64 row, i64 rows, i64 column, i64 columns, const float* sums, i64 apart) {
-    if (columns == PANEL && job.out_col == 1 && !job.wide) return store_panel(job, row, rows, column, sums, apart);
+    if (columns == PANEL && job.out_col == 1 && !job.wide && job.scale == 1)
+        return store_panel(job, row, rows, column, sums, apart);
     for (i64 m = 0; m < rows; m++, sums += apart) {
         const bf16* past = job.past ? job.past + (row + m) * job.past_row + column : nullptr;
         i64 at = (row + m) * job.out_row + column * job.out_col;
         for (i64 n = 0; n < columns; n += TILE, at += TILE * job.out_col) {
-            __mmask16 mask = columns - n >= TILE ? __mmask16(-1) : __mmask16((1 << (columns - n)) - 1);
-            __m512 x = _mm512_loadu_ps(sums + n);
+            __mmask16 mask = mask_of(columns - n);
+            __m512 x = _mm512_mul_ps(_mm512_loadu_ps(sums + n), _mm512_set1_ps(job.scale));
             if (past) x = _mm512_add_ps(x, (__m512)_mm512_slli_epi32(pairs(past + n, nullptr, mask), 16));
             __m256i narrow = (__m256i)_mm512_cvtneps_pbh(x);
             if (job.out_col == 1) {
