@@ -202,10 +202,14 @@ struct Lines {
     i64 stride;
 };
 
-// sums (M * 16, N * 16), rows `apart` floats apart, (+)= all chunks.
-template <int M, int N>
+struct Nothing {
+    void operator()() const {}
+};
+
+// sums (M * 16, N * 16), rows `apart` floats apart, (+)= all chunks. meanwhile: what vectors do at each step.
+template <int M, int N, class Meanwhile = Nothing>
 static inline void multiply(const Lines* a, const char* const* b, const Chunk* chunks, i64 count, float* sums, i64 apart,
-                            bool begin) {
+                            bool begin, Meanwhile meanwhile = {}) {
     i64 wide = apart * 4;
     if (begin) {
         _tile_zero(0);
@@ -234,6 +238,7 @@ static inline void multiply(const Lines* a, const char* const* b, const Chunk* c
                 _tile_dpbf16ps(2, 5, 6);
                 if (N > 1) _tile_dpbf16ps(3, 5, 7);
             }
+            meanwhile();
         }
     }
     _tile_stored(0, sums, wide);
@@ -246,24 +251,7 @@ static inline __m512 widened(const bf16* x) {
     return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)x)), 16);
 }
 
-// A whole panel of bfloat16 rows.
-static inline void store_panel(const Job& job, i64 row, i64 rows, i64 column, const float* sums, i64 apart) {
-    bf16* out = (bf16*)job.out + row * job.out_row + column;
-    const bf16* past = job.past ? job.past + row * job.past_row + column : nullptr;
-    for (i64 m = 0; m < rows; m++, sums += apart, out += job.out_row) {
-        __m512 low = _mm512_loadu_ps(sums), high = _mm512_loadu_ps(sums + TILE);
-        if (past) {
-            low = _mm512_add_ps(low, widened(past));
-            high = _mm512_add_ps(high, widened(past + TILE));
-            past += job.past_row;
-        }
-        _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(high, low));
-    }
-}
-
 static void store(const Job& job, i64 row, i64 rows, i64 column, i64 columns, const float* sums, i64 apart) {
-    if (columns == PANEL && job.out_col == 1 && !job.wide && job.scale == 1)
-        return store_panel(job, row, rows, column, sums, apart);
     for (i64 m = 0; m < rows; m++, sums += apart) {
         const bf16* past = job.past ? job.past + (row + m) * job.past_row + column : nullptr;
         i64 at = (row + m) * job.out_row + column * job.out_col;
@@ -292,6 +280,34 @@ static void store(const Job& job, i64 row, i64 rows, i64 column, i64 columns, co
         }
     }
 }
+
+// A whole panel of bfloat16 on its way out, some rows at each step of the next one's product; what is not one, at once.
+struct Writer {
+    const Job& job;
+    bf16* out = nullptr;
+    const bf16* past = nullptr;
+    const float* sums = nullptr;
+    i64 apart = 0, left = 0;
+
+    void begin(i64 row, i64 rows, i64 column, i64 columns, const float* from, i64 wide) {
+        if (columns != PANEL || job.out_col != 1 || job.wide || job.scale != 1)
+            return store(job, row, rows, column, columns, from, wide);
+        out = (bf16*)job.out + row * job.out_row + column;
+        past = job.past ? job.past + row * job.past_row + column : nullptr;
+        sums = from, apart = wide, left = rows;
+    }
+    void write(i64 rows) {
+        for (rows = std::min(rows, left); rows > 0; rows--, left--, sums += apart, out += job.out_row) {
+            __m512 low = _mm512_loadu_ps(sums), high = _mm512_loadu_ps(sums + TILE);
+            if (past) {
+                low = _mm512_add_ps(low, widened(past));
+                high = _mm512_add_ps(high, widened(past + TILE));
+                past += job.past_row;
+            }
+            _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+        }
+    }
+};
 
 static thread_local std::vector<char> slabs, panels;
 static thread_local std::vector<float> totals;
@@ -337,8 +353,10 @@ static void compute(const Job& job, const std::vector<Chunk>& chunks, i64 row, i
         for (to = from; to < chunks.size() && (to == from || steps + chunks[to].steps <= STEPS + 2); to++)
             steps += chunks[to].steps;
         bool begin = from == 0, last = to == chunks.size(), whole = begin && last;
-        // Sums of a pass that is the only one live for one panel; else for all of them.
-        float* sums = room(totals, whole ? high * PANEL : tall * apart);
+        // Sums of a pass that is the only one live until the next panel's are there; else for all of them.
+        float* sums = room(totals, whole ? 2 * high * PANEL : tall * apart);
+        Writer writer{job};
+        bool second = false;
         char *slab = room(slabs, tall * steps * 64), *at = room(panels, steps * apart * 64);
         const Chunk* some = chunks.data() + from;
         i64 count = to - from, wide = whole ? PANEL : apart;
@@ -359,17 +377,22 @@ static void compute(const Job& job, const std::vector<Chunk>& chunks, i64 row, i
             for (i64 c = 0; c < count; c++)
                 left[c] = m < body ? Lines{of_body[c].at + m * of_body[c].stride, of_body[c].stride} : of_tail[c];
             for (i64 n = 0; n < columns; n += PANEL) {
-                float* here = whole ? sums : sums + m * apart + n;
+                float* here = whole ? sums + second * high * PANEL : sums + m * apart + n;
                 const char* const* packed = right.data() + n / PANEL * count;
                 bool two = rows - m > TILE, pair = columns - n > TILE;
-                auto product = two ? (pair ? multiply<2, 2> : multiply<2, 1>) : (pair ? multiply<1, 2> : multiply<1, 1>);
                 i64 next = m + high + high * n / apart, after = m + high + high * (n + PANEL) / apart;
                 if (m + 2 * high <= body) ask_for(of_body, some, next, after);
-                product(left, packed, some, count, here, wide, begin);
+                if (two && pair)
+                    multiply<2, 2>(left, packed, some, count, here, wide, begin, [&] { writer.write(2); });
+                else
+                    (two ? multiply<2, 1> : pair ? multiply<1, 2> : multiply<1, 1>)(left, packed, some, count, here, wide, begin, {});
+                writer.write(high);
                 if (last)
-                    store(job, row + m, std::min(high, rows - m), column + n, std::min(PANEL, columns - n), here, wide);
+                    writer.begin(row + m, std::min(high, rows - m), column + n, std::min(PANEL, columns - n), here, wide);
+                second = !second;
             }
         }
+        writer.write(high);
     }
 }
 
