@@ -13,6 +13,7 @@ from tunesmith.config.run import TrainConfig
 from tunesmith.core import native
 from tunesmith.core.device import zeros_apart
 from tunesmith.core.native.ops import embed
+from tunesmith.train import optim
 from tunesmith.train.optim import Optimizer, learning_rate
 
 
@@ -133,6 +134,49 @@ def test_a_gradient_of_some_rows_is_that_of_all_where_the_others_are_zero(dtype,
     assert torch.equal(some.weights()["weight"], whole.weights()["weight"])
     assert all(torch.equal(part, whole.moments()[name]) for name, part in some.moments().items())
     assert torch.equal(first.weight, second.weight)
+
+
+class Mixed(nn.Module):
+    """Weights of both types, some with a gradient of some rows, some with none in some steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.low, self.high = nn.Embedding(64, 40).bfloat16(), nn.Embedding(9, 700)
+        self.weights = nn.ParameterList(
+            [torch.randn(shape) for shape in [(3,), (70, 80), (4096,), (1,), (16, 9)]]
+        )
+        self.halves = nn.ParameterList([torch.randn(shape).bfloat16() for shape in [(130, 90), (5,)]])
+
+    def loss(self, step: int) -> torch.Tensor:
+        read = [embed(torch.tensor([step, 3, 5]), layer.weight, None) for layer in (self.low, self.high)]
+        dense = [w for i, w in enumerate([*self.weights, *self.halves]) if (i + step) % 3]
+        return sum((w.float() ** 2).sum() + w.float().sum() for w in [*read, *dense])
+
+
+@pytest.mark.skipif(native.library() is None, reason=native.why_not())
+def test_one_call_for_all_parameters_steps_them_as_pytorch_does(monkeypatch):
+    """Of its own step each: those that had no gradient at first are behind."""
+    ours, theirs = Mixed(), Mixed()
+    config = TrainConfig(max_grad_norm=0.5, weight_decay=0.1)
+    factors = {name: 0.5 for name, _ in ours.named_parameters() if name.startswith("weights")}
+    called, other = Optimizer(ours, config, factors), Optimizer(theirs, config, factors)
+    for step in range(4):
+        norms = []
+        for module, optimizer, takes in ((ours, called, optim.takes_each), (theirs, other, lambda *_: False)):
+            module.loss(step).backward()
+            with monkeypatch.context() as patched:
+                patched.setattr(optim, "takes_each", takes)
+                norms.append(optimizer.grad_norm().item())
+                optimizer.step(1e-2, norms[-1])
+        assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+    moments, wanted = called.moments(), other.moments()
+    assert {moments[name].item() for name in moments if name.startswith("step.")} == {2, 3, 4}
+    for name, weight in called.weights().items():
+        assert torch.allclose(weight, other.weights()[name], rtol=1e-4, atol=1e-5), name
+        assert moments[f"step.{name}"] == wanted[f"step.{name}"]
+        assert torch.equal(called.parameters[name], weight.to(called.parameters[name].dtype))
+    assert all(p.grad is None for p in ours.parameters())
 
 
 def test_moments_lie_in_pages_that_are_taken_when_they_are_written():

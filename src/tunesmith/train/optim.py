@@ -15,8 +15,8 @@ from torch.linalg import vector_norm
 
 from tunesmith.config.run import TrainConfig
 from tunesmith.core.device import zeros_apart
-from tunesmith.core.native.call import call, takes
-from tunesmith.core.native.ops import square_sum
+from tunesmith.core.native.adamw import Update, adamw, square_sum
+from tunesmith.core.native.call import takes_each
 from tunesmith.errors import ConfigError
 from tunesmith.train.lean import PARTS, LeanWeight
 
@@ -108,8 +108,11 @@ class Optimizer:
         return self._norm(self.parameters)
 
     def _norm(self, names: Iterable[str]) -> Tensor:
-        found = [_values(g) for g in map(self._gradient, names) if g is not None]
-        sums = [square_sum(g) if takes(g) else vector_norm(g, dtype=torch.float64) ** 2 for g in found]
+        gradients = [g for g in map(self._gradient, names) if g is not None]
+        found = [g.values() if g.is_sparse else g for g in gradients]
+        if takes_each(*found):
+            return square_sum(found).sqrt()
+        sums = [vector_norm(g, dtype=torch.float64) ** 2 for g in found]
         return torch.stack(sums).sum().sqrt() if sums else torch.zeros(())
 
     def gradient(self, name: str) -> Tensor | None:
@@ -131,7 +134,7 @@ class Optimizer:
                 lean.step(gradient.to_dense(), learning_rate, clips[name], self.betas, self.eps)
         for group in self.adamw.param_groups:
             group["lr"] = learning_rate * group.get("factor", 1.0)
-        if all(takes(t) for n, master in self.masters.items() for t in (master, self.parameters[n])):
+        if takes_each(*self.parameters.values()):  # masters are where they are, in float32
             self._step_by_kernel(clips)
         else:
             for name, gradient in self.gradients.items():
@@ -161,8 +164,8 @@ class Optimizer:
     def _step_by_kernel(self, clips: Mapping[str, float]) -> None:
         """What `torch.optim.AdamW` does with its state, and the clipping before and the rounding after, in one pass."""
         names = {master: name for name, master in self.masters.items()}
+        updates = []
         for group in self.adamw.param_groups:
-            beta1, beta2 = group["betas"]
             for master in group["params"]:
                 name = names[master]
                 gradient, parameter = self._gradient(name), self.parameters[name]
@@ -172,23 +175,16 @@ class Optimizer:
                 if not state:
                     state |= {"step": torch.zeros(()), "exp_avg": zeros_apart(master)}
                     state["exp_avg_sq"] = zeros_apart(master)
-                state["step"] += 1
-                step = state["step"].item()
-                call(
-                    "adamw",
-                    gradient.dtype,
-                    *(master.detach(), _values(gradient).contiguous(), *_rows(gradient)),
-                    *(state["exp_avg"], state["exp_avg_sq"]),
-                    None if parameter is master else parameter.detach(),
-                    *(master.numel(), clips[name], float(group["lr"]), beta1, beta2, group["eps"]),
-                    *(float(group["weight_decay"]), 1 - beta1**step, 1 - beta2**step),
-                )
+                moments = (state["exp_avg"], state["exp_avg_sq"], state["step"])
+                copy = None if parameter is master else parameter
+                factors = (clips[name], group["lr"], group["weight_decay"])
+                updates.append(Update(master, gradient, *moments, copy, *factors))
+        adamw(updates, self.betas, self.eps)
 
     def zero_grad(self) -> None:
-        self.adamw.zero_grad(set_to_none=True)
         self.gradients.clear()
-        for parameter in self.parameters.values():
-            parameter.grad = None
+        for weight in (*self.parameters.values(), *self.masters.values()):
+            weight.grad = None
 
     def release(self) -> None:
         """Let go of weights, masters and moments, when training is over and another model needs the memory."""
@@ -230,21 +226,6 @@ class Optimizer:
                 state = {kind: moments[f"{kind}.{name}"].to(master.device, copy=True) for kind in MOMENTS}
                 self.adamw.state[master] = state
         self._write_back()
-
-
-def _values(gradient: Tensor) -> Tensor:
-    """All of it that is not zero for want of a row."""
-    return gradient.values() if gradient.is_sparse else gradient
-
-
-def _rows(gradient: Tensor) -> tuple[Tensor | None, int]:
-    """(V,) where each of a sparse gradient's rows stands among its values, or -1; and their width."""
-    if not gradient.is_sparse:
-        return None, 0
-    ids = gradient.indices()[0]
-    rows = ids.new_full((len(gradient),), -1)
-    rows[ids] = torch.arange(len(ids))
-    return rows, gradient.shape[1]
 
 
 def _decays(name: str, weight: Tensor) -> bool:

@@ -15,9 +15,9 @@ from tunesmith.core.layout import BLOCK, Layout
 from tunesmith.core.native import attend as attending
 from tunesmith.core.native import head as heads
 from tunesmith.core.native.attend import Shape, attend
-from tunesmith.core.native.call import call, takes
+from tunesmith.core.native.call import takes, takes_each
 from tunesmith.core.native.head import linear_cross_entropy, linear_losses
-from tunesmith.core.native.ops import embed, rms_norm, square_sum, swiglu
+from tunesmith.core.native.ops import embed, rms_norm, swiglu
 from tunesmith.core.native.sums import product
 
 
@@ -314,76 +314,12 @@ def test_the_head_makes_no_gradient_where_none_is_asked_for(monkeypatch: pytest.
     assert not total.requires_grad
 
 
-@needs_library
-@pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_adamw_equals_pytorchs(decay: float) -> None:
-    weight = torch.randn(9001)
-    exact = weight.double().requires_grad_()
-    reference = torch.optim.AdamW([exact], lr=1e-2, betas=(0.8, 0.95), eps=1e-6, weight_decay=decay)
-    first, second, copy = torch.zeros(9001), torch.zeros(9001), torch.zeros(9001, dtype=torch.bfloat16)
-    for step in range(1, 6):
-        grad = torch.randn(9001)
-        exact.grad = 0.5 * grad.double()
-        reference.step()
-        call("adamw", torch.float32, weight, grad, None, 0, first, second, copy, 9001, 0.5, 1e-2, 0.8, 0.95, 1e-6,
-             decay, 1 - 0.8**step, 1 - 0.95**step)  # fmt: skip
-    near(weight, exact.detach())
-    assert torch.equal(copy, weight.bfloat16())
-
-
-@needs_library
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size", [1, 4096, 9001])
-def test_sums_of_squares(dtype: torch.dtype, size: int) -> None:
-    x = torch.randn(size).to(dtype)
-    assert square_sum(x).item() == pytest.approx(x.double().square().sum().item(), rel=1e-6)
-
-
-@needs_library
-def test_adamw_reads_gradients_of_both_types() -> None:
-    grad, found = torch.randn(5000).bfloat16(), []
-    for one in (grad, grad.float()):
-        weight, first, second = torch.ones(5000), torch.zeros(5000), torch.zeros(5000)
-        call(
-            "adamw",
-            one.dtype,
-            weight,
-            one,
-            None,
-            0,
-            first,
-            second,
-            None,
-            5000,
-            0.5,
-            1e-2,
-            0.8,
-            0.95,
-            1e-6,
-            0.1,
-            0.2,
-            0.05,
-        )
-        found.append(weight)
-    assert torch.equal(*found)
-
-
-@needs_library
-def test_rounding_to_bfloat16_is_pytorchs() -> None:
-    values = torch.cat(
-        [torch.randn(5000) * 10.0 ** torch.randint(-30, 30, (5000,)), torch.tensor([0.0, -0.0])]
-    )
-    copy = torch.zeros(len(values), dtype=torch.bfloat16)
-    zeros = torch.zeros(len(values))
-    call("adamw", torch.float32, values, zeros, None, 0, zeros.clone(), zeros.clone(), copy, len(values), 1.0, 0.0, 0.9,
-         0.99, 1e-8, 0.0, 1.0, 1.0)  # fmt: skip
-    assert torch.equal(copy, values.bfloat16())
-
-
 def test_what_the_kernels_take() -> None:
     assert not takes(torch.zeros(1, dtype=torch.float64))
     assert not takes(torch.zeros(1), torch.zeros(1, dtype=torch.bfloat16))
     assert takes(torch.zeros(1), torch.zeros(1)) == (native.library() is not None)
+    assert not takes_each(torch.zeros(1), torch.zeros(1, dtype=torch.float64))
+    assert takes_each(torch.zeros(1), torch.zeros(1, dtype=torch.bfloat16)) == (native.library() is not None)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,11 @@ def takes(*tensors: Tensor) -> bool:
     )
 
 
+def takes_each(*tensors: Tensor) -> bool:
+    """The same for kernels that read each tensor's type."""
+    return all(t.is_cpu and t.dtype in DTYPES for t in tensors) and native.library() is not None
+
+
 def ours(*tensors: Tensor) -> bool:
     """Whether layers of our own compute with these: by the kernels, or on a GPU by PyTorch's operators."""
     return takes(*tensors) or all(

@@ -17,9 +17,6 @@ from torch.nn import functional
 from tunesmith.core import liger
 from tunesmith.core.native.call import call, takes
 
-CHUNK = 4096
-"""As in common.h."""
-
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """x (T, H) -> its norm, and what it was divided by (T,), inverted."""
@@ -196,10 +193,3 @@ def add_norm(x: Tensor, past: Tensor, norm: nn.LayerNorm, p: float) -> Tensor:
         return norm(past + functional.dropout(x, p))  # type: ignore[no-any-return]
     inputs = (x.contiguous(), past.contiguous(), norm.weight, norm.bias)
     return _AddNorm.apply(*inputs, norm.eps, p)  # type: ignore[no-untyped-call,no-any-return]
-
-
-def square_sum(x: Tensor) -> Tensor:
-    """() the sum of the elements' squares, in float64."""
-    sums = torch.empty(-(-x.numel() // CHUNK))
-    call("squares", x.dtype, x.contiguous(), sums, x.numel())
-    return sums.double().sum()
