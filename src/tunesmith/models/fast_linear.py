@@ -163,6 +163,13 @@ def _in_tiles(x: Tensor, adapters: Sequence[Tensor | None]) -> bool:
     )
 
 
+def _kept(tensors: Sequence[Tensor], ctx: Any) -> Adapters:
+    """As on the way forth, of what was kept of them."""
+    layers = len(ctx.scales)
+    downs, ups = tensors[:-layers], tensors[-layers:]
+    return Adapters([*downs], [*ups]) if ctx.copied else _in_place(downs, ups, ctx.scales)
+
+
 def _low(x: Tensor, downs: Sequence[Factor]) -> tuple[Tensor, list[Sum]]:
     """(T, sum of ranks), x through all A; and what fills it."""
     ranks = [down.shape[0] for down in downs]
@@ -230,19 +237,12 @@ class _Linears(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         count, of_source, layers = ctx.sizes
         saved = ctx.saved_tensors  # once: what is computed again is then gone
-        made_of, weights, (low, *kept) = (
-            saved[:of_source],
-            saved[of_source:][:layers],
-            saved[of_source + layers :],
-        )
+        made_of, (*weights, low) = saved[:of_source], saved[of_source:][: layers + 1]
         lines = [_lines(g) for g in grads[:layers]]
         terms: list[Pair] = list(zip(lines, weights, strict=True))
         todo: list[Sum] = []
-        downs: Sequence[Factor]
         if ctx.scales:
-            downs, ups = kept[:-layers], kept[-layers:]
-            if not ctx.copied:
-                downs, ups = _in_place(downs, ups, ctx.scales)
+            downs, ups = _kept(saved[of_source + layers + 1 :], ctx)
             of_low = torch.empty_like(low)
             todo += [Sum(p, [(g, u)]) for p, g, u in zip(_split(of_low, ups), lines, ups, strict=True)]
             ranks = [down.shape[0] for down in downs]
