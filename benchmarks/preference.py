@@ -45,11 +45,12 @@ from tunesmith.types import TokenRow
 
 TURN, HUMAN = "\n\nAssistant:", 6000
 """What an answer of a transcript begins with, and the most characters of both transcripts, some 1,500 tokens."""
-COSINE, LOSS, FIRST_LOSS = 0.998, 5e-3, 2e-2
+COSINE, LOSS, FIRST_LOSS = 0.998, 1e-2, 2e-2
 """Least cosine of the first step's gradients; most that its loss a pair may differ from float32's, or what stock layers
 of the same numbers are off by, where that is more; and a peer's from ours. Wider than those of single tokens
 (speed_gate.py): a pair's loss is of differences of sums over a hundred tokens, or of two rewards, and what was common
-to both cancels, what bfloat16 rounded does not."""
+to both cancels, what bfloat16 rounded does not (of 24 pairs of GSM8K the margins were off by 0.15 nats, standard
+deviation, in stock layers by 0.11; no bias in either; a step has four, and a margin counts by a twentieth)."""
 
 
 @dataclass(frozen=True)
