@@ -48,8 +48,8 @@ same machine in the same run. "fastest peer": transformers' Trainer with the set
 measured in the same run as ours. Of the three machines the Intel Xeon has AMX, the AMD EPYC with bfloat16 has not, and
 the other one has neither: it computes in float32, on all sides. Not measured: GPUs. Of TRL's
 ways to write answers only `generate` was measured: its static cache and continuous batching did not end within the
-time that they were given beside other work. On the AMD EPYC DPO of all weights was measured beside a load of 2.5. Aims, and what
-was tried to reach them: [the log](log.md).
+time that they were given beside other work. On the AMD EPYC DPO of all weights was measured beside a load
+of 2.5. Aims, and what was tried to reach them: [the log](log.md).
 
 """
 
