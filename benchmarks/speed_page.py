@@ -78,12 +78,9 @@ def main() -> None:
     to_loss = json.loads(LOSSES.read_text())["rows"] if LOSSES.exists() else []
     losses = speed_loss.sections(to_loss, PICTURE.parent)
     parts = [HEAD, "![Speed and memory beside the fastest peer](images/speed.png)\n\n"]
-    for result in found:
+    for name, result in zip(SPEEDS, found, strict=True):
         for key, gate in result.get("gate", {}).items():
-            parts.append(
-                f"First step of {key}: gradient beside stock layers in float32, cosine {gate['cosine']:.5f}, loss "
-                f"{100 * gate['loss']:.3f} % away.\n\n"
-            )
+            parts.append(first_step(key, gate, relative=name == "speed"))
     ratios: dict[str, tuple[float, float]] = {}
     for machine in dict.fromkeys(row["machine"] for row in rows):
         here = [row for row in rows if row["machine"] == machine]
@@ -95,6 +92,18 @@ def main() -> None:
         parts.append(losses.get(machine, ""))
     PAGE.write_text("".join(parts).rstrip() + "\n", encoding="utf-8")
     draw(ratios)
+
+
+def first_step(key: str, gate: dict[str, float], *, relative: bool) -> str:
+    """What the first step was before any speed was measured; relative: is the loss's difference a share of it?"""
+    away = f"{100 * gate['loss']:.3f} %" if relative else f"{gate['loss']:.4f}"
+    stock = (
+        ""
+        if "stock cosine" not in gate
+        else (f"; stock layers of the same numbers: {gate['stock cosine']:.5f}, {gate['stock loss']:.4f}")
+    )
+    gradient = f"gradient beside stock layers in float32, cosine {gate['cosine']:.5f}"
+    return f"First step of {key}: {gradient}, loss {away} away{stock}.\n\n"
 
 
 def short(machine: str) -> str:
