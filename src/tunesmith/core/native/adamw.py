@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tunesmith.core import native
+from tunesmith.core.native.call import entry
 
 VALUES, UPDATE = Struct("3q"), Struct("10q3f0q")
 """As adamw.cpp has them."""
@@ -39,19 +39,14 @@ class Update(NamedTuple):
 
 def square_sum(tensors: Sequence[Tensor]) -> Tensor:
     """() the sum of all elements' squares, in float64; tensors: float32 or bfloat16."""
-    library = native.library()
-    assert library is not None
     kept = [x.contiguous() for x in tensors]
     table = b"".join([VALUES.pack(x.data_ptr(), x.dtype == torch.bfloat16, x.numel()) for x in kept])
-    library.square_sum.restype = ctypes.c_double
-    found = library.square_sum(table, ctypes.c_int64(len(kept)), ctypes.c_int(torch.get_num_threads()))
-    return torch.tensor(found, dtype=torch.float64)
+    function = entry("square_sum", ctypes.c_char_p, ctypes.c_int64, result=ctypes.c_double)
+    return torch.tensor(function(table, len(kept), torch.get_num_threads()), dtype=torch.float64)
 
 
 def adamw(updates: Sequence[Update], betas: tuple[float, float], eps: float) -> None:
     """Makes each and counts it in `done`. eps as in `torch.optim.AdamW`."""
-    library = native.library()
-    assert library is not None
     table, kept = [], []
     for weight, gradient, first, second, done, copy, *factors in updates:
         values, rows, width = gradient, None, 0
@@ -66,8 +61,8 @@ def adamw(updates: Sequence[Update], betas: tuple[float, float], eps: float) -> 
             *(0 if copy is None else copy.data_ptr(), weight.numel(), *factors),
         )
         table.append(row)
-    numbers = (*map(ctypes.c_double, betas), ctypes.c_float(eps), ctypes.c_int(torch.get_num_threads()))
-    library.adamw(b"".join(table), ctypes.c_int64(len(table)), *numbers)
+    kinds = (ctypes.c_char_p, ctypes.c_int64, ctypes.c_double, ctypes.c_double, ctypes.c_float)
+    entry("adamw", *kinds)(b"".join(table), len(table), *betas, eps, torch.get_num_threads())
 
 
 def _rows(gradient: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,18 +56,18 @@ def ready(name: str, dtype: torch.dtype | None, *arguments: Argument) -> Callabl
     return made
 
 
-def entry(name: str, *kinds: type) -> Callable[..., None]:
-    """The library's function of this name: what it takes before the thread count."""
+def entry(name: str, *kinds: type, result: type | None = None) -> Callable[..., Any]:
+    """The library's function of this name: what it takes before the thread count, and what it returns."""
     if name not in _functions:
         library = native.library()
         assert library is not None
         function = getattr(library, name)
-        function.restype, function.argtypes = None, (*kinds, ctypes.c_int)
+        function.restype, function.argtypes = result, (*kinds, ctypes.c_int)
         _functions[name] = function
     return _functions[name]
 
 
-_functions: dict[str, Callable[..., None]] = {}
+_functions: dict[str, Callable[..., Any]] = {}
 
 
 def _kind(argument: Argument) -> type:
