@@ -69,13 +69,20 @@ def linears(
 
 
 class Ready:
-    """Layers that read the same states, for many calls between which no weight changes."""
+    """Layers that read the same states, for many calls between which no weight changes; or for one, with adapters as
+    they lie where tiles read them so."""
 
-    def __init__(self, layers: Sequence[Any], dtype: torch.dtype, product: MakeProduct) -> None:
+    def __init__(
+        self, layers: Sequence[Any], dtype: torch.dtype, product: MakeProduct, *, once: bool = False
+    ) -> None:
         self.adapters: Adapters | None = None
         if all(_is_plain_lora(layer) for layer in layers):
             parts, scales = _lora_parts(layers)
-            self.adapters = _adapters(parts[2::4], parts[3::4], scales, dtype)
+            downs, ups = parts[2::4], parts[3::4]
+            in_place = once and _lie((*downs, *ups))
+            self.adapters = (
+                _in_place(downs, ups, scales) if in_place else _adapters(downs, ups, scales, dtype)
+            )
             layers = [layer.base_layer for layer in layers]
         self.products: list[Product] = [
             product(la.weight, la.bias) if type(la) is nn.Linear else la for la in layers
@@ -151,16 +158,17 @@ def _adapters(
     return Adapters([down], [(b * s).to(dtype) for b, s in zip(ups, scales, strict=True) if b is not None])
 
 
-def _in_place(downs: Sequence[Tensor], ups: Sequence[Tensor], scales: Sequence[float]) -> Adapters:
+def _in_place(
+    downs: Sequence[Tensor | None], ups: Sequence[Tensor | None], scales: Sequence[float]
+) -> Adapters:
     """As they lie, in float32."""
-    return Adapters([Scaled(a) for a in downs], [Scaled(b, s) for b, s in zip(ups, scales, strict=True)])
+    of_downs: list[Factor] = [Scaled(a) for a in downs if a is not None]
+    return Adapters(of_downs, [Scaled(b, s) for b, s in zip(ups, scales, strict=True) if b is not None])
 
 
-def _in_tiles(x: Tensor, adapters: Sequence[Tensor | None]) -> bool:
-    """Whether tiles read them as they lie."""
-    return tiles(x) and all(
-        a is not None and a.dtype is torch.float32 and a.is_contiguous() for a in adapters
-    )
+def _lie(adapters: Sequence[Tensor | None]) -> bool:
+    """Whether tiles read them as they are."""
+    return all(a is not None and a.dtype is torch.float32 and a.is_contiguous() for a in adapters)
 
 
 def _kept(tensors: Sequence[Tensor], ctx: Any) -> Adapters:
@@ -222,8 +230,8 @@ class _Linears(torch.autograd.Function):
         x = _lines(x)
         adapters, kept = None, []
         if scales:
-            ctx.copied = not _in_tiles(x, (*downs, *ups))
-            adapters = _adapters(downs, ups, scales, x.dtype) if ctx.copied else _in_place(downs, ups, scales)  # type: ignore[arg-type]
+            ctx.copied = not (tiles(x) and _lie((*downs, *ups)))
+            adapters = _adapters(downs, ups, scales, x.dtype) if ctx.copied else _in_place(downs, ups, scales)
             kept = [f if isinstance(f, Tensor) else f.data for f in (*adapters.downs, *adapters.ups)]
         todo, low = _sums(x, [w.t() for w in weights], biases, adapters, outs, past)
         fill(*todo)

@@ -61,7 +61,9 @@ def parts_of(layer: Any, x: Tensor, slots: Slots | None) -> Parts | None:
 
 
 def _read(layers: Sequence[nn.Module], dtype: torch.dtype, slots: Slots | None) -> _Read | None:
-    ready = Ready(layers, dtype, stock_product) if slots is None else made_ready(layers, dtype, slots)
+    ready = (
+        Ready(layers, dtype, stock_product, once=True) if slots is None else made_ready(layers, dtype, slots)
+    )
     products = [p for p in ready.products if isinstance(p, Tiled)]
     if len(products) < len(layers):
         return None
