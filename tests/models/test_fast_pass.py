@@ -55,6 +55,32 @@ def test_logits_without_gradient_are_those_with_one(passes: list[bool], family: 
     assert torch.equal(found, wanted)
 
 
+def test_adapters_in_float32_are_read_as_their_rounded_copies_are(passes: list[bool]) -> None:
+    found = []
+    for dtype in (torch.bfloat16, torch.float32):
+        torch.manual_seed(0)
+        model = Model(made(CONFIGS["llama"](), "lora", torch.bfloat16), "layout", 2)
+        adapters = {n: p for n, p in model.module.named_parameters() if "lora_" in n}
+        for parameter in adapters.values():
+            parameter.data = parameter.data.to(dtype)
+        quicken(model, model.module.config)
+        model.module.eval()
+        said = logits(model)
+        (said * torch.linspace(-1, 1, said.shape[-1])).sum().backward()
+        with torch.no_grad():
+            found.append((said.detach(), logits(model), adapters))
+    (copied, without, theirs), (said, also_without, ours) = found
+    assert passes[-2:] == [True, True]
+    assert torch.equal(said, copied)
+    assert torch.equal(also_without, without)
+    for name, parameter in ours.items():
+        assert parameter.grad is not None
+        wanted = theirs[name].grad
+        assert wanted is not None
+        assert parameter.grad.dtype == torch.float32
+        assert (parameter.grad - wanted).abs().max() <= 2e-2 * wanted.abs().max(), name
+
+
 def test_few_rows_go_another_way() -> None:
     model = Model(made(fakes.config("llama"), "full", torch.bfloat16), "layout", 2)
     layer = model.module.model.layers[0]
