@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tunesmith.data.columns import Mapping
@@ -94,6 +94,7 @@ def test_what_an_entity_stands_for_is_mended_as_well() -> None:
 
 
 @given(text=st.text())
+@example(text="\n\u00a9")
 def test_clean_text_is_the_same_object(text: str) -> None:
     for rule in (
         mending.encoding,

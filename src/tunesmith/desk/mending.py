@@ -171,8 +171,9 @@ def boilerplate(text: str) -> str:
     lower = text.lower()
     if not any(hint in lower for hint in _HINTS):
         return text
-    kept = [line for line in text.split("\n") if not _BOILERPLATE.fullmatch(line)]
-    return "\n".join(kept) if any(line.strip() for line in kept) else text
+    lines = text.split("\n")
+    kept = [line for line in lines if not _BOILERPLATE.fullmatch(line)]
+    return "\n".join(kept) if len(kept) < len(lines) and any(line.strip() for line in kept) else text
 
 
 _HINTS = (
