@@ -63,8 +63,12 @@ static inline void adamw_part(float* weight, const T* grad, float* first, float*
 
 // A row that has never had a gradient, where nothing decays, stays as it is, and its moments' pages unwritten.
 static inline bool is_idle(const float* first, const float* second, i64 n, AdamW by) {
-    bool moved = by.keep != 1;
-    for (i64 i = 0; !moved && i < n; i++) moved = first[i] != 0 || second[i] != 0;
+    uint32_t moved = by.keep != 1;
+    for (i64 start = 0; !moved && start < n; start += 1024) {
+        i64 end = std::min(n, start + 1024);
+#pragma omp simd reduction(| : moved)
+        for (i64 i = start; i < end; i++) moved |= (first[i] != 0) | (second[i] != 0);
+    }
     return !moved;
 }
 
