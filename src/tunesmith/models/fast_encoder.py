@@ -8,11 +8,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn import functional
+from transformers.activations import GELUActivation
 
 from tunesmith.core.layout import Layout
 from tunesmith.core.native.attend import Shape, attend
 from tunesmith.core.native.call import ours
-from tunesmith.core.native.ops import add_norm
+from tunesmith.core.native.ops import add_norm, gelu
 from tunesmith.models.fast_linear import linears
 
 BERTS = frozenset(("BertLayer", "RobertaLayer", "XLMRobertaLayer", "CamembertLayer", "ElectraLayer"))
@@ -63,8 +65,14 @@ def forward(
     (mixed,) = linears(attend(query, key, value, layout, shape), [parts.out])
     x = add_norm(mixed, x, parts.out_norm, parts.out_dropout if layer.training else 0.0)
     (inner,) = linears(x, [parts.up])
-    (out,) = linears(parts.activation(inner), [parts.down])
+    (out,) = linears(_activated(parts.activation, inner), [parts.down])
     return add_norm(out, x, parts.down_norm, parts.down_dropout if layer.training else 0.0)[None]
+
+
+def _activated(activation: nn.Module, x: Tensor) -> Tensor:
+    exact = type(activation) is GELUActivation and activation.act is functional.gelu
+    exact = exact or (type(activation) is nn.GELU and activation.approximate == "none")
+    return gelu(x) if exact else activation(x)
 
 
 def _bert(layer: Any) -> Parts:

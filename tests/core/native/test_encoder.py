@@ -1,4 +1,4 @@
-"""What encoders' layers compute beside their products: dropout by its generator and its statistics, norms."""
+"""What encoders' layers compute beside their products: dropout by its generator and its statistics, norms, GELU."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from tests.core.native.formulas import DTYPES, both, near, needs_library
+from tests.core.native.formulas import DTYPES, both, near, needs_library, needs_tiles
 from tunesmith.core.layout import BLOCK, Layout
 from tunesmith.core.native import attend as attending
 from tunesmith.core.native import ops, short
 from tunesmith.core.native.attend import Shape, attend
-from tunesmith.core.native.ops import add_norm, dropout, dropped
+from tunesmith.core.native.ops import add_norm, dropout, dropped, gelu
 
 pytestmark = needs_library
 SEED = 0x1234_5678_9ABC_DEF1 >> 1
@@ -134,6 +135,32 @@ def test_frozen_norms_get_no_gradient() -> None:
     assert norm.weight.grad is None
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [1, 16, 9001])
+def test_gelu(dtype: torch.dtype, size: int) -> None:
+    both(gelu, functional.gelu, [4 * torch.randn(size, dtype=dtype)])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gelu_far_from_zero(dtype: torch.dtype) -> None:
+    """Relative to each value, as far as the type's smallest normal number; of infinities and of what is no number."""
+    x = torch.linspace(-12, 12, 4001).to(dtype).requires_grad_()
+    wide = x.detach().double()
+    wanted = wide * torch.special.erfc(-wide / math.sqrt(2)) / 2
+    found = gelu(x)
+    tolerance = 1e-5 if dtype is torch.float32 else 2**-8
+    assert ((found.double() - wanted).abs() <= tolerance * wanted.abs()).all()
+    found.sum().backward()  # type: ignore[no-untyped-call]
+    assert x.grad is not None
+    assert (x.grad[x > 6] - 1).abs().max() < 1e-6
+    assert x.grad[x < -6].abs().max() < 1e-6
+    edge = gelu(torch.tensor([math.inf, math.nan, 40.0, -40.0], dtype=dtype))
+    assert edge[0] == math.inf
+    assert edge[1].isnan()
+    assert edge[2] == 40
+    assert edge[3].abs() < 1e-37
+
+
 def attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, shape: Shape) -> Tensor:
     """Rows that see themselves or what comes before, their shares dropped as the blocks draw it."""
     out = torch.zeros(len(q), shape.heads, shape.dim, dtype=q.dtype)
@@ -174,11 +201,67 @@ def test_attention_with_dropout(
     )
 
 
+def kept_in_tiles(token: int, head: int, queries: int, keys: int, p: float) -> Tensor:
+    """(queries, keys) 0 or 1 / (1 - p) of a piece's head: four queries get the words of one counter."""
+    places = np.arange(keys)
+    rows = []
+    for query in range(0, queries, 4):
+        counters = np.stack([places, *(np.full(keys, x) for x in (query, head, token))], 1)
+        rows.append(philox(counters, (SEED & 0xFFFFFFFF, SEED >> 32)).T)
+    words = np.concatenate(rows)[:queries]
+    return torch.from_numpy(np.where(words < int(np.float64(np.float32(p)) * 2**32), 0.0, 1 / (1 - p)))
+
+
+def attention_by_pieces(q: Tensor, k: Tensor, v: Tensor, layout: Layout, shape: Shape) -> Tensor:
+    out = torch.zeros(len(q), shape.heads, shape.dim, dtype=q.dtype)
+    shared, pieces = shape.heads // shape.key_heads, layout.pieces(shape.causal)
+    for token, queries, before, path, count in pieces.table.tolist():
+        keys = pieces.tokens[path : path + count]
+        place, other = before + torch.arange(queries)[:, None], torch.arange(count)
+        seen = (other <= place) if shape.causal else torch.ones(queries, count, dtype=torch.bool)
+        for head in range(shape.heads):
+            of_q, of_k = (slice(h * shape.dim, (h + 1) * shape.dim) for h in (head, head // shared))
+            scores = q[token : token + queries, of_q] @ k[keys, of_k].T * shape.scale
+            shares = scores.masked_fill(~seen, -math.inf).softmax(-1)
+            keep = kept_in_tiles(token, head, queries, count, shape.dropout) if shape.dropout else 1
+            out[token : token + queries, head] = (shares * keep) @ v[keys, of_k]
+    return out.flatten(1)
+
+
+@needs_tiles
+@pytest.mark.usefixtures("seeded")
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("dropout", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("dim", [32, 64])
+def test_attention_with_dropout_in_tiles(causal: bool, dropout: float, dim: int) -> None:
+    layout = Layout.of([9, 70, 1, 33, 20], [-1, -1, -1, 0 if causal else -1, 3 if causal else -1])
+    shape = Shape(4, 2, dim, 0.3, causal, 0, dropout)
+
+    def ours(wide: Tensor) -> Tensor:
+        return attend(*wide.split([4 * dim, 2 * dim, 2 * dim], 1), layout, shape)
+
+    def formula(wide: Tensor) -> Tensor:
+        return attention_by_pieces(*wide.split([4 * dim, 2 * dim, 2 * dim], 1), layout, shape)
+
+    rows = torch.randn(layout.num_tokens, 8 * dim).bfloat16()
+    if dropout < 1:
+        both(ours, formula, [rows], times=2)
+    else:
+        rows.requires_grad_()
+        ours(rows).sum().backward()
+        assert not ours(rows).any()
+        assert rows.grad is not None
+        assert not rows.grad.any()
+
+
 @pytest.mark.usefixtures("seeded")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("dim", [8, 32, 50])
-def test_attention_of_short_rows(dtype: torch.dtype, dropout: float, dim: int) -> None:
+def test_attention_of_short_rows(
+    dtype: torch.dtype, dropout: float, dim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attending, "tiles", lambda *_: False)
     lengths, heads = [9, 1, short.LONGEST, 33, 16], 3
     layout, shape = Layout.of(lengths, [-1] * 5), Shape(heads, heads, dim, 0.3, False, 0, dropout)
 

@@ -3,6 +3,7 @@
 // computed again (arXiv:2205.14135, 3.1), so no shares are kept: only what they are computed from in one pass over the
 // scores.
 #pragma once
+#include "philox.h"
 #include "tiles.h"
 #include "vectors.h"
 
@@ -27,6 +28,9 @@ struct Heads {
     float scale;
     float* norms;
     i64 norm_row;
+    uint64_t seed;
+    float dropout;  // of the shares
+    float kept() const { return dropout < 1 ? 1.0f / (1.0f - dropout) : 0; }
     float* norms_of(i64 head, i64 token) const { return norms + head * norm_row + token; }
     i64 heads() const { return key_heads * shared; }
 };
@@ -103,7 +107,7 @@ static void take(const bf16* x, i64 row, F token, i64 count, i64 padded, const f
         if (cos)
             turn_head(x + t * row, cos + t * dim, sin + t * dim, to, dim / 2);
         else
-            memcpy((void*)to, (const void*)(x + t * row), dim * sizeof(bf16));
+            for (i64 j = 0; j < dim; j += DEEP) _mm512_storeu_si512(to + j, _mm512_loadu_si512(x + t * row + j));
     }
     memset((void*)to, 0, (padded - count) * dim * sizeof(bf16));
 }
@@ -176,6 +180,23 @@ static inline Block block_of(const Heads& at, const Piece& piece, i64 h, i64 i) 
     return {h * at.shared + i % at.shared, l, real, piece.token + l, panels_seen(at, piece, l)};
 }
 
+// Which shares of a block's panel of keys from `j` on are kept, a row's 32 in a word: the same each time it is asked.
+// Four queries get the four words of a counter.
+static inline void keep(const Heads& at, const Piece& piece, const Block& of, i64 j, uint32_t* rows) {
+    __m512i limit = _mm512_set1_epi32(int(dropped_below(at.dropout)));
+    for (i64 r = 0; r < of.real; r += 4)
+        for (i64 half = 0; half < PANEL && j + half < piece.keys; half += TILE) {
+            __m512i words[4] = {_mm512_add_epi32(_mm512_set1_epi32(int(j + half)), counting()),
+                                _mm512_set1_epi32(int(of.l + r)), _mm512_set1_epi32(int(of.head)),
+                                _mm512_set1_epi32(int(piece.token))};
+            philox(words, at.seed);
+            for (i64 q = 0; q < 4; q++) {
+                uint32_t found = _mm512_cmpge_epu32_mask(words[q], limit);
+                rows[r + q] = half ? rows[r + q] | found << TILE : found;
+            }
+        }
+}
+
 // Pieces of one unit share tokens with no other unit, so a thread that takes a unit's head writes alone, in one order.
 template <class F> static void each(const i64* units, i64 count, i64 key_heads, int threads, F work) {
     Shapes shapes;
@@ -195,8 +216,8 @@ template <class F> static void each(const i64* units, i64 count, i64 key_heads, 
 #define ATTENTION                                                                                                    \
     const void *q, i64 q_row, const void *k, i64 k_row, const void *v, i64 v_row, const float *cos, const float *sin, \
         const Piece *pieces, const i64 *tokens, const i64 *units, i64 count, i64 key_heads, i64 shared, i64 dim,     \
-        i64 causal, i64 window, float scale, void *out, i64 out_row, float *norms, i64 norm_row
+        i64 causal, i64 window, float scale, i64 seed, float dropout, void *out, i64 out_row, float *norms, i64 norm_row
 #define HEADS                                                                                                       \
     {(const bf16*)q, (const bf16*)k, (const bf16*)v, q_row, k_row, v_row, cos, sin, tokens, key_heads, shared, dim, \
-     causal, window, scale, norms, norm_row}
+     causal, window, scale, norms, norm_row, uint64_t(seed), dropout}
 #endif

@@ -52,17 +52,13 @@ def attend(
     """
     if not takes(query, key, value):
         return _attend_plain(query, key, value, layout, shape, rotary)
-    if (
-        rotary is None
-        and not (shape.causal or shape.window)
-        and shape.heads == shape.key_heads
-        and are_short(layout)
-    ):
+    in_tiles = tiles(query, key, value) and shape.dim % 32 == 0
+    alike = rotary is None and not (shape.causal or shape.window) and shape.heads == shape.key_heads
+    if not in_tiles and alike and are_short(layout):
         query, key, value = (_rows(x) for x in (query, key, value))
         sizes = (shape.heads, shape.dim, shape.scale)
         return AttendShort.apply(query, key, value, layout.starts, sizes, shape.dropout)  # type: ignore[no-untyped-call,no-any-return]
     cos, sin = (None, None) if rotary is None else (r.float().contiguous() for r in rotary)
-    in_tiles = tiles(query, key, value) and shape.dim % 32 == 0 and not shape.dropout
     way = _AttendTiles if in_tiles else _Attend
     out: Tensor = way.apply(query, key, value, cos, sin, layout, shape)  # type: ignore[no-untyped-call]
     return out
@@ -187,7 +183,8 @@ class _AttendTiles(torch.autograd.Function):
         out = torch.empty(query.shape, dtype=query.dtype)
         out[layout.num_tokens :] = 0
         norms = torch.empty(2, shape.heads, len(query)) if any(ctx.needs_input_grad) else None
-        inputs = _said(query, key, value, cos, sin, layout, shape)
+        ctx.seed = seed() if shape.dropout else 0
+        inputs = _said(query, key, value, cos, sin, layout, shape, ctx.seed)
         call("attend_tiles", None, *inputs, out, out.stride(0), norms, len(query))
         ctx.save_for_backward(query, key, value, cos, sin, out, norms)
         ctx.layout, ctx.shape = layout, shape
@@ -201,7 +198,7 @@ class _AttendTiles(torch.autograd.Function):
         made = [torch.empty(x.shape, dtype=x.dtype) for x in (query, key, value)]
         for x in made:
             x[layout.num_tokens :] = 0
-        inputs = _said(query, key, value, cos, sin, layout, ctx.shape)
+        inputs = _said(query, key, value, cos, sin, layout, ctx.shape, ctx.seed)
         rows = (y for x in (grad, *made) for y in (x, x.stride(0)))
         call("attend_tiles_backward", None, *inputs, out, out.stride(0), norms, len(query), *rows)
         return (*made, None, None, None, None)
@@ -215,12 +212,14 @@ def _said(
     sin: Tensor | None,
     layout: Layout,
     shape: Shape,
+    seed: int,
 ) -> tuple[Tensor | int | float | None, ...]:
     pieces = layout.pieces(shape.causal)
     units = (pieces.units, len(pieces.units) - 1)
     heads = (shape.key_heads, shape.heads // shape.key_heads, shape.dim)
     rows = (query, query.stride(0), key, key.stride(0), value, value.stride(0), cos, sin)
-    return (*rows, pieces.table, pieces.tokens, *units, *heads, int(shape.causal), shape.window, shape.scale)
+    seen = (int(shape.causal), shape.window, shape.scale)
+    return (*rows, pieces.table, pieces.tokens, *units, *heads, *seen, seed, float(shape.dropout))
 
 
 def _rows(x: Tensor) -> Tensor:

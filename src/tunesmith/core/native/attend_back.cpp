@@ -29,6 +29,8 @@ struct Part {
 struct Queries {
     Range sees[PANEL];
     float highest[PANEL], share[PANEL], dot[PANEL];
+    float kept;            // what a share is multiplied by that dropout keeps
+    uint32_t rows[PANEL];  // those that it keeps of the panel at hand, with dropout
 };
 
 struct Line {
@@ -41,26 +43,32 @@ static inline __mmask32 mask_of(Range sees, i64 j) {
     return __mmask32(before(sees.last) & ~before(sees.first));
 }
 
-// Shares of one panel of keys, from `j` on, and the gradients of their scores but for the scale; of what the query does
-// not see, zero.
+// Shares of one panel of keys, from `j` on, as values were read with them, and the gradients of their scores but for the
+// scale; of what the query does not see, zero.
+template <bool DROPS>
 static inline Line line(const Queries& of, i64 r, const float* scores, const float* of_p, i64 j, __m512 scale) {
-    __mmask32 sees = mask_of(of.sees[r], j);
+    __mmask32 sees = mask_of(of.sees[r], j), kept = DROPS ? of.rows[r] : ~0u;
     __m512 most = _mm512_set1_ps(of.highest[r]), norm = _mm512_set1_ps(of.share[r]), dot = _mm512_set1_ps(of.dot[r]);
     scores += r * PANEL, of_p += r * PANEL;
     __m512 low = _mm512_mul_ps(norm, power(_mm512_fmsub_ps(_mm512_loadu_ps(scores), scale, most)));
     __m512 high = _mm512_mul_ps(norm, power(_mm512_fmsub_ps(_mm512_loadu_ps(scores + TILE), scale, most)));
-    __m512 of_low = _mm512_mul_ps(low, _mm512_sub_ps(_mm512_loadu_ps(of_p), dot));
-    __m512 of_high = _mm512_mul_ps(high, _mm512_sub_ps(_mm512_loadu_ps(of_p + TILE), dot));
-    __m512i share = narrow(low, high), of_score = narrow(of_low, of_high);
-    return {_mm512_maskz_mov_epi16(sees, share), _mm512_maskz_mov_epi16(sees, of_score)};
+    __m512 grad_low = _mm512_loadu_ps(of_p), grad_high = _mm512_loadu_ps(of_p + TILE), by = _mm512_set1_ps(of.kept);
+    if (DROPS) {
+        grad_low = _mm512_maskz_mul_ps(__mmask16(kept), grad_low, by);
+        grad_high = _mm512_maskz_mul_ps(__mmask16(kept >> TILE), grad_high, by);
+    }
+    __m512i of_score = narrow(_mm512_mul_ps(low, _mm512_sub_ps(grad_low, dot)), _mm512_mul_ps(high, _mm512_sub_ps(grad_high, dot)));
+    if (DROPS) low = _mm512_mul_ps(low, by), high = _mm512_mul_ps(high, by);
+    return {_mm512_maskz_mov_epi16(sees & kept, narrow(low, high)), _mm512_maskz_mov_epi16(sees, of_score)};
 }
 
 // A block's shares of a panel and the gradients of its scores as second operands, these also as they lie, rows apart.
+template <bool DROPS>
 static void put_panel(const Queries& of, const float* scores, const float* of_p, i64 j, float scale, char* p,
                              char* s, bf16* lying, i64 apart) {
     __m512 by = _mm512_set1_ps(scale);
     for (i64 r = 0; r < PANEL; r += 2, p += 64, s += 64, lying += 2 * apart) {
-        Line even = line(of, r, scores, of_p, j, by), odd = line(of, r + 1, scores, of_p, j, by);
+        Line even = line<DROPS>(of, r, scores, of_p, j, by), odd = line<DROPS>(of, r + 1, scores, of_p, j, by);
         interleave(even.share, odd.share, p);
         interleave(even.of_score, odd.of_score, s);
         _mm512_storeu_si512(lying, even.of_score);
@@ -125,6 +133,7 @@ static void back_block(const Heads& at, const Back& back, const Piece& piece, co
     float *both = hold<float>(6, 4 * PANEL * PANEL), *sums = hold<float>(12, PANEL * dim);
     auto query = [&](i64 r) { return now.first + r; };
     Queries of;
+    of.kept = at.kept();
     take(at.q + now.head * dim, at.q_row, query, now.real, PANEL, at.cos, at.sin, dim, q);
     take(back.grad + now.head * dim, back.grad_row, query, now.real, PANEL, nullptr, nullptr, dim, g);
     fill(at, back, piece, now, g, of);
@@ -139,7 +148,9 @@ static void back_block(const Heads& at, const Back& back, const Piece& piece, co
         if (n == first) continue;
         i64 j = (n - 1) * PANEL;
         char *p_tiles = part.tiles(part.p, n - 1, m), *s_tiles = part.tiles(part.s, n - 1, m);
-        put_panel(of, before, before + PANEL * PANEL, j, at.scale * LOG2E, p_tiles, s_tiles, s + j, apart);
+        if (at.dropout) keep(at, piece, now, j, of.rows);
+        (at.dropout ? put_panel<true> : put_panel<false>)(of, before, before + PANEL * PANEL, j, at.scale * LOG2E, p_tiles,
+                                                         s_tiles, s + j, apart);
         for (; asked < (n - first) * PANEL / (last - first); asked++) ask_ahead(at, back, now, next, asked);
     }
     const char* keys = sides.keys + first * 2 * TILE_BYTES;

@@ -1,36 +1,41 @@
 // What the layers of encoders compute beside their products: dropout, dropout + residual + layer norm. Rows are
 // float or bfloat16, sums are float. Masks of dropout are never stored: each pass draws them again from their seed.
-#include "common.h"
+#include "philox.h"
+#include "rows.h"
 
 // ---- dropout, arXiv:1207.0580 ----------------------------------------------------------------------------------------
-// Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): four words for each counter and
-// key, so what is drawn for an element depends on the seed and on its place alone, not on the threads.
 
 // keep[i], i < n: 0 with probability p, else 1 / (1 - p). Words of the counters first, first + 1, ...: the first word of
 // each, then the second of each, and so on. keep has room for n rounded up to fours.
 static void draw(float* keep, i64 n, uint64_t first, uint64_t seed, float p) {
     i64 quarter = (n + 3) / 4;
-    uint64_t limit = uint64_t(double(p) * 4294967296.0);
+    uint32_t limit = dropped_below(p);
     float scale = p < 1 ? 1.0f / (1.0f - p) : 0.0f;
+#ifdef HAS_VECTORS
+    for (i64 i = 0; i < quarter; i += 16) {
+        __m512i words[4], high = _mm512_set1_epi32(int((first + i) >> 32));
+        words[0] = _mm512_add_epi32(_mm512_set1_epi32(int(first + i)), counting());
+        words[1] = _mm512_mask_add_epi32(high, _mm512_cmplt_epu32_mask(words[0], _mm512_set1_epi32(int(first + i))), high,
+                                         _mm512_set1_epi32(1));
+        words[2] = words[3] = _mm512_setzero_si512();
+        philox(words, seed);
+        for (i64 w = 0; w < 4; w++) {
+            __mmask16 kept = _mm512_cmpge_epu32_mask(words[w], _mm512_set1_epi32(int(limit)));
+            _mm512_mask_storeu_ps(keep + w * quarter + i, some(quarter - i), _mm512_maskz_mov_ps(kept, _mm512_set1_ps(scale)));
+        }
+    }
+#else
 #pragma omp simd
     for (i64 i = 0; i < quarter; i++) {
         uint64_t counter = first + uint64_t(i);
         uint32_t a = uint32_t(counter), b = uint32_t(counter >> 32), c = 0, d = 0;
-        uint32_t k = uint32_t(seed), l = uint32_t(seed >> 32);
-        for (int round = 0; round < 10; round++) {
-            uint64_t x = uint64_t(0xD2511F53u) * a, y = uint64_t(0xCD9E8D57u) * c;
-            a = uint32_t(y >> 32) ^ b ^ k;
-            c = uint32_t(x >> 32) ^ d ^ l;
-            b = uint32_t(y);
-            d = uint32_t(x);
-            k += 0x9E3779B9u;
-            l += 0xBB67AE85u;
-        }
+        philox(a, b, c, d, seed);
         keep[i] = a < limit ? 0.0f : scale;
         keep[i + quarter] = b < limit ? 0.0f : scale;
         keep[i + 2 * quarter] = c < limit ? 0.0f : scale;
         keep[i + 3 * quarter] = d < limit ? 0.0f : scale;
     }
+#endif
 }
 
 // y = keep * x; the gradient goes the same way. x and y may be the same.
@@ -51,34 +56,16 @@ BOTH(dropout, (const void* x, void* y, i64 n, i64 seed, float p, int threads), (
 // ---- residual + layer norm: s = r + keep * x, y = w * (s - mean(s)) / sqrt(var(s) + eps) + b, arXiv:1607.06450 --------
 
 template <class T>
-static void add_norm(const void* x_, const void* r_, const void* w_, const void* b_, void* s_, void* y_, float* mean,
+static void add_norm(const void* x_, const void* r_, const void* w, const void* b, void* s_, void* y_, float* mean,
                      float* rstd, i64 rows, i64 width, float eps, i64 seed, float p, int threads) {
-    const T *x = (const T*)x_, *r = (const T*)r_, *w = (const T*)w_, *b = (const T*)b_;
+    const T *x = (const T*)x_, *r = (const T*)r_;
     T *s = (T*)s_, *y = (T*)y_;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (i64 i = 0; i < rows; i++) {
-        const T *from = x + i * width, *past = r + i * width;
-        T *sum = s + i * width, *out = y + i * width;
-        float* keep = scratch(width + 4);
-        if (p > 0) {
-            draw(keep, width, i * ((width + 3) / 4), seed, p);
-#pragma omp simd
-            for (i64 j = 0; j < width; j++) put(sum + j, get(past[j]) + get(from[j]) * keep[j]);
-        } else {
-#pragma omp simd
-            for (i64 j = 0; j < width; j++) put(sum + j, get(past[j]) + get(from[j]));
-        }
-        float total = 0, squares = 0;
-#pragma omp simd reduction(+ : total)
-        for (i64 j = 0; j < width; j++) total += get(sum[j]);
-        float m = total / width;
-#pragma omp simd reduction(+ : squares)
-        for (i64 j = 0; j < width; j++) squares += (get(sum[j]) - m) * (get(sum[j]) - m);
-        float q = 1.0f / std::sqrt(squares / width + eps);
-        mean[i] = m;
-        rstd[i] = q;
-#pragma omp simd
-        for (i64 j = 0; j < width; j++) put(out + j, (get(sum[j]) - m) * q * get(w[j]) + get(b[j]));
+        float* keep = p > 0 ? scratch(width + 4) : nullptr;
+        if (keep) draw(keep, width, i * ((width + 3) / 4), seed, p);
+        add_row(x + i * width, r + i * width, keep, s + i * width, width);
+        layer_norm_row(s + i * width, (const T*)w, (const T*)b, y + i * width, width, eps, mean + i, rstd + i);
     }
 }
 BOTH(add_norm,
@@ -96,34 +83,11 @@ static void add_norm_backward(const void* s_, const void* w_, const float* mean,
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int t = 0; t < threads; t++) {
         float *of_w = sums ? sums + 2 * t * width : nullptr, *of_b = sums ? of_w + width : nullptr;
-        float* keep = scratch(width + 4);
         for (i64 i = rows * t / threads; i < rows * (t + 1) / threads; i++) {
-            const T *a = s + i * width, *g = dy + i * width;
-            T* out = dr + i * width;
-            float m = mean[i], q = rstd[i], total = 0, dot = 0;
-#pragma omp simd reduction(+ : total, dot)
-            for (i64 j = 0; j < width; j++) {
-                float of = get(g[j]) * get(w[j]);
-                total += of;
-                dot += of * (get(a[j]) - m);
-            }
-            float shift = total / width, c = dot * q * q / width;
-#pragma omp simd
-            for (i64 j = 0; j < width; j++)
-                put(out + j, q * (get(g[j]) * get(w[j]) - shift - (get(a[j]) - m) * c));
-            if (dx) {
-                draw(keep, width, i * ((width + 3) / 4), seed, p);
-                T* dropped = dx + i * width;
-#pragma omp simd
-                for (i64 j = 0; j < width; j++) put(dropped + j, get(out[j]) * keep[j]);
-            }
-            if (sums) {
-#pragma omp simd
-                for (i64 j = 0; j < width; j++) {
-                    of_w[j] += get(g[j]) * (get(a[j]) - m) * q;
-                    of_b[j] += get(g[j]);
-                }
-            }
+            float* keep = dx ? scratch(width + 4) : nullptr;
+            if (keep) draw(keep, width, i * ((width + 3) / 4), seed, p);
+            layer_norm_row_back(s + i * width, w, mean[i], rstd[i], dy + i * width, keep, dr + i * width,
+                                dx ? dx + i * width : nullptr, of_w, of_b, width);
         }
     }
 }
@@ -131,6 +95,21 @@ BOTH(add_norm_backward,
      (const void* s, const void* w, const float* mean, const float* rstd, const void* dy, void* dr, void* dx, float* sums,
       i64 rows, i64 width, i64 seed, float p, int threads),
      (s, w, mean, rstd, dy, dr, dx, sums, rows, width, seed, p, threads))
+
+// ---- x * Phi(x) (rows.h) ------------------------------------------------------------------------------------------------
+
+template <class T> static void gelu(const void* x, void* y, i64 n, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (i64 i = 0; i < n; i += CHUNK) gelu_row((const T*)x + i, (T*)y + i, CHUNK < n - i ? CHUNK : n - i);
+}
+BOTH(gelu, (const void* x, void* y, i64 n, int threads), (x, y, n, threads))
+
+template <class T> static void gelu_backward(const void* x, const void* dy, void* dx, i64 n, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (i64 i = 0; i < n; i += CHUNK)
+        gelu_row_back((const T*)x + i, (const T*)dy + i, (T*)dx + i, CHUNK < n - i ? CHUNK : n - i);
+}
+BOTH(gelu_backward, (const void* x, const void* dy, void* dx, i64 n, int threads), (x, dy, dx, n, threads))
 
 // ---- attention of short rows that see themselves in both directions, arXiv:1706.03762 ---------------------------------
 // Row r's tokens are offsets[r] to offsets[r + 1] - 1; heads lie side by side, tokens `..._stride` elements apart. A head

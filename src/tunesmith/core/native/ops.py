@@ -103,6 +103,28 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     return out
 
 
+class _Gelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        out = torch.empty_like(x)
+        call("gelu", x.dtype, x, out, x.numel())
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        of_x = torch.empty_like(x)
+        call("gelu_backward", x.dtype, x, grad.contiguous(), of_x, x.numel())
+        return of_x
+
+
+def gelu(x: Tensor) -> Tensor:
+    """x * Phi(x), element by element (arXiv:1606.08415)."""
+    return _Gelu.apply(x.contiguous()) if takes(x) else functional.gelu(x)  # type: ignore[no-untyped-call]
+
+
 class _Embed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, ids: Tensor, weight: Tensor, padding: int | None) -> Tensor:

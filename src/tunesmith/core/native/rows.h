@@ -56,6 +56,93 @@ template <class T> static inline void gate_back(const T* g, const T* u, T* dy, T
     }
 }
 
+// 1 - Phi(|x|) of the normal distribution is e^(-x^2 / 2) times a polynomial of 1 / (1 + 0.3 |x|), fitted to 1.3e-7
+// relative; this is that polynomial, highest power first, which has no constant.
+const float TAIL[8] = {3.59331276e-2f, -1.58281979e-1f, 2.08217202e-1f, -5.54038613e-2f,
+                       1.29474633e-1f, 9.96358070e-2f,  1.20798635e-1f, 1.19626371e-1f};
+const float DENSITY = 0.398942280401432678f;  // of the normal distribution at 0
+
+// Phi(x), and e^(-x^2 / 2).
+static inline float normal(float x, float* power) {
+    float from = x < 0 ? -x : x, t = 1.0f / (1.0f + 0.3f * from), tail = 0;
+    *power = fast_exp(-0.5f * x * x);
+    for (float c : TAIL) tail = tail * t + c;
+    tail *= t * *power;
+    return x < 0 ? tail : 1.0f - tail;
+}
+
+// y = x * Phi(x), arXiv:1606.08415
+template <class T> static inline void gelu_row(const T* x, T* y, i64 n) {
+#pragma omp simd
+    for (i64 i = 0; i < n; i++) {
+        float power, a = get(x[i]);
+        put(y + i, a * normal(a, &power));
+    }
+}
+template <class T> static inline void gelu_row_back(const T* x, const T* dy, T* dx, i64 n) {
+#pragma omp simd
+    for (i64 i = 0; i < n; i++) {
+        float power, a = get(x[i]), under = normal(a, &power);
+        put(dx + i, get(dy[i]) * (under + a * power * DENSITY));
+    }
+}
+
+// s = r + keep * x (keep null: 1)
+template <class T> static inline void add_row(const T* x, const T* r, const float* keep, T* s, i64 width) {
+    if (keep) {
+#pragma omp simd
+        for (i64 j = 0; j < width; j++) put(s + j, get(r[j]) + get(x[j]) * keep[j]);
+    } else {
+#pragma omp simd
+        for (i64 j = 0; j < width; j++) put(s + j, get(r[j]) + get(x[j]));
+    }
+}
+
+// y = w * (s - mean(s)) * rstd + b, rstd = 1 / sqrt(var(s) + eps), arXiv:1607.06450
+template <class T>
+static inline void layer_norm_row(const T* s, const T* w, const T* b, T* y, i64 width, float eps, float* mean, float* rstd) {
+    float total = 0, squares = 0;
+#pragma omp simd reduction(+ : total)
+    for (i64 j = 0; j < width; j++) total += get(s[j]);
+    float m = total / width;
+#pragma omp simd reduction(+ : squares)
+    for (i64 j = 0; j < width; j++) squares += (get(s[j]) - m) * (get(s[j]) - m);
+    float q = 1.0f / std::sqrt(squares / width + eps);
+#pragma omp simd
+    for (i64 j = 0; j < width; j++) put(y + j, (get(s[j]) - m) * q * get(w[j]) + get(b[j]));
+    *mean = m;
+    *rstd = q;
+}
+
+// ds = rstd * (g - mean(g) - shat * mean(g * shat)), g = dy * w, shat = (s - mean) * rstd; dx = keep * ds, or null.
+// of_w, of_b, or null: += their gradients.
+template <class T>
+static inline void layer_norm_row_back(const T* s, const T* w, float mean, float rstd, const T* dy, const float* keep,
+                                       T* ds, T* dx, float* of_w, float* of_b, i64 width) {
+    float total = 0, dot = 0;
+#pragma omp simd reduction(+ : total, dot)
+    for (i64 j = 0; j < width; j++) {
+        float g = get(dy[j]) * get(w[j]);
+        total += g;
+        dot += g * (get(s[j]) - mean);
+    }
+    float shift = total / width, c = dot * rstd * rstd / width;
+#pragma omp simd
+    for (i64 j = 0; j < width; j++)
+        put(ds + j, rstd * (get(dy[j]) * get(w[j]) - shift - (get(s[j]) - mean) * c));
+    if (dx) {
+#pragma omp simd
+        for (i64 j = 0; j < width; j++) put(dx + j, get(ds[j]) * keep[j]);
+    }
+    if (of_w) {
+#pragma omp simd
+        for (i64 j = 0; j < width; j++) {
+            of_w[j] += get(dy[j]) * (get(s[j]) - mean) * rstd;
+            of_b[j] += get(dy[j]);
+        }
+    }
+}
+
 #ifdef HAS_VECTORS
 // 1 / (1 + e^-x), 2e-7 relative: an estimate of the inverse and one step of Newton's.
 static inline __m512 sigmoid_of(__m512 x) {
@@ -114,6 +201,90 @@ template <> inline void gate_back(const bf16* g, const bf16* u, bf16* dy, bf16* 
         put(dg + i, of, _mm512_mul_ps(_mm512_mul_ps(d, up), slope));
         put(du + i, of, _mm512_mul_ps(d, silu));
         put(dy + i, of, _mm512_mul_ps(rounded_of(silu), up));
+    }
+}
+
+static inline __m512 normal(__m512 x, __m512* power) {
+    const __m512 one = _mm512_set1_ps(1);
+    __m512 from = _mm512_min_ps(_mm512_abs_ps(x), _mm512_set1_ps(64));  // of infinity there is no estimate to better
+    __m512 under = _mm512_fmadd_ps(from, _mm512_set1_ps(0.3f), one), t = _mm512_rcp14_ps(under);
+    t = _mm512_mul_ps(t, _mm512_fnmadd_ps(under, t, _mm512_set1_ps(2)));
+    *power = exp2_of(_mm512_mul_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(-0.5f * LOG2E)));
+    __m512 tail = _mm512_setzero_ps();
+    for (float c : TAIL) tail = _mm512_fmadd_ps(tail, t, _mm512_set1_ps(c));
+    tail = _mm512_mul_ps(tail, _mm512_mul_ps(t, *power));
+    __mmask16 below = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
+    return _mm512_mask_mov_ps(_mm512_sub_ps(one, tail), below, tail);
+}
+
+template <> inline void gelu_row(const bf16* x, bf16* y, i64 n) {
+    for (i64 i = 0; i < n; i += 16) {
+        __mmask16 of = some(n - i);
+        __m512 power, a = wide(x + i, of);
+        put(y + i, of, _mm512_mul_ps(a, normal(a, &power)));
+    }
+}
+
+template <> inline void gelu_row_back(const bf16* x, const bf16* dy, bf16* dx, i64 n) {
+    for (i64 i = 0; i < n; i += 16) {
+        __mmask16 of = some(n - i);
+        __m512 power, a = wide(x + i, of), under = normal(a, &power);
+        __m512 slope = _mm512_fmadd_ps(_mm512_mul_ps(a, _mm512_set1_ps(DENSITY)), power, under);
+        put(dx + i, of, _mm512_mul_ps(wide(dy + i, of), slope));
+    }
+}
+
+template <> inline void add_row(const bf16* x, const bf16* r, const float* keep, bf16* s, i64 width) {
+    __m512 by = _mm512_set1_ps(1);
+    for (i64 i = 0; i < width; i += 16) {
+        __mmask16 of = some(width - i);
+        if (keep) by = _mm512_maskz_loadu_ps(of, keep + i);
+        put(s + i, of, _mm512_fmadd_ps(wide(x + i, of), by, wide(r + i, of)));
+    }
+}
+
+template <>
+inline void layer_norm_row(const bf16* s, const bf16* w, const bf16* b, bf16* y, i64 width, float eps, float* mean, float* rstd) {
+    __m512 total = _mm512_setzero_ps(), squares = total;
+    for (i64 i = 0; i < width; i += 16) total = _mm512_add_ps(total, wide(s + i, some(width - i)));
+    *mean = _mm512_reduce_add_ps(total) / width;
+    __m512 m = _mm512_set1_ps(*mean);
+    for (i64 i = 0; i < width; i += 16) {
+        __mmask16 of = some(width - i);
+        __m512 a = _mm512_maskz_sub_ps(of, wide(s + i, of), m);
+        squares = _mm512_fmadd_ps(a, a, squares);
+    }
+    *rstd = 1.0f / std::sqrt(_mm512_reduce_add_ps(squares) / width + eps);
+    __m512 q = _mm512_set1_ps(*rstd);
+    for (i64 i = 0; i < width; i += 16) {
+        __mmask16 of = some(width - i);
+        __m512 unit = _mm512_mul_ps(_mm512_sub_ps(wide(s + i, of), m), q);
+        put(y + i, of, _mm512_fmadd_ps(unit, wide(w + i, of), wide(b + i, of)));
+    }
+}
+
+template <>
+inline void layer_norm_row_back(const bf16* s, const bf16* w, float mean, float rstd, const bf16* dy, const float* keep,
+                                bf16* ds, bf16* dx, float* of_w, float* of_b, i64 width) {
+    __m512 total = _mm512_setzero_ps(), dot = total, m = _mm512_set1_ps(mean), q = _mm512_set1_ps(rstd);
+    for (i64 i = 0; i < width; i += 16) {
+        __mmask16 of = some(width - i);
+        __m512 g = _mm512_mul_ps(wide(dy + i, of), wide(w + i, of));
+        total = _mm512_add_ps(total, g);
+        dot = _mm512_fmadd_ps(g, _mm512_sub_ps(wide(s + i, of), m), dot);
+    }
+    __m512 shift = _mm512_set1_ps(_mm512_reduce_add_ps(total) / width);
+    __m512 c = _mm512_set1_ps(_mm512_reduce_add_ps(dot) * rstd * rstd / width);
+    for (i64 i = 0; i < width; i += 16) {
+        __mmask16 of = some(width - i);
+        __m512 d = wide(dy + i, of), a = _mm512_sub_ps(wide(s + i, of), m);
+        __m512 found = _mm512_fnmadd_ps(a, c, _mm512_fmsub_ps(d, wide(w + i, of), shift));
+        found = rounded_of(_mm512_mul_ps(found, q));
+        put(ds + i, of, found);
+        if (dx) put(dx + i, of, _mm512_mul_ps(found, _mm512_maskz_loadu_ps(of, keep + i)));
+        if (!of_w) continue;
+        _mm512_mask_storeu_ps(of_w + i, of, _mm512_fmadd_ps(d, _mm512_mul_ps(a, q), _mm512_maskz_loadu_ps(of, of_w + i)));
+        _mm512_mask_storeu_ps(of_b + i, of, _mm512_add_ps(d, _mm512_maskz_loadu_ps(of, of_b + i)));
     }
 }
 #endif

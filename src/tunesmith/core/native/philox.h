@@ -1,0 +1,48 @@
+// Random numbers that depend on a seed and on their place alone, not on the threads: Philox 4x32-10 (Salmon et al.,
+// "Parallel random numbers: as easy as 1, 2, 3", SC 2011), four words for each counter and key.
+#pragma once
+#include "vectors.h"
+
+// What is dropped with probability p: words below this.
+static inline uint32_t dropped_below(float p) {
+    double limit = double(p) * 4294967296.0;
+    return limit < 4294967295.0 ? uint32_t(limit) : 4294967295u;
+}
+
+// The counter (a, b, c, d) becomes its four words.
+static inline void philox(uint32_t& a, uint32_t& b, uint32_t& c, uint32_t& d, uint64_t seed) {
+    uint32_t k = uint32_t(seed), l = uint32_t(seed >> 32);
+    for (int round = 0; round < 10; round++) {
+        uint64_t x = uint64_t(0xD2511F53u) * a, y = uint64_t(0xCD9E8D57u) * c;
+        a = uint32_t(y >> 32) ^ b ^ k;
+        c = uint32_t(x >> 32) ^ d ^ l;
+        b = uint32_t(y);
+        d = uint32_t(x);
+        k += 0x9E3779B9u;
+        l += 0xBB67AE85u;
+    }
+}
+
+#ifdef HAS_VECTORS
+// The high and the low halves of 16 products.
+static inline void halves(__m512i x, __m512i by, __m512i* high, __m512i* low) {
+    __m512i even = _mm512_mul_epu32(x, by), odd = _mm512_mul_epu32(_mm512_srli_epi64(x, 32), by);
+    *high = _mm512_mask_mov_epi32(_mm512_srli_epi64(even, 32), 0xaaaa, odd);
+    *low = _mm512_mask_mov_epi32(even, 0xaaaa, _mm512_slli_epi64(odd, 32));
+}
+
+// 16 counters at once: each one's four words stand in the four vectors.
+static inline void philox(__m512i* words, uint64_t seed) {
+    uint32_t k = uint32_t(seed), l = uint32_t(seed >> 32);
+    for (int round = 0; round < 10; round++, k += 0x9E3779B9u, l += 0xBB67AE85u) {
+        __m512i x, y, low_x, low_y;
+        halves(words[0], _mm512_set1_epi32(int(0xD2511F53u)), &x, &low_x);
+        halves(words[2], _mm512_set1_epi32(int(0xCD9E8D57u)), &y, &low_y);
+        words[0] = _mm512_xor_si512(_mm512_xor_si512(y, words[1]), _mm512_set1_epi32(int(k)));
+        words[2] = _mm512_xor_si512(_mm512_xor_si512(x, words[3]), _mm512_set1_epi32(int(l)));
+        words[1] = low_y;
+        words[3] = low_x;
+    }
+}
+static inline __m512i counting() { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
+#endif
