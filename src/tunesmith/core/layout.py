@@ -118,6 +118,8 @@ class Layout:
     depth: list[int] = field(init=False)
     _blocks: dict[bool, list[Block]] = field(default_factory=dict)
     _pieces: dict[bool, Pieces] = field(default_factory=dict)
+    _turns: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+    """Cosines and sines as they were given, and in float32."""
     device: torch.device = CPU
     """Where the indices are that a forward pass reads."""
     calls: int = 0
@@ -246,6 +248,15 @@ class Layout:
         order = torch.arange(len(flat) - 1, -1, -1)
         inverse[flat[order]] = order
         return inverse
+
+    def turns(self, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """Both in float32 and contiguous. All layers of a pass get the same, so they are made once."""
+        given = (cos, sin)
+        if self._turns is None or any(
+            a.data_ptr() != b.data_ptr() or a.shape != b.shape for a, b in zip(self._turns[0], given, strict=True)
+        ):
+            self._turns = given, (cos.float().contiguous(), sin.float().contiguous())
+        return self._turns[1]
 
     def blocks(self, causal: bool) -> list[Block]:
         """Every token is a query of one block; its keys go as far as any of the piece's queries sees."""

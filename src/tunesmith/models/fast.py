@@ -41,8 +41,8 @@ def quicken(model: Model, config: PretrainedConfig, device: torch.device = CPU) 
     problem = check(config)
     if problem:
         return f"plain PyTorch layers: {problem}"
-    for layer, forward in layers:
-        layer.forward = partial(forward, layer)
+    for part, forward in (*layers, *_last_norms(model.module)):
+        part.forward = partial(forward, part)
     embedding = (
         model.module.get_input_embeddings()
         if model.head is None
@@ -75,6 +75,11 @@ def _layers(module: Any) -> list[tuple[Any, Callable[..., Any]]]:
     return [(m, kind.forward) for m in module.modules() for kind in kinds if kind.is_layer(m)]
 
 
+def _last_norms(module: Any) -> list[tuple[Any, Callable[..., Any]]]:
+    """What stands after the last of our layers."""
+    return [(m, fast_decoder.norm) for name, m in module.named_modules() if fast_decoder.is_last_norm(name, m)]
+
+
 def check(config: PretrainedConfig) -> str:
     """What is wrong with the fast layers of a tiny clone, logits (an encoder's states) and gradients; empty where they
     equal the stock ones."""
@@ -100,8 +105,8 @@ def _compare(config: PretrainedConfig) -> str:
     ids = torch.randint(10, 60, (layout.num_tokens,))
     found = []
     for fast in (False, True):
-        for layer, forward in _layers(tiny) if fast else []:
-            layer.forward = partial(forward, layer)
+        for part, forward in (*_layers(tiny), *_last_norms(tiny)) if fast else []:
+            part.forward = partial(forward, part)
         tiny.zero_grad()
         out = _outputs(tiny, ids, layout, fast and not encoder)
         (out * torch.linspace(-1, 1, out.shape[-1])).sum().backward()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tunesmith.core.layout import Layout
 from tunesmith.core.native.attend import Shape, attend
@@ -59,18 +59,30 @@ def forward(
     if isinstance(layout, Layout):
         layout.calls += 1
     slots = None if isinstance(layout, Layout) else layout.slots
-    if parts := fast_pass.parts_of(layer, hidden_states[0], slots):
-        query, key, value = fast_pass.before_attention(parts, hidden_states[0])
+    x = hidden_states.squeeze(0)  # of an index, the gradient would be a copy among zeros
+    if parts := fast_pass.parts_of(layer, x, slots):
+        query, key, value = fast_pass.before_attention(parts, x)
         attended = _attention(attention_module, query, key, value, position_embeddings, layout)
-        return fast_pass.after_attention(parts, attended, hidden_states[0])[None]
+        return fast_pass.after_attention(parts, attended, x)[None]
     reads = [attention_module.q_proj, attention_module.k_proj, attention_module.v_proj]
-    query, key, value, x = linears(_normed(layer.input_layernorm, hidden_states[0]), reads, slots)
+    query, key, value, x = linears(_normed(layer.input_layernorm, x), reads, slots)
     attended = _attention(attention_module, query, key, value, position_embeddings, layout)
     (x,) = linears(attended, [attention_module.o_proj], slots, past=x)
     mlp = layer.mlp
     gate_, up, x = linears(_normed(layer.post_attention_layernorm, x), [mlp.gate_proj, mlp.up_proj], slots)
     (x,) = linears(Source(GATED, (gate_, up)), [mlp.down_proj], slots, past=x)
     return x[None]
+
+
+def is_last_norm(name: str, module: nn.Module) -> bool:
+    return type(module).__name__ in NORMS and name.split(".")[-1] == "norm"
+
+
+def norm(module: Any, hidden_states: Tensor) -> Any:
+    """(1, T, H) -> (1, T, H)."""
+    if not ours(hidden_states, module.weight):
+        return type(module).forward(module, hidden_states)
+    return rms_norm(hidden_states.squeeze(0), module.weight, module.variance_epsilon)[0][None]
 
 
 def _normed(module: Any, x: Tensor) -> Source:

@@ -57,7 +57,7 @@ def forward(
         stock: Tensor = type(layer).forward(layer, hidden_states, *args, layout=layout, **rest)
         return stock
     layout.calls += 1
-    x, own = hidden_states[0], parts.attention
+    x, own = hidden_states.squeeze(0), parts.attention
     query, key, value = linears(x, parts.queries)
     dropout = own.dropout.p if own.training else 0.0
     dim = query.shape[1] // parts.heads

@@ -58,7 +58,7 @@ def attend(
         query, key, value = (_rows(x) for x in (query, key, value))
         sizes = (shape.heads, shape.dim, shape.scale)
         return AttendShort.apply(query, key, value, layout.starts, sizes, shape.dropout)  # type: ignore[no-untyped-call,no-any-return]
-    cos, sin = (None, None) if rotary is None else (r.float().contiguous() for r in rotary)
+    cos, sin = (None, None) if rotary is None else layout.turns(*rotary)
     way = _AttendTiles if in_tiles else _Attend
     out: Tensor = way.apply(query, key, value, cos, sin, layout, shape)  # type: ignore[no-untyped-call]
     return out
