@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import peft
@@ -16,7 +17,7 @@ from tunesmith.config.methods import SftConfig
 from tunesmith.core import native
 from tunesmith.core.batch import Batch
 from tunesmith.core.model import Model
-from tunesmith.models import fast
+from tunesmith.models import fast, fast_decoder, fast_linear
 from tunesmith.models.fast import quicken
 from tunesmith.models.fast_source import Gated
 from tunesmith.objectives.sft import Sft
@@ -206,3 +207,36 @@ def test_bfloat16_is_as_near_to_float32_as_the_stock_layers_are() -> None:
 
     assert cosine(fast_ones) > 0.999
     assert 1 - cosine(fast_ones) < 1.5 * (1 - cosine(stock))
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [(f, k) for f in CONFIGS for k in KINDS if f == "llama untied" or k not in ("head beside", "ia3")],
+)
+def test_kernels_that_wait_for_each_other_make_the_same(
+    family: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Layers that PyTorch computes stand between them where an adapter is not plain LoRA."""
+    found = []
+    for wait in (True, False):
+        if not wait:
+            for module in (fast_decoder, fast_linear):
+                monkeypatch.setattr(module, "together", lambda x: nullcontext())
+        config = CONFIGS[family]()
+        model = Model(made(config, kind, torch.bfloat16), "layout", 2)
+        quicken(model, config)
+        found.append(loss_and_gradients(model))
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(grad, found[1][1][name]) for name, grad in found[0][1].items())
+
+
+def test_the_last_norm_is_ours_for_what_our_layers_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(made(CONFIGS["llama"](), "lora"), "layout", 2)
+    quicken(model, model.module.config)
+    seen = []
+    real = fast_decoder.rms_norm
+    monkeypatch.setattr(fast_decoder, "rms_norm", lambda *of: seen.append(of[0].shape) or real(*of))
+    loss_and_gradients(model)
+    assert len(seen) == 1
+    model.module(input_ids=torch.arange(5)[None], attention_mask=torch.ones(1, 5))
+    assert len(seen) == 1

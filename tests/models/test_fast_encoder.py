@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import peft
@@ -14,7 +15,7 @@ from tests import fakes
 from tunesmith.core import native
 from tunesmith.core.batch import Batch
 from tunesmith.core.model import Model
-from tunesmith.models import fast, fast_encoder
+from tunesmith.models import fast, fast_encoder, fast_linear
 from tunesmith.models.fast import quicken
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason=native.why_not())
@@ -136,3 +137,20 @@ def test_bfloat16_is_as_near_to_float32_as_the_stock_layers_are() -> None:
         return 1 - nn.functional.cosine_similarity(a, b, dim=0).item()
 
     assert far(True) < max(1e-3, 1.5 * far(False))
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+def test_kernels_that_wait_for_each_other_make_the_same(
+    activation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for wait in (True, False):
+        if not wait:
+            for module in (fast_encoder, fast_linear):
+                monkeypatch.setattr(module, "together", lambda x: nullcontext())
+        model = made("bert", hidden_act=activation, hidden_dropout_prob=0.1)
+        model.module.to(torch.bfloat16).train()
+        quicken(model, model.module.config)
+        torch.manual_seed(3)
+        found.append(states_and_gradients(model))
+    assert all(torch.equal(each, found[1][name]) for name, each in found[0].items())

@@ -253,7 +253,8 @@ class Layout:
         """Both in float32 and contiguous. All layers of a pass get the same, so they are made once."""
         given = (cos, sin)
         if self._turns is None or any(
-            a.data_ptr() != b.data_ptr() or a.shape != b.shape for a, b in zip(self._turns[0], given, strict=True)
+            a.data_ptr() != b.data_ptr() or a.shape != b.shape
+            for a, b in zip(self._turns[0], given, strict=True)
         ):
             self._turns = given, (cos.float().contiguous(), sin.float().contiguous())
         return self._turns[1]

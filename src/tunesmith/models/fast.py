@@ -77,7 +77,9 @@ def _layers(module: Any) -> list[tuple[Any, Callable[..., Any]]]:
 
 def _last_norms(module: Any) -> list[tuple[Any, Callable[..., Any]]]:
     """What stands after the last of our layers."""
-    return [(m, fast_decoder.norm) for name, m in module.named_modules() if fast_decoder.is_last_norm(name, m)]
+    return [
+        (m, fast_decoder.norm) for name, m in module.named_modules() if fast_decoder.is_last_norm(name, m)
+    ]
 
 
 def check(config: PretrainedConfig) -> str:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from tunesmith.core.layout import Layout
 from tunesmith.core.native.attend import Shape, attend
-from tunesmith.core.native.cache import Decode, Prefill
+from tunesmith.core.native.cache import Decode, Prefill, Slots
 from tunesmith.core.native.call import ours
 from tunesmith.core.native.ops import rms_norm
+from tunesmith.core.native.sums import together
 from tunesmith.models import fast_pass
 from tunesmith.models.fast_linear import linears
 from tunesmith.models.fast_source import Gated, Normed, Source
@@ -46,7 +47,6 @@ def forward(
     **rest: Any,
 ) -> Any:
     """(1, T, H) -> (1, T, H)."""
-    attention_module = layer.self_attn
     if (
         layout is None
         or position_embeddings is None
@@ -62,13 +62,29 @@ def forward(
     x = hidden_states.squeeze(0)  # of an index, the gradient would be a copy among zeros
     if parts := fast_pass.parts_of(layer, x, slots):
         query, key, value = fast_pass.before_attention(parts, x)
-        attended = _attention(attention_module, query, key, value, position_embeddings, layout)
+        attended = _attention(layer.self_attn, query, key, value, position_embeddings, layout)
         return fast_pass.after_attention(parts, attended, x)[None]
-    reads = [attention_module.q_proj, attention_module.k_proj, attention_module.v_proj]
+    if slots is not None:  # which keep what kernels make by PyTorch's operators
+        return _through(layer, x, position_embeddings, layout, slots)
+    with together(x):
+        made = _through(layer, x, position_embeddings, layout, slots)
+    made.of_layout = True  # type: ignore[attr-defined]  # the norm after the last layer is given no layout
+    return made
+
+
+def _through(
+    layer: Any,
+    x: Tensor,
+    rotary: tuple[Tensor, Tensor],
+    layout: Layout | Prefill | Decode,
+    slots: Slots | None,
+) -> Tensor:
+    """(T, H) -> (1, T, H)."""
+    own, mlp = layer.self_attn, layer.mlp
+    reads = [own.q_proj, own.k_proj, own.v_proj]
     query, key, value, x = linears(_normed(layer.input_layernorm, x), reads, slots)
-    attended = _attention(attention_module, query, key, value, position_embeddings, layout)
-    (x,) = linears(attended, [attention_module.o_proj], slots, past=x)
-    mlp = layer.mlp
+    attended = _attention(own, query, key, value, rotary, layout)
+    (x,) = linears(attended, [own.o_proj], slots, past=x)
     gate_, up, x = linears(_normed(layer.post_attention_layernorm, x), [mlp.gate_proj, mlp.up_proj], slots)
     (x,) = linears(Source(GATED, (gate_, up)), [mlp.down_proj], slots, past=x)
     return x[None]
@@ -79,8 +95,8 @@ def is_last_norm(name: str, module: nn.Module) -> bool:
 
 
 def norm(module: Any, hidden_states: Tensor) -> Any:
-    """(1, T, H) -> (1, T, H)."""
-    if not ours(hidden_states, module.weight):
+    """(1, T, H) -> (1, T, H), of what one of the layers above has made with gradients."""
+    if not (hasattr(hidden_states, "of_layout") and ours(hidden_states, module.weight)):
         return type(module).forward(module, hidden_states)
     return rms_norm(hidden_states.squeeze(0), module.weight, module.variance_epsilon)[0][None]
 

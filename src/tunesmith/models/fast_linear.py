@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tunesmith.core.native.cache import Slots
-from tunesmith.core.native.call import takes
-from tunesmith.core.native.sums import Laid, Pair, Scaled, Sum, fill, ready, tiles
+from tunesmith.core.native.call import do, now, takes
+from tunesmith.core.native.sums import Laid, Pair, Scaled, Sum, fill, ready, tiles, together
 from tunesmith.core.packed import MakeProduct, Product, Tiled
 from tunesmith.models.fast_source import Kind, Normed, Plain, Source
 
@@ -64,6 +64,7 @@ def linears(
     elif parts is not None:
         outs = list(_Linears.apply(PLAIN, 1, tuple(scales), None, x, *parts))  # type: ignore[no-untyped-call]
     else:
+        now()
         outs = [layer(x) for layer in layers]
     return [*(outs if past is None else [past + outs[0]]), *beside]
 
@@ -92,7 +93,7 @@ class Ready:
         """x (T, H) -> each layer's output (T, N)."""
         if all(isinstance(p, Tiled) for p in self.products):
             outs = [x.new_empty(len(x), p.right.shape[1]) for p in self.products if isinstance(p, Tiled)]
-            self.into(_lines(x), outs)()
+            do(self.into(_lines(x), outs))
             return outs
         outs = [p(x) for p in self.products]
         if self.adapters is not None:
@@ -243,6 +244,11 @@ class _Linears(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        with together(grads[0]):
+            return _Linears._back(ctx, *grads)
+
+    @staticmethod
+    def _back(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         count, of_source, layers = ctx.sizes
         saved = ctx.saved_tensors  # once: what is computed again is then gone
         made_of, (*weights, low) = saved[:of_source], saved[of_source:][: layers + 1]
@@ -289,7 +295,10 @@ def _added(bias: Tensor | None, past: Tensor | None, out: Tensor) -> Tensor | No
     """What a product is added to, of out's shape."""
     if bias is None:
         return past
-    return bias.expand_as(out) if past is None else past + bias
+    if past is None:
+        return bias.expand_as(out)
+    now()
+    return past + bias
 
 
 def _split(low: Tensor, ups: Sequence[Factor]) -> tuple[Tensor, ...]:

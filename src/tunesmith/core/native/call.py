@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,13 +18,17 @@ Argument = Tensor | int | float | None
 
 
 def takes(*tensors: Tensor) -> bool:
-    """Whether the kernels can compute with these: all on the CPU, of one type that the kernels have."""
+    """Whether the kernels can compute with these: all on the CPU, of one type that the kernels have. If not, what waits
+    is made, since PyTorch's operators follow."""
     dtype = tensors[0].dtype
-    return (
+    if (
         dtype in DTYPES
         and all(t.is_cpu and t.dtype is dtype for t in tensors)
         and native.library() is not None
-    )
+    ):
+        return True
+    now()
+    return False
 
 
 def takes_each(*tensors: Tensor) -> bool:
@@ -40,7 +46,44 @@ def ours(*tensors: Tensor) -> bool:
 def call(name: str, dtype: torch.dtype | None, *arguments: Argument) -> None:
     """Tensors go as addresses (of their first element), None as a null pointer, integers as int64, floats as float32;
     the thread count comes last, and is PyTorch's. Each place takes one kind, that of the first call."""
-    ready(name, dtype, *arguments)()
+    do(ready(name, dtype, *arguments))
+
+
+def do(made: Callable[[], None]) -> None:
+    """At once, or where calls wait, after those before it."""
+    if _waiting.calls is None:
+        made()
+    else:
+        _waiting.calls.append(made)
+
+
+class _Waiting(threading.local):
+    calls: list[Callable[[], None]] | None = None
+
+
+_waiting = _Waiting()
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """Inside, calls wait until `now`, or the end, and are then made in their order."""
+    if _waiting.calls is not None:
+        yield
+        return
+    _waiting.calls = []
+    try:
+        yield
+        now()
+    finally:
+        _waiting.calls = None
+
+
+def now() -> None:
+    """Makes the calls that wait: what follows reads what they make."""
+    if calls := _waiting.calls:
+        for made in calls:
+            made()
+        calls.clear()
 
 
 def ready(name: str, dtype: torch.dtype | None, *arguments: Argument) -> Callable[[], None]:

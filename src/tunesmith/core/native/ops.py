@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from tunesmith.core import liger
-from tunesmith.core.native.call import call, takes
+from tunesmith.core.native.call import call, now, takes
 
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -33,6 +33,8 @@ def norm_back(
     of_x = torch.empty_like(x)
     sums = torch.zeros(torch.get_num_threads(), x.shape[1]) if trained else None
     call("rms_norm_backward", x.dtype, x, weight, rstd, grad, passed, of_x, sums, *x.shape)
+    if sums is not None:
+        now()
     return of_x, None if sums is None else sums.sum(0).to(weight.dtype)
 
 
