@@ -202,3 +202,13 @@ def test_the_padded_batch_holds_one_root_to_leaf_row_a_completion():
 def test_the_first_token_of_a_root_cannot_be_supervised():
     with pytest.raises(AssertionError):
         Batch.from_rows([fakes.row([3, 4], 0)])
+
+
+def test_turns_are_in_float32_and_made_once_a_pass() -> None:
+    layout = Layout.of([2, 3], [-1, -1])
+    first, other = (tuple(torch.randn(1, 5, 4).bfloat16() for _ in range(2)) for _ in range(2))
+    made = layout.turns(first[0][0], first[1][0])
+    assert all(torch.equal(a, b[0].float()) for a, b in zip(made, first, strict=True))
+    assert layout.turns(first[0][0], first[1][0]) is made
+    again = layout.turns(other[0][0], other[1][0])
+    assert all(torch.equal(a, b[0].float()) for a, b in zip(again, other, strict=True))

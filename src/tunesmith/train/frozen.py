@@ -17,8 +17,10 @@ from torch import nn
 
 from tunesmith.config.run import TrainConfig
 from tunesmith.core.batch import Batch
+from tunesmith.core.device import KEPT
 from tunesmith.core.frozen import FrozenStates
 from tunesmith.core.model import Model
+from tunesmith.core.native.sums import tiles
 from tunesmith.data.pack import pack
 from tunesmith.errors import ConfigError
 from tunesmith.generate.batched import evaluating
@@ -112,9 +114,17 @@ def _last(model: Model, batch: Batch) -> torch.Tensor:
     return model.logits(batch) if model.head is None else model.states(batch)
 
 
+def _in_one_block(model: Model) -> int:
+    """Tokens whose states are a block that the C library keeps: the more in a pass the fewer times weights are laid out
+    for tiles. 0 where other tensors of a layer are larger, since tiles do not compute it as a chain."""
+    module = model.module if model.head is None else model.head.backbone
+    weight = module.get_input_embeddings().weight
+    return KEPT // (weight.shape[1] * weight.element_size()) if model.fast_head and tiles(weight) else 0
+
+
 def _fill(model: Model, frozen: FrozenStates, rows: Sequence[TokenRow], budget: int, sink: EventSink) -> None:
     started, done = time.monotonic(), 0
-    for bin_ in pack([r.num_tokens for r in rows], budget, padded=False):
+    for bin_ in pack([r.num_tokens for r in rows], max(budget, _in_one_block(model)), padded=False):
         batch = Batch.from_rows([rows[i] for i in bin_], share=False)
         frozen.keep(batch, model.frozen_states(frozen, batch))
         done += len(bin_)
