@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import peft
@@ -13,11 +12,12 @@ from torch import nn
 from transformers import MistralConfig, Qwen2Config
 
 from tests import fakes
+from tests.core.native.formulas import waiting_and_not
 from tunesmith.config.methods import SftConfig
 from tunesmith.core import native
 from tunesmith.core.batch import Batch
 from tunesmith.core.model import Model
-from tunesmith.models import fast, fast_decoder, fast_linear
+from tunesmith.models import fast, fast_decoder
 from tunesmith.models.fast import quicken
 from tunesmith.models.fast_source import Gated
 from tunesmith.objectives.sft import Sft
@@ -217,17 +217,16 @@ def test_kernels_that_wait_for_each_other_make_the_same(
     family: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Layers that PyTorch computes stand between them where an adapter is not plain LoRA."""
-    found = []
-    for wait in (True, False):
-        if not wait:
-            for module in (fast_decoder, fast_linear):
-                monkeypatch.setattr(module, "together", lambda x: nullcontext())
+
+    def made_of() -> tuple[float, dict[str, torch.Tensor]]:
         config = CONFIGS[family]()
         model = Model(made(config, kind, torch.bfloat16), "layout", 2)
         quicken(model, config)
-        found.append(loss_and_gradients(model))
-    assert found[0][0] == found[1][0]
-    assert all(torch.equal(grad, found[1][1][name]) for name, grad in found[0][1].items())
+        return loss_and_gradients(model)
+
+    (loss, grads), (wanted, of_wanted) = waiting_and_not(made_of, fast_decoder, monkeypatch)
+    assert loss == wanted
+    assert all(torch.equal(grad, of_wanted[name]) for name, grad in grads.items())
 
 
 def test_the_last_norm_is_ours_for_what_our_layers_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import peft
@@ -12,10 +11,11 @@ from torch import Tensor, nn
 from transformers import AlbertConfig
 
 from tests import fakes
+from tests.core.native.formulas import waiting_and_not
 from tunesmith.core import native
 from tunesmith.core.batch import Batch
 from tunesmith.core.model import Model
-from tunesmith.models import fast, fast_encoder, fast_linear
+from tunesmith.models import fast, fast_encoder
 from tunesmith.models.fast import quicken
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason=native.why_not())
@@ -143,14 +143,12 @@ def test_bfloat16_is_as_near_to_float32_as_the_stock_layers_are() -> None:
 def test_kernels_that_wait_for_each_other_make_the_same(
     activation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = []
-    for wait in (True, False):
-        if not wait:
-            for module in (fast_encoder, fast_linear):
-                monkeypatch.setattr(module, "together", lambda x: nullcontext())
+    def made_of() -> dict[str, Tensor]:
         model = made("bert", hidden_act=activation, hidden_dropout_prob=0.1)
         model.module.to(torch.bfloat16).train()
         quicken(model, model.module.config)
         torch.manual_seed(3)
-        found.append(states_and_gradients(model))
-    assert all(torch.equal(each, found[1][name]) for name, each in found[0].items())
+        return states_and_gradients(model)
+
+    found, wanted = waiting_and_not(made_of, fast_encoder, monkeypatch)
+    assert all(torch.equal(each, wanted[name]) for name, each in found.items())

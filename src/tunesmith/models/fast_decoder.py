@@ -95,7 +95,7 @@ def is_last_norm(name: str, module: nn.Module) -> bool:
 
 
 def norm(module: Any, hidden_states: Tensor) -> Any:
-    """(1, T, H) -> (1, T, H), of what one of the layers above has made with gradients."""
+    """(1, T, H) -> (1, T, H), of what a layer has made for a layout."""
     if not (hasattr(hidden_states, "of_layout") and ours(hidden_states, module.weight)):
         return type(module).forward(module, hidden_states)
     return rms_norm(hidden_states.squeeze(0), module.weight, module.variance_epsilon)[0][None]

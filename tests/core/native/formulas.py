@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -10,6 +12,9 @@ from torch import Tensor
 
 from tunesmith.core import native
 from tunesmith.core.native.sums import tiles
+from tunesmith.models import fast_linear
+
+T = TypeVar("T")
 
 DTYPES = [torch.float32, torch.bfloat16]
 # Relative to the largest value: float32 sums of some hundred numbers; bfloat16 keeps 8 bits and rounds several times.
@@ -41,3 +46,11 @@ def both(
         assert a.grad is not None
         assert b.grad is not None
         near(a.grad, b.grad, times)
+
+
+def waiting_and_not(made: Callable[[], T], layers: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[T, T]:
+    """What is made where kernels of these layers (a module) wait for each other, and where each runs at once."""
+    waiting = made()
+    for module in (layers, fast_linear):
+        monkeypatch.setattr(module, "together", lambda x: nullcontext())
+    return waiting, made()

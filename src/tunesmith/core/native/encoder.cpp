@@ -1,4 +1,4 @@
-// What the layers of encoders compute beside their products: dropout, dropout + residual + layer norm. Rows are
+// What the layers of encoders compute beside their products: dropout, dropout + residual + layer norm, GELU. Rows are
 // float or bfloat16, sums are float. Masks of dropout are never stored: each pass draws them again from their seed.
 #include "philox.h"
 #include "rows.h"
