@@ -66,7 +66,10 @@ def linears(
     else:
         now()
         outs = [layer(x) for layer in layers]
-    return [*(outs if past is None else [past + outs[0]]), *beside]
+    if past is not None:
+        now()
+        outs = [past + outs[0]]
+    return [*outs, *beside]
 
 
 class Ready:
