@@ -17,6 +17,7 @@ SHAPES = [
     (70, 400, 90),
     (513, 100, 610),
     (2100, 20, 40),
+    (70, 700, 2000),
 ]
 ROUNDED = 6e-3
 """In bfloat16; tiles add up in float32, PyTorch's products are bfloat16 whatever they are written to."""

@@ -36,7 +36,9 @@ struct Job {
 
 const i64 TILE = 16, DEEP = 32, PANEL = 32;  // rows, inner elements of a tile; columns that are computed together
 const i64 STEPS = 18;  // inner steps of DEEP that one pass takes (and two more, where a thin term follows)
-const i64 ROWS = 2048, PANELS = 24;  // of a block
+const i64 SHORT = 12;  // the same of several passes, whose sums take room too
+const i64 ROWS = 2048, PANELS = 24, LEAST_PANELS = 9;  // of a block
+const i64 HELD = 490;  // its second operands' steps times panels, in the second cache
 const i64 TILE_BYTES = 1024;
 
 struct Shapes {
@@ -156,8 +158,11 @@ static inline void pack_step(const Chunk& chunk, i64 step, i64 column, i64 end, 
         } else {
             if (t.wide)
                 read_lines(t.b_at<float>(k, n), t.b_col, lines, deep, t.scale, r);
-            else
-                read_lines(t.b_at<bf16>(k, n), t.b_col, lines, deep, r);
+            else {
+                const bf16* from = t.b_at<bf16>(k, n);
+                for (i64 i = 0; i < lines; i++) _mm_prefetch(from + i * t.b_col + 2 * DEEP, _MM_HINT_T0);
+                read_lines(from, t.b_col, lines, deep, r);
+            }
             transpose(r);
         }
         write_tile(to, 64, r);
@@ -316,14 +321,30 @@ template <class T> static T* room(std::vector<T>& of, i64 n) {
     return (T*)((uintptr_t(of.data()) + 63) & ~uintptr_t(63));
 }
 
-static std::vector<Chunk> cut(const Job& job) {
+// Each term in chunks of at most `most` steps.
+static std::vector<Chunk> cut(const Job& job, i64 most) {
     std::vector<Chunk> chunks;
     for (const Term& term : job.terms)
-        for (i64 k = 0; k < term.inner; k += STEPS * DEEP) {
-            i64 inner = std::min(STEPS * DEEP, term.inner - k);
+        for (i64 k = 0; k < term.inner; k += most * DEEP) {
+            i64 inner = std::min(most * DEEP, term.inner - k);
             chunks.push_back({&term, k, inner, (inner + DEEP - 1) / DEEP});
         }
     return chunks;
+}
+
+// Some chunks, [from, to), that are taken together.
+struct Pass {
+    size_t from, to;
+    i64 steps;
+};
+
+static std::vector<Pass> passes_of(const std::vector<Chunk>& chunks, i64 most) {
+    std::vector<Pass> all;
+    for (size_t c = 0; c < chunks.size(); c++) {
+        if (all.empty() || all.back().steps + chunks[c].steps > most) all.push_back({c, c, 0});
+        all.back().to = c + 1, all.back().steps += chunks[c].steps;
+    }
+    return all;
 }
 
 // Rows [row, row + rows) of a chunk's first operand: where they lie if a tile can be read from there, else packed.
@@ -335,71 +356,92 @@ static Lines lines_of(const Chunk& chunk, i64 row, i64 rows, char* slab) {
     return {slab, chunk.steps * 64};
 }
 
-// Asks for rows [first, end) of all chunks before they are multiplied: beyond the caches each row is another page.
-static inline void ask_for(const std::vector<Lines>& lines, const Chunk* chunks, i64 first, i64 end) {
+// What some chunks are multiplied from: first operands' rows, those of whole strips and the rest; second operands, of each
+// panel chunk after chunk.
+struct Factors {
+    std::vector<Lines> body, tail;
+    std::vector<const char*> right;
+};
+
+static Factors factors_of(const std::vector<Chunk>& chunks, i64 steps, i64 row, i64 rows, i64 column, i64 columns) {
+    const i64 high = 2 * TILE, body = rows / high * high, tall = body < rows ? body + high : body;
+    const i64 apart = (columns + PANEL - 1) / PANEL * PANEL, count = chunks.size();
+    Factors of{{}, {}, std::vector<const char*>(count * apart / PANEL)};
+    char *slab = room(slabs, tall * steps * 64), *at = room(panels, steps * apart * 64);
+    for (i64 c = 0; c < count; slab += tall * chunks[c].steps * 64, at += apart * chunks[c].steps * 64, c++) {
+        const Term& t = *chunks[c].term;
+        const bool laid = !t.b_row && !t.b_col;
+        if (!laid) pack_b(chunks[c], column, column + columns, at);
+        const char* first = laid ? (const char*)t.b + column * t.inner * 2 + chunks[c].first * PANEL * 2 : at;
+        const i64 next = laid ? PANEL * t.inner * 2 : PANEL * chunks[c].steps * 64;
+        for (i64 n = 0; n < apart / PANEL; n++) of.right[n * count + c] = first + n * next;
+        of.body.push_back(lines_of(chunks[c], row, body, slab));
+        of.tail.push_back(lines_of(chunks[c], row + body, rows - body, slab + body * chunks[c].steps * 64));
+    }
+    return of;
+}
+
+// Asks for rows [first, end) before they are multiplied: beyond the caches each row is another page.
+static inline void ask_for(const std::vector<Lines>& lines, const std::vector<Chunk>& chunks, i64 first, i64 end) {
     for (size_t c = 0; c < lines.size(); c++)
         for (i64 m = first; m < end; m++)
             for (i64 s = 0; s < chunks[c].steps; s++) _mm_prefetch(lines[c].at + m * lines[c].stride + s * 64, _MM_HINT_T1);
 }
 
-// Rows [row, row + rows), columns [column, column + columns), all terms, in passes whose second operands stay cached.
-static void compute(const Job& job, const std::vector<Chunk>& chunks, i64 row, i64 rows, i64 column, i64 columns) {
-    i64 high = 2 * TILE, body = rows / high * high, tall = body < rows ? body + high : body;
-    i64 apart = (columns + PANEL - 1) / PANEL * PANEL;
-    std::vector<Lines> of_body, of_tail;
-    std::vector<const char*> right;
-    for (size_t from = 0, to; from < chunks.size(); from = to) {
-        i64 steps = 0;
-        for (to = from; to < chunks.size() && (to == from || steps + chunks[to].steps <= STEPS + 2); to++)
-            steps += chunks[to].steps;
-        bool begin = from == 0, last = to == chunks.size(), whole = begin && last;
-        // Sums of a pass that is the only one live until the next panel's are there; else for all of them.
-        float* sums = room(totals, whole ? 2 * high * PANEL : tall * apart);
-        Writer writer{job};
+// Rows [row, row + rows), columns [column, column + columns), all terms. Of chunks that have `held` steps together the
+// second operands stay in the second cache; strip after strip of rows passes them, some steps at a time, so that what is
+// multiplied of a strip stays in the first cache.
+static void compute(const Job& job, const std::vector<Chunk>& chunks, i64 held, i64 row, i64 rows, i64 column, i64 columns) {
+    const i64 high = 2 * TILE, body = rows / high * high, apart = (columns + PANEL - 1) / PANEL * PANEL;
+    const std::vector<Pass> groups = passes_of(chunks, held);
+    for (const Pass& group : groups) {
+        const std::vector<Chunk> some(chunks.begin() + group.from, chunks.begin() + group.to);
+        const std::vector<Pass> passes = passes_of(some, STEPS + 2);
+        const Factors of = factors_of(some, group.steps, row, rows, column, columns);
+        const bool first = &group == &groups.front(), last = &group == &groups.back(), only = first && last;
+        // Sums live until the next panel's are there; of several passes, until the next strip's; of several groups, all.
+        const bool one = only && passes.size() == 1;
+        const i64 wide = one ? PANEL : apart;
+        float* sums = room(totals, one ? 2 * high * PANEL : only ? high * apart : (rows + high) * apart);
         bool second = false;
-        char *slab = room(slabs, tall * steps * 64), *at = room(panels, steps * apart * 64);
-        const Chunk* some = chunks.data() + from;
-        i64 count = to - from, wide = whole ? PANEL : apart;
-        of_body.clear(), of_tail.clear();
-        right.resize(count * apart / PANEL);
-        for (i64 c = 0; c < count; slab += tall * some[c].steps * 64, at += apart * some[c].steps * 64, c++) {
-            const Term& t = *some[c].term;
-            bool laid = !t.b_row && !t.b_col;
-            if (!laid) pack_b(some[c], column, column + columns, at);
-            const char* first = laid ? (const char*)t.b + column * t.inner * 2 + some[c].first * PANEL * 2 : at;
-            i64 next = laid ? PANEL * t.inner * 2 : PANEL * some[c].steps * 64;
-            for (i64 n = 0; n < apart / PANEL; n++) right[n * count + c] = first + n * next;
-            of_body.push_back(lines_of(some[c], row, body, slab));
-            of_tail.push_back(lines_of(some[c], row + body, rows - body, slab + body * some[c].steps * 64));
-        }
-        for (i64 m = 0; m < rows; m += high) {
-            Lines left[STEPS + 2];
-            for (i64 c = 0; c < count; c++)
-                left[c] = m < body ? Lines{of_body[c].at + m * of_body[c].stride, of_body[c].stride} : of_tail[c];
-            for (i64 n = 0; n < columns; n += PANEL) {
-                float* here = whole ? sums + second * high * PANEL : sums + m * apart + n;
-                const char* const* packed = right.data() + n / PANEL * count;
-                bool two = rows - m > TILE, pair = columns - n > TILE;
-                i64 next = m + high + high * n / apart, after = m + high + high * (n + PANEL) / apart;
-                if (m + 2 * high <= body) ask_for(of_body, some, next, after);
-                if (two && pair)
-                    multiply<2, 2>(left, packed, some, count, here, wide, begin, [&] { writer.write(2); });
-                else
-                    (two ? multiply<2, 1> : pair ? multiply<1, 2> : multiply<1, 1>)(left, packed, some, count, here, wide, begin, {});
-                writer.write(high);
-                if (last)
-                    writer.begin(row + m, std::min(high, rows - m), column + n, std::min(PANEL, columns - n), here, wide);
-                second = !second;
+        Writer writer{job};
+        for (i64 m = 0; m < rows; m += high)
+            for (const Pass& pass : passes) {
+                const bool begin = first && &pass == &passes.front(), end = last && &pass == &passes.back();
+                const bool two = rows - m > TILE;
+                const i64 size = pass.to - pass.from;
+                Lines left[STEPS + 2];
+                for (i64 c = 0; c < size; c++) {
+                    const Lines& lines = of.body[pass.from + c];
+                    left[c] = m < body ? Lines{lines.at + m * lines.stride, lines.stride} : of.tail[pass.from + c];
+                }
+                for (i64 n = 0; n < columns; n += PANEL, second = !second) {
+                    float* here = sums + (one ? second * high * PANEL : only ? n : m * apart + n);
+                    const char* const* right = of.right.data() + n / PANEL * some.size() + pass.from;
+                    const Chunk* these = some.data() + pass.from;
+                    const bool pair = columns - n > TILE;
+                    const i64 next = m + high + high * n / apart, after = m + high + high * (n + PANEL) / apart;
+                    if (one && m + 2 * high <= body) ask_for(of.body, some, next, after);
+                    if (two && pair)
+                        multiply<2, 2>(left, right, these, size, here, wide, begin, [&] { writer.write(2); });
+                    else
+                        (two ? multiply<2, 1> : pair ? multiply<1, 2> : multiply<1, 1>)(left, right, these, size, here, wide, begin, {});
+                    writer.write(high);
+                    if (end) writer.begin(row + m, std::min(high, rows - m), column + n, std::min(PANEL, columns - n), here, wide);
+                }
             }
-        }
         writer.write(high);
     }
 }
 
 static void compute(const Job& job, i64 m0, i64 m1, i64 n0, i64 n1) {
-    std::vector<Chunk> chunks = cut(job);
-    for (i64 n = n0; n < n1; n += PANELS * PANEL)
+    i64 steps = 0;
+    bool packs = false;  // first operands: for each block of columns anew, so that these are wide
+    for (const Term& t : job.terms) steps += (t.inner + DEEP - 1) / DEEP, packs |= t.a_col != 1;
+    const std::vector<Chunk> chunks = cut(job, packs || steps <= STEPS + 2 ? STEPS : SHORT);
+    const i64 wide = packs ? PANELS : std::min(PANELS, std::max(LEAST_PANELS, HELD / steps));
+    for (i64 n = n0; n < n1; n += wide * PANEL)
         for (i64 m = m0; m < m1; m += ROWS)
-            compute(job, chunks, m, std::min(ROWS, m1 - m), n, std::min(PANELS * PANEL, n1 - n));
+            compute(job, chunks, std::max(STEPS + 2, HELD / wide), m, std::min(ROWS, m1 - m), n, std::min(wide * PANEL, n1 - n));
 }
 #endif
