@@ -11,7 +11,7 @@ INSTALL := pip install --quiet --no-compile --constraint constraints.txt
 NEW_PIP := $(INSTALL) --upgrade pip
 export TUNESMITH_TESTS_CACHE := $(abspath $(VENV))/tests-cache
 
-.PHONY: quickstart install test lint types contracts links unit crashes vllm-check format crash crash-campaign hostile fuzz label-errors bias synthetic bench bench-smoke bench-preference bench-rollouts bench-desk bench-all harmless sentiment rankings mutants clean
+.PHONY: quickstart install test lint types contracts links unit crashes vllm-check format crash crash-campaign hostile fuzz label-errors bias synthetic bench bench-smoke bench-litgpt bench-accuracy bench-preference bench-rollouts bench-desk bench-all harmless sentiment rankings mutants clean
 
 quickstart: $(VENV)/.user
 	$(BIN)/tunesmith quickstart
@@ -68,6 +68,7 @@ fuzz: $(VENV)/.dev
 
 # Beside peers, in an environment of their own; DATA holds gsm8k/train.jsonl and banking77/train.csv. Results are added to those that are there.
 BENCH := .venv-bench
+LITGPT := .venv-litgpt
 DATA ?= data
 SPEED := $(BENCH)/bin/python benchmarks/speed.py --gsm8k $(DATA)/gsm8k/train.jsonl
 DECODE := $(BENCH)/bin/python benchmarks/decode.py --gsm8k $(DATA)/gsm8k/train.jsonl
@@ -85,6 +86,14 @@ bench: $(BENCH)/.bench
 	$(ENCODER) --rows 960 --repeats 3 --systems ours,trainer-weights,trainer-autocast --workloads full
 	$(DECODE) --repeats 1
 	$(BENCH)/bin/python benchmarks/speed_page.py
+
+# LitGPT as a peer; its pins do not go with those of the others.
+bench-litgpt: $(BENCH)/.bench $(LITGPT)/.litgpt
+	$(SPEED) --repeats 5 --workloads sft-lora --systems ours,litgpt-tuned --litgpt $(LITGPT)/bin/python
+
+# Accuracy of the MiniLM classifier beside the Trainer's, three seeds. About forty minutes.
+bench-accuracy: $(BENCH)/.bench
+	$(BENCH)/bin/python benchmarks/encoder_accuracy.py --data $(DATA) --encoder $(MINILM)
 
 bench-preference: $(BENCH)/.bench
 	$(PREFERENCE) --pairs 32 --repeats 3
@@ -149,6 +158,12 @@ $(BENCH)/.bench: pyproject.toml constraints.txt
 	$(BENCH)/bin/$(INSTALL) --editable '.[bench]'
 	touch $@
 
+$(LITGPT)/.litgpt: constraints.txt
+	$(PYTHON) -m venv $(LITGPT)
+	$(LITGPT)/bin/$(NEW_PIP)
+	$(LITGPT)/bin/pip install --quiet $$(grep '^torch==' constraints.txt) 'litgpt==0.5.13' torchmetrics numpy
+	touch $@
+
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/$(NEW_PIP)
@@ -156,4 +171,4 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	touch $@ $(VENV)/.user
 
 clean:
-	rm -rf $(VENV) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(BENCH) $(LITGPT) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -116,6 +116,7 @@ def run(system: str, prepared: dict[str, Any], args: argparse.Namespace) -> dict
     spec = {"variant": kind, "micro": int(micro or BATCH), "batch": BATCH, "rate": RATE}
     spec |= {"frozen": prepared["frozen"], "threads": args.threads, "model": str(args.encoder)}
     spec |= {"ids": str(prepared["ids"]), "labels": str(folder / "labels.npy"), "dtype": args.dtype}
+    spec |= {"epochs": 1, "schedule": "constant", "warmup": 0, "smoothing": 0.0, "decay": 0.0, "seed": 0}
     (folder / "spec.json").write_text(json.dumps(spec))
     peer = Path(__file__).with_name("encoder_peers.py")
     command = [sys.executable, str(peer), str(folder / "spec.json")]

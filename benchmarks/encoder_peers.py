@@ -1,8 +1,9 @@
 """One run of transformers' Trainer with a classifier on frozen ids: python benchmarks/encoder_peers.py SPEC.json.
 
 SPEC: variant (weights, autocast, default; see encoder.py), micro, batch, rate, frozen, threads, model, ids, labels,
-dtype.
-Prints one line of JSON: for each step its seconds, useful tokens (those of rows, no padding) and loss.
+dtype; epochs, schedule, warmup (steps), smoothing, decay, seed. With test_ids and test_labels the model
+then classifies these.
+Prints one line of JSON: for each step its seconds, useful tokens (those of rows, no padding) and loss; accuracy.
 """
 
 from __future__ import annotations
@@ -22,13 +23,11 @@ from transformers import AutoModelForSequenceClassification, Trainer, TrainingAr
 
 def main(spec: dict[str, Any]) -> None:
     torch.set_num_threads(spec["threads"])
-    data, labels = np.load(spec["ids"]), np.load(spec["labels"])
-    ids = np.split(data["ids"], np.cumsum(data["lengths"])[:-1])
-    rows = Dataset.from_dict({"input_ids": [i.tolist() for i in ids], "labels": labels.tolist()})
+    rows = read(spec["ids"], spec["labels"])
     weights = spec["variant"] == "weights"
     model = AutoModelForSequenceClassification.from_pretrained(
         spec["model"],
-        num_labels=int(labels.max()) + 1,
+        num_labels=max(rows["labels"]) + 1,
         dtype=getattr(torch, spec["dtype"]) if weights else torch.float32,
         attn_implementation="sdpa",
     )
@@ -52,11 +51,13 @@ def main(spec: dict[str, Any]) -> None:
             output_dir=scratch,
             per_device_train_batch_size=spec["micro"],
             gradient_accumulation_steps=pieces,
-            num_train_epochs=1,
+            num_train_epochs=spec["epochs"],
             learning_rate=spec["rate"],
-            lr_scheduler_type="constant",
+            lr_scheduler_type=spec["schedule"],
+            warmup_steps=spec["warmup"],
+            label_smoothing_factor=spec["smoothing"],
             max_grad_norm=1.0,
-            weight_decay=0.0,
+            weight_decay=spec["decay"],
             optim="adamw_torch_fused",
             use_cpu=True,
             bf16=not weights,
@@ -65,7 +66,7 @@ def main(spec: dict[str, Any]) -> None:
             logging_steps=1,
             disable_tqdm=True,
             train_sampling_strategy="sequential" if spec["variant"] == "default" else "group_by_length",
-            seed=0,
+            seed=spec["seed"],
         )
         trainer = Trainer(model=model, args=args, train_dataset=rows, data_collator=padded)
         trainer.add_callback(clock)
@@ -74,7 +75,21 @@ def main(spec: dict[str, Any]) -> None:
     steps = [
         {**s, "tokens": t, "loss": loss} for s, t, loss in zip(clock.steps, tokens, clock.losses, strict=True)
     ]
-    print(json.dumps({"steps": steps}), flush=True)
+    told: dict[str, Any] = {"steps": steps}
+    if "test_ids" in spec:
+        told["accuracy"] = accuracy(trainer, read(spec["test_ids"], spec["test_labels"]))
+    print(json.dumps(told), flush=True)
+
+
+def read(ids: str, labels: str) -> Dataset:
+    data = np.load(ids)
+    rows = np.split(data["ids"], np.cumsum(data["lengths"])[:-1])
+    return Dataset.from_dict({"input_ids": [i.tolist() for i in rows], "labels": np.load(labels).tolist()})
+
+
+def accuracy(trainer: Trainer, rows: Dataset) -> float:
+    found = trainer.predict(rows)
+    return float((np.argmax(found.predictions, axis=1) == found.label_ids).mean())
 
 
 if __name__ == "__main__":

@@ -4,14 +4,15 @@ python benchmarks/speed.py --gsm8k train.jsonl [--layers 30] [--rows 96] [--repe
   [--systems ours,trainer-tuned,...] [--out benchmarks/results/speed.json] [--threads 2]
   [--dtype bfloat16|float32] [--device cuda --shape 1b --layers 16 --batch 64]
 Systems: ours, ours-lean (train.optimizer_state=bfloat16), ours-plain (TUNESMITH_NATIVE=0), trainer-tuned,
-trainer-default, trl-tuned, trl-default, trl-packed (a GPU with flash-attn). On a GPU, memory is that of the GPU, and
-peers use Liger's kernels where they are installed. All compute in the numbers that the machine multiplies fastest, or
-in --dtype. Runs are interleaved A B B A; a run that the file already has is not
-repeated, so a campaign can be stopped and gone on with. The first three steps are warm-up and not counted. One row a
-run: workload, system, variant, numerics, useful_tokens_per_s, peak_rss_gb, fraction_of_limit, losses, at (seconds since
-the process began, when each step was done). The limit: the products that a step cannot do without, at these shapes,
-measured on the same machine before the first run (necessary operations alone: no padding, no recomputation). Before any
-run the gradient of the first step is held to that of stock layers in float32 (speed_gate.py).
+trainer-default, trl-tuned, trl-default, trl-packed (a GPU with flash-attn), litgpt-tuned (LoRA on all layers, a CPU;
+--litgpt is the Python of its environment). On a GPU, memory is that of the GPU, and peers use Liger's kernels where
+they are installed. All compute in the numbers that the machine multiplies fastest, or in --dtype. Runs are
+interleaved A B B A; a run that the file already has is not repeated, so a campaign can be stopped and gone on with.
+The first three steps are warm-up and not counted. One row a run: workload, system, variant, numerics,
+useful_tokens_per_s, peak_rss_gb, fraction_of_limit, losses, at (seconds since the process began, when each step was
+done). The limit: the products that a step cannot do without, at these shapes, measured on the same machine before the
+first run (necessary operations alone: no padding, no recomputation). Before any run the gradient of the first step is
+held to that of stock layers in float32 (speed_gate.py).
 """
 
 from __future__ import annotations
@@ -70,6 +71,9 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["bfloat16", "float32"])
     parser.add_argument("--shape", choices=SHAPES, default="135m")
     parser.add_argument("--batch", type=int, help="rows a step, in place of the workload's own")
+    parser.add_argument(
+        "--litgpt", type=Path, default=Path(".venv-litgpt/bin/python"), help="for litgpt-tuned"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed.json"))
     args = parser.parse_args()
     args.dtype = args.dtype or fastest(args.device)
@@ -151,7 +155,10 @@ def run(system: str, ready: dict[str, Any], args: argparse.Namespace) -> dict[st
             "autocast": autocast,
         }
         (folder / "spec.json").write_text(json.dumps(spec))
-        command = [sys.executable, str(Path(__file__).with_name("speed_peers.py")), str(folder / "spec.json")]
+        python, script = (
+            (args.litgpt, "speed_litgpt.py") if name == "litgpt" else (sys.executable, "speed_peers.py")
+        )
+        command = [str(python), str(Path(__file__).with_name(script)), str(folder / "spec.json")]
     words = numerics(ready["workload"].tuning, args.dtype, autocast, NUMERICS.get(system, ""))
     return {"numerics": words} | measured(system, command, environment, ready)
 

@@ -16,7 +16,7 @@ import speed_loss
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE, PICTURE = ROOT / "benchmarks/results", ROOT / "docs/speed.md", ROOT / "docs/images/speed.png"
-LOSSES = RESULTS / "loss.json"
+LOSSES, ACCURACY = RESULTS / "loss.json", RESULTS / "encoder_accuracy.json"
 SPEEDS = ("speed", "encoder", "decode", "preference", "rollouts")
 UNITS = {"useful_tokens_per_s": "tokens", "pairs_per_s": "pairs", "samples_per_s": "answers"}
 """What a row says of its speed, and what of."""
@@ -77,6 +77,7 @@ def main() -> None:
     rows = [row for result in found for row in result["rows"]]
     to_loss = json.loads(LOSSES.read_text())["rows"] if LOSSES.exists() else []
     losses = speed_loss.sections(to_loss, PICTURE.parent)
+    accuracies = json.loads(ACCURACY.read_text())["rows"] if ACCURACY.exists() else []
     parts = [HEAD, "![Speed and memory beside the fastest peer](images/speed.png)\n\n"]
     for name, result in zip(SPEEDS, found, strict=True):
         for key, gate in result.get("gate", {}).items():
@@ -90,6 +91,7 @@ def main() -> None:
             parts.append(section(workload, of_it))
             ratios |= {f"{short(machine)}{words}": found for words, found in ratio(workload, of_it).items()}
         parts.append(losses.get(machine, ""))
+        parts.append(accuracy([row for row in accuracies if row["machine"] == machine]))
     PAGE.write_text("".join(parts).rstrip() + "\n", encoding="utf-8")
     draw(ratios)
 
@@ -104,6 +106,25 @@ def first_step(key: str, gate: dict[str, float], *, relative: bool) -> str:
     )
     gradient = f"gradient beside stock layers in float32, cosine {gate['cosine']:.5f}"
     return f"First step of {key}: {gradient}, loss {away} away{stock}.\n\n"
+
+
+def accuracy(rows: list[dict[str, Any]]) -> str:
+    """What the MiniLM classifiers of each system say right."""
+    if not rows:
+        return ""
+    lines = [
+        "| system | test accuracy, % (mean, of each seed) | s.d. | seconds of training |",
+        "|---|---|---|---|",
+    ]
+    for system in dict.fromkeys(row["system"] for row in rows):
+        mine = [row for row in rows if row["system"] == system]
+        found = [100 * row["test_accuracy"] for row in mine]
+        spread = f"{statistics.stdev(found):.2f}" if len(found) > 1 else "-"
+        seconds = statistics.median(row["train_seconds"] for row in mine)
+        each = ", ".join(f"{value:.2f}" for value in found)
+        lines.append(f"| {system} | {statistics.mean(found):.2f} ({each}) | {spread} | {seconds:,.0f} |")
+    what = f"MiniLM classifier, all weights, all of Banking77, {rows[0]['epochs']} epochs: accuracy"
+    return f"### {what}\n\n" + "\n".join(lines) + "\n\n"
 
 
 def short(machine: str) -> str:

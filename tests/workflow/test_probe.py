@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tunesmith
@@ -16,6 +17,7 @@ from tunesmith.config.run import Run
 from tunesmith.errors import ConfigError, ResourceError
 from tunesmith.train import probe, trial
 from tunesmith.train.folder import RunFolder
+from tunesmith.train.source import StaticSource
 from tunesmith.types import TokenRow, silent
 
 GB = 10**9
@@ -128,35 +130,56 @@ def test_the_size_that_the_recipe_asks_for_is_tried_first_but_never_less_than_a_
     assert probe.probe(run, rows).tried == (max(r.num_tokens for r in rows),)
 
 
+def largest_of(rows: list[TokenRow], size: int, count: int) -> list[list[TokenRow]]:
+    """Of steps that are more than one micro-batch."""
+    run = Run.model_validate({"train": {"batch_size": count, "epochs": 1}})
+    steps = [[rows[i] for i in step] for step in probe.heaviest(run, rows, size)]
+    return probe.largest(steps, size, padded=False, share=True)
+
+
 def test_the_worst_micro_batches_are_the_longest_and_the_most_supervised_rows():
     rows = [fakes.row(list(range(3, 13)), 9), fakes.row([3, 4, 5, 6], 1), fakes.row(list(range(3, 9)), 5)]
-    found = probe.largest(rows, 10, 4, padded=False, share=True)
-    assert found == [[rows[0]], [rows[2], rows[1]]]
+    assert largest_of(rows, 10, 4) == [[rows[0]], [rows[2], rows[1]]]
 
 
 def test_what_the_longest_rows_already_show_is_not_tried_again():
     rows = [fakes.row(list(range(3, 13)), 5), fakes.row([3, 4, 5, 6], 1), fakes.row(list(range(3, 9)), 5)]
-    assert probe.largest(rows, 10, 4, padded=False, share=True) == [[rows[0]]]
+    assert largest_of(rows, 10, 4) == [[rows[0]]]
 
 
-def test_a_micro_batch_has_no_more_rows_than_a_step():
-    rows = fakes.rows(10)
-    found = probe.largest(rows, 4096, 3, padded=False, share=True)
-    assert [len(chosen) for chosen in found] == [3, 3]
-    asked = probe.worst(rows, 3)
-    assert 3 <= len(asked) <= 6
-    assert probe.largest(asked, 4096, 3, padded=False, share=True) == found, (
-        "what the child is given decides it"
-    )
+@pytest.mark.parametrize("order", ["shuffled", "given"])
+def test_where_steps_are_one_micro_batch_each_the_run_s_own_are_tried(order):
+    """That of most tokens and that which supervises most, of all epochs, also where the last has fewer rows."""
+    rng = np.random.default_rng(0)
+    rows = [fakes.row([3] * int(n), int(n) - int(rng.integers(1, n))) for n in rng.integers(2, 40, 25)]
+    run = Run.model_validate({"train": {"batch_size": 4, "epochs": 2.5, "order": order}, "seed": 5})
+    source = StaticSource(rows, 4, 62, 5, padded=False, shuffled=order == "shuffled")
+    steps = [source.indices(step) for step in range(16)]
+    found = probe.heaviest(run, rows, 160)
+    for chosen, amount in zip(found, (lambda r: r.num_tokens, lambda r: r.num_supervised), strict=True):
+        sums = [sum(amount(rows[i]) for i in step) for step in steps]
+        assert chosen == steps[sums.index(max(sums))]
+    most = max(sum(rows[i].num_tokens for i in step) for step in steps)
+    longest = sorted(range(25), key=lambda i: -rows[i].num_tokens)[:4]
+    assert sum(rows[i].num_tokens for i in longest) > most, "or nothing is shown"
+    assert probe.heaviest(run, rows, most)[0] == found[0]
+    assert probe.heaviest(run, rows, most - 1)[0] == longest
+
+
+def test_of_answers_yet_to_be_written_the_longest_are_tried():
+    rows = [fakes.row([3] * n, n - 1) for n in (5, 9, 7, 2)]
+    method = {"type": "policy", "algorithm": "grpo", "rewards": [{"kind": "verifier", "check": "number"}]}
+    run = Run.model_validate({"method": method, "train": {"batch_size": 2, "epochs": 1}})
+    assert probe.heaviest(run, rows, 4096)[0] == [1, 2]
 
 
 def test_a_micro_batch_is_as_large_as_those_that_will_be_trained_on():
     """What rows begin with alike counts once where the layout shares it, and in each row where it is padded."""
     rows = [fakes.row([*range(3, 13), 20 + i], 10, i) for i in range(6)]
     size = {"padded": 33, "alone": 33, "shared": 14}
-    assert [len(b) for b in probe.largest(rows, size["padded"], 6, padded=True, share=True)] == [3]
-    assert [len(b) for b in probe.largest(rows, size["alone"], 6, padded=False, share=False)] == [3]
-    assert [len(b) for b in probe.largest(rows, size["shared"], 6, padded=False, share=True)] == [4]
+    assert [len(b) for b in probe.largest([rows, rows], size["padded"], padded=True, share=True)] == [3]
+    assert [len(b) for b in probe.largest([rows, rows], size["alone"], padded=False, share=False)] == [3]
+    assert [len(b) for b in probe.largest([rows, rows], size["shared"], padded=False, share=True)] == [4]
 
 
 def test_rows_reach_the_child_as_they_are(tmp_path):
@@ -208,7 +231,7 @@ def test_a_child_that_really_is_killed_counts_as_too_large(monkeypatch):
     start = trial.start
     monkeypatch.setattr(probe, "start", killed)
     with pytest.raises(ResourceError, match=r"signal 9"):
-        probe.probe(Run.model_validate({"train": {"batch_size": 3}}), fakes.rows(3))
+        probe.probe(Run.model_validate({"train": {"batch_size": 3, "epochs": 1}}), fakes.rows(3))
 
 
 def test_a_child_that_nobody_asks_ends_with_what_it_stood_by_for():

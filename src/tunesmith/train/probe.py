@@ -20,12 +20,13 @@ import numpy as np
 import yaml
 
 from tunesmith import errors
+from tunesmith.config.policy import PolicyConfig
 from tunesmith.config.run import Run
 from tunesmith.core import device as devices
 from tunesmith.core.batch import Batch
 from tunesmith.data.flat import FlatRows, flat_rows, sizes
 from tunesmith.errors import ResourceError, TunesmithError
-from tunesmith.train.source import divided
+from tunesmith.train.source import StaticSource, divided, rows_taken
 from tunesmith.train.trial import Child, start
 from tunesmith.types import TokenRow
 
@@ -112,10 +113,12 @@ def _run_child(
     """The child's figures, or its exit status where it was killed."""
     with tempfile.TemporaryDirectory(prefix="tunesmith-probe-") as name:
         folder = Path(name)
-        spec = {"run": run.model_dump(mode="json"), "size": size}
+        steps = heaviest(run, rows, size)
+        asked = sorted({row for step in steps for row in step})
+        places = [[asked.index(row) for row in step] for step in steps]
+        spec = {"run": run.model_dump(mode="json"), "size": size, "steps": places}
         (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
-        assert run.train.batch_size is not None
-        _write_rows(folder / "rows", worst(rows, run.train.batch_size))
+        _write_rows(folder / "rows", [rows[i] for i in asked])
         with waiting or start() as child:
             said, faults = child.communicate(name)
         if child.returncode == 0:
@@ -135,28 +138,36 @@ def _figures(said: dict[str, Any]) -> dict[str, float]:
     return said
 
 
-def worst(rows: Sequence[TokenRow], count: int) -> list[TokenRow]:
-    """The steps of `count` rows that take most: the longest rows, and those with the largest share of supervised
-    tokens."""
+def heaviest(run: Run, rows: Sequence[TokenRow], size: int) -> list[list[int]]:
+    """The steps that take most, as indices of rows: that of most tokens, and that which supervises most. Of the run's
+    own where none has more than `size` tokens, so that each is a micro-batch; else the longest rows, and those with the
+    largest share of supervised tokens."""
+    count = run.train.batch_size
+    assert count is not None
     tokens, supervised = sizes(rows)
+    if not isinstance(run.method, PolicyConfig):
+        order = StaticSource(
+            rows=rows,
+            batch_size=count,
+            num_rows=rows_taken(run.train, len(rows)),
+            seed=run.seed,
+            padded=False,
+            shuffled=run.train.order == "shuffled",
+        )
+        of_steps = order.sums(tokens)
+        if of_steps.max() <= size:
+            return [order.indices(int(np.argmax(sums))) for sums in (of_steps, order.sums(supervised))]
     keys = (-tokens, -supervised / tokens)
-    chosen = np.unique([np.argsort(key, kind="stable")[:count] for key in keys])
-    return [rows[int(i)] for i in chosen]
+    return [np.argsort(key, kind="stable")[:count].tolist() for key in keys]
 
 
 def largest(
-    rows: Sequence[TokenRow], size: int, count: int, *, padded: bool, share: bool
+    steps: Sequence[Sequence[TokenRow]], size: int, *, padded: bool, share: bool
 ) -> list[list[TokenRow]]:
-    """Of the steps of `count` rows, in micro-batches of `size` tokens: that of the longest rows, and that which
-    supervises most where it supervises more. padded, share: as of `divided`."""
-    tokens, supervised = sizes(rows)
-    steps = [
-        divided(
-            [rows[int(i)] for i in np.argsort(key, kind="stable")[:count]], size, padded=padded, share=share
-        )
-        for key in (-tokens, -supervised / tokens)
-    ]
-    longest, most = steps[0][0], max(steps[1], key=_supervised)
+    """Of the step of most tokens and that which supervises most, in micro-batches of `size` tokens: the longest, and
+    that which supervises most where it supervises more. padded, share: as of `divided`."""
+    of_longest, of_most = (divided(rows, size, padded=padded, share=share) for rows in steps)
+    longest, most = of_longest[0], max(of_most, key=_supervised)
     return [longest, most] if _supervised(most) > _supervised(longest) else [longest]
 
 
@@ -194,7 +205,8 @@ def main() -> None:
         rows = zero_reference(rows)
     built = build(run, rows, {})
     source = built.source
-    batches = largest(rows, spec["size"], source.batch_size, padded=source.padded, share=source.share)
+    steps = [[rows[i] for i in step] for step in spec["steps"]]
+    batches = largest(steps, spec["size"], padded=source.padded, share=source.share)
     noise = embedding_noise(run.train, run.seed)
     _step(built, batches[0][-1:], noise)  # one row: what is done once is not timed
     started = time.perf_counter()

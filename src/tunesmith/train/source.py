@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tunesmith.config.run import TrainConfig
 from tunesmith.core.batch import Batch, num_shared
@@ -51,7 +52,7 @@ class StaticSource:
     padded: bool
     shuffled: bool = True
     share: bool = True
-    _orders: dict[int, np.ndarray] = field(default_factory=dict)
+    _orders: dict[int, NDArray[np.int64]] = field(default_factory=dict)
 
     @property
     def total_steps(self) -> int:
@@ -71,14 +72,25 @@ class StaticSource:
         bins = divided(rows, budget, padded=self.padded, share=self.share)
         return [Batch.from_rows(bin_, share=self.share) for bin_ in bins]
 
+    def sums(self, of_rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(steps,) sums over the rows of each step. of_rows: (R,)."""
+        found = np.zeros(self.total_steps, np.int64)
+        for begin in range(0, self.num_rows, len(self.rows)):
+            order = self._order(begin // len(self.rows))[: self.num_rows - begin]
+            np.add.at(found, (begin + np.arange(len(order))) // self.batch_size, of_rows[order])
+        return found
+
     def _row(self, position: int) -> int:
         epoch, offset = divmod(position, len(self.rows))
+        return int(self._order(epoch)[offset]) if self.shuffled else offset
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
         if not self.shuffled:
-            return offset
+            return np.arange(len(self.rows))
         if epoch not in self._orders:
             self._orders = {e: o for e, o in self._orders.items() if e >= epoch - 1}
             self._orders[epoch] = np.random.default_rng((self.seed, epoch)).permutation(len(self.rows))
-        return int(self._orders[epoch][offset])
+        return self._orders[epoch]
 
 
 class Ahead:
