@@ -73,6 +73,7 @@ def main(spec: dict[str, Any]) -> None:
                 save_interval=None,
                 global_batch_size=spec["batch"],
                 micro_batch_size=spec["batch"],
+                lr_warmup_steps=1,
                 epochs=2,
                 max_steps=len(order),
             ),

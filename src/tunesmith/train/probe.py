@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 SHARE = 0.9
 """Share of the available memory that a run may take."""
+EPOCHS = 1000
+"""Whose steps are looked at for the largest: of more epochs of few rows the next would hardly be larger."""
 FIRST_TOKENS = {"cpu": 2048, "cuda": 32768}
 """Tokens of the first micro-batch tried: more than this makes products no faster, and takes more memory."""
 
@@ -145,11 +147,11 @@ def heaviest(run: Run, rows: Sequence[TokenRow], size: int) -> list[list[int]]:
     count = run.train.batch_size
     assert count is not None
     tokens, supervised = sizes(rows)
-    if not isinstance(run.method, PolicyConfig):
+    if not isinstance(run.method, PolicyConfig) and count * tokens.mean() <= size:
         order = StaticSource(
             rows=rows,
             batch_size=count,
-            num_rows=rows_taken(run.train, len(rows)),
+            num_rows=min(rows_taken(run.train, len(rows)), EPOCHS * len(rows)),
             seed=run.seed,
             padded=False,
             shuffled=run.train.order == "shuffled",
