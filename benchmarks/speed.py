@@ -47,8 +47,9 @@ NUMERICS = {
     "ours-lean": "bf16 with what rounding lost, moments bf16",
     "trainer-tuned": "bf16 alone",
     "trl-tuned": "bf16 alone",
+    "litgpt-tuned": "all in the dtype",
 }
-"""Of full tuning in bfloat16: what weights and AdamW's state are kept in."""
+"""What weights and AdamW's state are kept in: with full tuning in bfloat16; LitGPT's adapters."""
 CHILD = """
 import json, os, resource, subprocess, sys
 done = subprocess.run(json.loads(sys.argv[1]), stdout=subprocess.PIPE, text=True)
@@ -159,7 +160,8 @@ def run(system: str, ready: dict[str, Any], args: argparse.Namespace) -> dict[st
             (args.litgpt, "speed_litgpt.py") if name == "litgpt" else (sys.executable, "speed_peers.py")
         )
         command = [str(python), str(Path(__file__).with_name(script)), str(folder / "spec.json")]
-    words = numerics(ready["workload"].tuning, args.dtype, autocast, NUMERICS.get(system, ""))
+    kept = NUMERICS.get(system, "")
+    words = kept if name == "litgpt" else numerics(ready["workload"].tuning, args.dtype, autocast, kept)
     return {"numerics": words} | measured(system, command, environment, ready)
 
 

@@ -1,4 +1,4 @@
-"""docs/speed.md and its picture, from the results: python benchmarks/speed_page.py
+"""docs/speed.md and its pictures, from the results: python benchmarks/speed_page.py
 
 Every row of speed.json, encoder.json, decode.json, preference.json, rollouts.json and loss.json: medians, with the
 least and the most of the runs, and ours beside the fastest peer of the same workload, also where that is faster.
@@ -7,6 +7,7 @@ least and the most of the runs, and ours beside the fastest peer of the same wor
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import speed_loss
 
 ROOT = Path(__file__).parents[1]
-RESULTS, PAGE, PICTURE = ROOT / "benchmarks/results", ROOT / "docs/speed.md", ROOT / "docs/images/speed.png"
+RESULTS, PAGE, PICTURES = ROOT / "benchmarks/results", ROOT / "docs/speed.md", ROOT / "docs/images"
 LOSSES, ACCURACY = RESULTS / "loss.json", RESULTS / "encoder_accuracy.json"
 SPEEDS = ("speed", "encoder", "decode", "preference", "rollouts")
 UNITS = {"useful_tokens_per_s": "tokens", "pairs_per_s": "pairs", "samples_per_s": "answers"}
@@ -36,6 +37,8 @@ WORDS = {
     "reward-full-human": "reward model on people's pairs (hh-rlhf, harmless), all weights",
     "grpo-lora": "GRPO, LoRA r=16, 8 answers of up to 128 tokens to each prompt",
 }
+OURS = {"ours": "", "ours-lean": ", state in bfloat16"}
+"""What a picture has of ours."""
 HEAD = """# Speed
 
 Written by `python benchmarks/speed_page.py` from the [results](../benchmarks/results); do not edit. A SmolLM2-135M
@@ -76,24 +79,27 @@ def main() -> None:
     found = [json.loads((RESULTS / f"{name}.json").read_text()) for name in SPEEDS]
     rows = [row for result in found for row in result["rows"]]
     to_loss = json.loads(LOSSES.read_text())["rows"] if LOSSES.exists() else []
-    losses = speed_loss.sections(to_loss, PICTURE.parent)
+    losses = speed_loss.sections(to_loss, PICTURES)
     accuracies = json.loads(ACCURACY.read_text())["rows"] if ACCURACY.exists() else []
-    parts = [HEAD, "![Speed and memory beside the fastest peer](images/speed.png)\n\n"]
+    parts = [HEAD]
     for name, result in zip(SPEEDS, found, strict=True):
         for key, gate in result.get("gate", {}).items():
             parts.append(first_step(key, gate, relative=name == "speed"))
-    ratios: dict[str, tuple[float, float]] = {}
     for machine in dict.fromkeys(row["machine"] for row in rows):
         here = [row for row in rows if row["machine"] == machine]
         dates = sorted({row["date"] for row in here})
         parts.append(f"## {machine}\n\nMeasured on {' and '.join(dates)}.\n\n")
-        for workload, of_it in grouped(here).items():
-            parts.append(section(workload, of_it))
-            ratios |= {f"{short(machine)}{words}": found for words, found in ratio(workload, of_it).items()}
+        workloads = grouped(here)
+        ratios = {
+            words: found for name, of_it in workloads.items() for words, found in ratio(name, of_it).items()
+        }
+        picture = PICTURES / f"speed-{slug(machine)}.png"
+        draw(ratios, picture)
+        parts.append(f"![Speed and memory beside the fastest peer](images/{picture.name})\n\n")
+        parts += [section(name, of_it) for name, of_it in workloads.items()]
         parts.append(losses.get(machine, ""))
         parts.append(accuracy([row for row in accuracies if row["machine"] == machine]))
     PAGE.write_text("".join(parts).rstrip() + "\n", encoding="utf-8")
-    draw(ratios)
 
 
 def first_step(key: str, gate: dict[str, float], *, relative: bool) -> str:
@@ -127,9 +133,10 @@ def accuracy(rows: list[dict[str, Any]]) -> str:
     return f"### {what}\n\n" + "\n".join(lines) + "\n\n"
 
 
-def short(machine: str) -> str:
-    """What a picture says of a machine before a workload: numbers are in the workload's own words."""
-    return "AMX: " if "Xeon" in machine else ""
+def slug(machine: str) -> str:
+    """Of the processor and what it has, for a file's name."""
+    processor, _, has = machine.split(",")[0].partition(" with ")
+    return "-".join(re.findall(r"[a-z0-9]+", f"{processor.replace('(R)', '')} {has}".lower()))
 
 
 def grouped(rows: list[dict[str, Any]]) -> dict[str, list[Entry]]:
@@ -209,15 +216,17 @@ def said(speed: float) -> str:
 
 
 def ratio(workload: str, entries: list[Entry]) -> dict[str, tuple[float, float]]:
-    """workload -> (speed, memory) of ours over those of the fastest peer."""
+    """workload -> (speed, memory) of ours over those of the fastest peer, of each of our ways."""
     peer = fastest_peer(entries)
-    ours = next((e for e in entries if e.system == "ours"), None)
-    if peer is None or ours is None:
-        return {}
-    return {workload: (ours.median / peer.median, ours.memory / peer.memory)}
+    ours = {OURS[e.system]: e for e in entries if e.system in OURS}
+    return {
+        f"{workload}{way}": (e.median / peer.median, e.memory / peer.memory)
+        for way, e in ours.items()
+        if peer is not None
+    }
 
 
-def draw(ratios: dict[str, tuple[float, float]]) -> None:
+def draw(ratios: dict[str, tuple[float, float]], picture: Path) -> None:
     """Bars: ours over the fastest peer, in speed (longer is better) and in memory (shorter is better)."""
     import matplotlib
 
@@ -225,7 +234,7 @@ def draw(ratios: dict[str, tuple[float, float]]) -> None:
     from matplotlib import pyplot
 
     names = list(ratios)[::-1]
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 0.55 * len(names) + 1.4), sharey=True)
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 0.4 * len(names) + 1), sharey=True)
     for axis, column, title in zip(
         axes,
         (0, 1),
@@ -243,10 +252,12 @@ def draw(ratios: dict[str, tuple[float, float]]) -> None:
         axis.axvline(1, color="black", linewidth=0.8)
         axis.set_title(title, fontsize=10)
         axis.set_xlim(0, max([*values, 1]) * 1.18)
+        axis.margins(y=0.01)
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    PICTURE.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(PICTURE, dpi=130)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture, dpi=130)
+    pyplot.close(figure)
 
 
 if __name__ == "__main__":
