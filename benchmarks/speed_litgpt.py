@@ -78,7 +78,7 @@ def main(spec: dict[str, Any]) -> None:
                 max_steps=len(order),
             ),
             eval=EvalArgs(interval=len(order) + 1, max_iters=1),
-            data=None,  # type: ignore[arg-type]  # for an example that it does not come to
+            data=None,  # for an example that it does not come to
         )
     tokens = [sum(len(rows[i]["input_ids"]) for i in batch) for batch in order]
     steps = [
