@@ -21,6 +21,8 @@ LOSSES, ACCURACY = RESULTS / "loss.json", RESULTS / "encoder_accuracy.json"
 SPEEDS = ("speed", "encoder", "decode", "preference", "rollouts")
 UNITS = {"useful_tokens_per_s": "tokens", "pairs_per_s": "pairs", "samples_per_s": "answers"}
 """What a row says of its speed, and what of."""
+LONG = 4096
+"""Rows of a run that is told apart: a peer that prepares code for each new shape has most of them behind it."""
 WORDS = {
     "sft-lora": "LoRA r=16 on all linear layers, GSM8K rows",
     "sft-full": "all weights, GSM8K rows",
@@ -178,6 +180,8 @@ def label(row: dict[str, Any]) -> str:
     more = []
     if row.get("layers", 30) != 30:
         more.append(f"{row['layers']} layers")
+    if row.get("rows", 0) >= LONG:
+        more.append(f"{row['rows']:,} rows")
     if "new" in row and row["workload"] == "generate":
         more.append(f"up to {row['new']} tokens each")
     if row.get("dtype", "bfloat16") != "bfloat16":
