@@ -39,19 +39,25 @@ WORKLOADS = {"full": False, "embeddings-frozen": True}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--encoder", type=Path, required=True)
+    parser = arguments(__doc__, "ours,trainer-weights,trainer-autocast,trainer-default", "encoder")
     parser.add_argument("--rows", type=int, default=640)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--systems", default="ours,trainer-weights,trainer-autocast,trainer-default")
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default=fastest())
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/encoder.json"))
     args = parser.parse_args()
     size = {"rows": args.rows}
     print(table(compared(args, lambda name, folder: prepare(WORKLOADS[name], folder, args), run, size)))
+
+
+def arguments(doc: str | None, systems: str, results: str) -> argparse.ArgumentParser:
+    """Of comparisons on Banking77 rows. doc: of the script."""
+    parser = argparse.ArgumentParser(description=(doc or "").split("\n\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--encoder", type=Path, required=True)
+    parser.add_argument("--systems", default=systems)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default=fastest())
+    parser.add_argument("--out", type=Path, default=Path(f"benchmarks/results/{results}.json"))
+    return parser
 
 
 def prepare(frozen: bool, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -106,22 +112,36 @@ def settings(frozen: bool, rows: Path, args: argparse.Namespace) -> dict[str, An
 def run(system: str, prepared: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     folder: Path = prepared["folder"]
     name, _, variant = system.partition("-")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CI": "1", "OMP_NUM_THREADS": str(args.threads)}
+    environment = surroundings(args)
     if name == "ours":
         environment["TUNESMITH_NATIVE"] = "0" if variant == "plain" else "1"
         command = [sys.executable, "-m", "tunesmith.cli.main", "train", str(folder / "recipe.yaml")]
         words = numerics("full", args.dtype, False, "bf16, fp32 masters")
         return {"numerics": words} | measured(system, [*command, "--quiet", "--force"], environment, prepared)
     kind, _, micro = variant.partition("-")
-    spec = {"variant": kind, "micro": int(micro or BATCH), "batch": BATCH, "rate": RATE}
-    spec |= {"frozen": prepared["frozen"], "threads": args.threads, "model": str(args.encoder)}
-    spec |= {"ids": str(prepared["ids"]), "labels": str(folder / "labels.npy"), "dtype": args.dtype}
-    spec |= {"epochs": 1, "schedule": "constant", "warmup": 0, "smoothing": 0.0, "decay": 0.0, "seed": 0}
-    (folder / "spec.json").write_text(json.dumps(spec))
-    peer = Path(__file__).with_name("encoder_peers.py")
-    command = [sys.executable, str(peer), str(folder / "spec.json")]
+    more = {"epochs": 1, "schedule": "constant", "warmup": 0, "smoothing": 0.0, "decay": 0.0, "seed": 0}
+    more |= {"frozen": prepared["frozen"], "micro": int(micro or BATCH)}
+    files = {"ids": str(prepared["ids"]), "labels": str(folder / "labels.npy")}
+    command = peer(kind, folder, args, {**more, **files})
     words = numerics("full", args.dtype, kind != "weights", "bf16 alone")
     return {"numerics": words} | measured(system, command, environment, prepared)
+
+
+def surroundings(args: argparse.Namespace) -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "CI": "1", "OMP_NUM_THREADS": str(args.threads)}
+
+
+def peer(variant: str, folder: Path, args: argparse.Namespace, more: dict[str, Any]) -> list[str]:
+    """The command of a run of encoder_peers.py. more: of its SPEC, what this variant does not say."""
+    spec = {
+        "variant": variant,
+        "batch": BATCH,
+        "rate": RATE,
+        "threads": args.threads,
+        "model": str(args.encoder),
+    }
+    (folder / "spec.json").write_text(json.dumps({**spec, "dtype": args.dtype, **more}))
+    return [sys.executable, str(Path(__file__).with_name("encoder_peers.py")), str(folder / "spec.json")]
 
 
 def limit(rows: Sequence[TokenRow], config: Any, dtype: str) -> float:

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
 import subprocess
 import sys
 import time
@@ -24,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from campaign import compared, fastest
-from encoder import BATCH, RATE
+from campaign import compared
+from encoder import BATCH, RATE, arguments, peer, surroundings
 from speed_data import freeze
+from speed_page import accuracy_table
 
 from tunesmith.config.run import Run
 from tunesmith.types import TokenRow, silent
@@ -36,19 +35,13 @@ SMOOTHING, WARMUP, DECAY = 0.1, 0.1, 0.01
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--encoder", type=Path, required=True)
+    parser = arguments(__doc__, "ours,ours-lean,trainer-weights,trainer-autocast", "encoder_accuracy")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--systems", default="ours,ours-lean,trainer-weights,trainer-autocast")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default=fastest())
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/encoder_accuracy.json"))
     args = parser.parse_args()
     args.workloads, args.repeats = ",".join(f"seed-{seed}" for seed in range(args.seeds)), 1
     found = compared(args, lambda name, folder: ready(name, folder, args), run, {"epochs": args.epochs})
-    print(table(found))
+    print(accuracy_table(found))
 
 
 def settings(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -95,7 +88,7 @@ def frozen(rows: Sequence[TokenRow], target: Path) -> tuple[str, str]:
 
 def run(system: str, ready: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     folder: Path = ready["folder"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CI": "1", "OMP_NUM_THREADS": str(args.threads)}
+    environment = surroundings(args)
     started = time.monotonic()
     if system.startswith("ours"):
         command = [sys.executable, "-m", "tunesmith.cli.main", "train", str(folder / "recipe.yaml")]
@@ -105,30 +98,16 @@ def run(system: str, ready: dict[str, Any], args: argparse.Namespace) -> dict[st
         accuracy = next(s for s in report["systems"] if s["name"] == "tuned")["metrics"]["accuracy"]["value"]
         seconds = report["cost"]["seconds"]["train"]
     else:
-        variant = system.partition("-")[2]
-        spec = {"variant": variant, "micro": BATCH, "batch": BATCH, "rate": RATE, "frozen": False}
-        spec |= {"threads": args.threads, "model": str(args.encoder), "dtype": args.dtype}
-        spec |= {"epochs": args.epochs, "schedule": "cosine", "warmup": round(WARMUP * ready["steps"])}
-        spec |= {"smoothing": SMOOTHING, "decay": DECAY, "seed": ready["seed"]}
+        spec = {"micro": BATCH, "frozen": False, "epochs": args.epochs, "seed": ready["seed"]}
+        spec |= {"schedule": "cosine", "warmup": round(WARMUP * ready["steps"])}
+        spec |= {"smoothing": SMOOTHING, "decay": DECAY}
         spec |= dict(zip(("ids", "labels"), ready["train"], strict=True))
         spec |= dict(zip(("test_ids", "test_labels"), ready["test"], strict=True))
-        (folder / "spec.json").write_text(json.dumps(spec))
-        peer = [sys.executable, str(Path(__file__).with_name("encoder_peers.py")), str(folder / "spec.json")]
-        done = subprocess.run(peer, check=True, env=environment, stdout=subprocess.PIPE, text=True)
+        command = peer(system.partition("-")[2], folder, args, spec)
+        done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
         told = json.loads(done.stdout.splitlines()[-1])
         accuracy, seconds = told["accuracy"], sum(step["seconds"] for step in told["steps"])
     return {"test_accuracy": accuracy, "train_seconds": seconds, "wall_seconds": time.monotonic() - started}
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    lines = ["| system | seeds | test accuracy, mean (s.d.) | seconds of training |", "|---|---|---|---|"]
-    for system in dict.fromkeys(row["system"] for row in rows):
-        mine = [row for row in rows if row["system"] == system]
-        found = [100 * row["test_accuracy"] for row in mine]
-        spread = f" ({statistics.stdev(found):.2f})" if len(found) > 1 else ""
-        seconds = statistics.median(row["train_seconds"] for row in mine)
-        lines.append(f"| {system} | {len(found)} | {statistics.mean(found):.2f}{spread} | {seconds:.0f} |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":
