@@ -87,6 +87,7 @@ def test_the_embedded_model_on_1500_rows() -> None:
         "train.eval_every": 28,
         "train.save_every": 28,
         "train.threads": 4,
+        "train.optimizer_state": "float32",
         "evaluate.max_new_tokens": 45,
     }
     assert "128 MiB <= half of 8,192 MiB" in reasons["method.tuning"]

@@ -17,6 +17,7 @@
 | train.eval_every | a tenth of the run, at most one epoch | own rule |
 | train.save_every | eval_every | each evaluated step can be kept |
 | train.threads | physical cores | hyper-threads share the multiplier |
+| train.optimizer_state | full tuning in bfloat16 on a CPU: bfloat16, else float32 | half the memory of an optimizer at the same accuracy (docs/decisions/0011); adapters are float32; a GPU's is not measured |
 | data.max_length | the model's context, or the longest row rounded up to 8 if that is less | nothing is cut that need not be |
 | evaluate.max_new_tokens | 1.5 x the longest training answer, at least 16 | room for an answer somewhat longer than any seen |
 | model.device | the first GPU that PyTorch sees, else the CPU | |
@@ -296,3 +297,7 @@ def _choose_machine(tree: dict[str, Any], facts: Facts, reasons: dict[str, str])
     if train["threads"] is None:
         train["threads"] = facts.physical_cores
         reasons["train.threads"] = f"{facts.physical_cores} physical cores"
+    if train["optimizer_state"] is None:
+        kind = (tree["method"]["tuning"], model["dtype"], model["device"])
+        train["optimizer_state"] = "bfloat16" if kind == ("full", "bfloat16", "cpu") else "float32"
+        reasons["train.optimizer_state"] = f"{kind[0]} tuning in {kind[1]} on {kind[2]}"

@@ -252,9 +252,10 @@ class TrainConfig(Section):
     eps: Annotated[float, Field(gt=0)] = 1e-8
     """AdamW's epsilon."""
 
-    optimizer_state: Literal["float32", "bfloat16"] = "float32"
+    optimizer_state: Literal["float32", "bfloat16"] | None = None
     """What AdamW keeps for weights that compute in bfloat16: `float32` a master and two moments (12 bytes a weight),
-    `bfloat16` what rounding lost and two moments, rounded stochastically (6 bytes). For full tuning in less memory."""
+    `bfloat16` the 16 bits that a float32 master has more and moments in bfloat16, the second rounded stochastically (6
+    bytes). Null: bfloat16 for full tuning on a CPU."""
 
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """The gradient is scaled down to this norm when longer. Null: never."""

@@ -109,9 +109,9 @@ def keep_freed_blocks() -> None:
 
 
 def zeros_apart(like: torch.Tensor) -> torch.Tensor:
-    """Zeros like a tensor on a CPU, for what stays: pages of their own, which take memory once they are written, and no
+    """Zeros like a tensor, for what stays: on a CPU pages of their own, which take memory once they are written, and no
     holes among blocks that come and go."""
-    if like.nbytes < APART:
+    if like.nbytes < APART or not like.is_cpu:
         return torch.zeros_like(like)
     pages = mmap.mmap(-1, like.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     return torch.frombuffer(pages, dtype=like.dtype).view(like.shape)

@@ -18,7 +18,7 @@ from tunesmith.core.device import zeros_apart
 from tunesmith.core.native.adamw import Update, adamw, square_sum
 from tunesmith.core.native.call import takes_each
 from tunesmith.errors import ConfigError
-from tunesmith.train.lean import PARTS, LeanWeight
+from tunesmith.train.lean import LeanWeight, plain
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 # Share of the fall that is done -> what is left of it.
@@ -129,14 +129,21 @@ class Optimizer:
     def step(self, learning_rate: float, grad_norm: float) -> None:
         """Clip by the norm (already measured), update the masters, write the weights back."""
         clips = self._clips(grad_norm)
-        for name, lean in self.lean.items():
-            if (gradient := self.gradients.pop(name, None)) is not None:
-                lean.step(gradient.to_dense(), learning_rate, clips[name], self.betas, self.eps)
+        found = {name: self._gradient(name) for name in self.lean}
+        lean = [
+            self.lean[name].update(gradient, learning_rate, clips[name])
+            for name, gradient in found.items()
+            if gradient is not None
+        ]
         for group in self.adamw.param_groups:
             group["lr"] = learning_rate * group.get("factor", 1.0)
         if takes_each(*self.parameters.values()):  # masters are where they are, in float32
-            self._step_by_kernel(clips)
+            adamw([*lean, *self._updates(clips)], self.betas, self.eps)
         else:
+            for each in lean:
+                plain(each._replace(gradient=each.gradient.to_dense()), self.betas, self.eps)
+            for name in self.lean:
+                self.gradients.pop(name, None)
             for name, gradient in self.gradients.items():
                 self.masters[name].grad = gradient.float()
             for name, master in self.masters.items():
@@ -161,7 +168,7 @@ class Optimizer:
         of_first, of_second = (clip(self._norm(names).item()) for names in (first, second))
         return dict.fromkeys(first, of_first) | dict.fromkeys(second, of_second)
 
-    def _step_by_kernel(self, clips: Mapping[str, float]) -> None:
+    def _updates(self, clips: Mapping[str, float]) -> list[Update]:
         """What `torch.optim.AdamW` does with its state, and the clipping before and the rounding after, in one pass."""
         names = {master: name for name, master in self.masters.items()}
         updates = []
@@ -179,7 +186,7 @@ class Optimizer:
                 copy = None if parameter is master else parameter
                 factors = (clips[name], group["lr"], group["weight_decay"])
                 updates.append(Update(master, gradient, *moments, copy, *factors))
-        adamw(updates, self.betas, self.eps)
+        return updates
 
     def zero_grad(self) -> None:
         self.gradients.clear()
@@ -217,9 +224,12 @@ class Optimizer:
     def restore(self, weights: dict[str, Tensor], moments: dict[str, Tensor] | None) -> None:
         """Take weights (and moments) from a checkpoint; names and shapes must be exactly ours."""
         assert weights.keys() == self.parameters.keys(), "a checkpoint of other trainable parameters"
+        parts: dict[str, dict[str, Tensor]] = {name: {} for name in self.parameters}
+        for key, part in (moments or {}).items():
+            kind, _, name = key.partition(".")
+            parts[name][kind] = part
         for name, lean in self.lean.items():
-            parts = {kind: moments[key] for kind in PARTS if moments and (key := f"{kind}.{name}") in moments}
-            lean.restore(weights[name], parts)
+            lean.restore(weights[name], parts[name])
         for name, master in self.masters.items():
             master.detach().copy_(weights[name])
             if moments is not None and f"step.{name}" in moments:

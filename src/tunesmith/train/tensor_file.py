@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 DTYPES = {
+    torch.int16: "I16",
     torch.float32: "F32",
     torch.float64: "F64",
     torch.bfloat16: "BF16",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tunesmith.core.native.call import entry
 
-VALUES, UPDATE = Struct("3q"), Struct("10q3f0q")
+VALUES, UPDATE = Struct("3q"), Struct("10q3f2q")
 """As adamw.cpp has them."""
 
 
@@ -21,20 +21,22 @@ class Update(NamedTuple):
     """A step of one tensor; all but a gradient are contiguous, and changed in place."""
 
     weight: Tensor
-    """float32."""
+    """float32; or bfloat16, with `beside` what it lacks of a float32."""
     gradient: Tensor
     """Of the weight's shape, float32 or bfloat16; or sparse and coalesced, some rows of a matrix."""
     first: Tensor
     second: Tensor
-    """Moments, float32."""
+    """Moments, of the weight's type."""
     done: Tensor
     """() float32: steps so far."""
-    copy: Tensor | None
-    """The weight in bfloat16, before as after."""
+    beside: Tensor | None
+    """The weight in bfloat16, before as after; or of one in bfloat16 the 16 bits below, int16 (`tunesmith.train.lean`)."""
     clip: float
     """What the gradient is multiplied by."""
     rate: float
     decay: float
+    salt: int = 0
+    """Of what is rounded stochastically."""
 
 
 def square_sum(tensors: Sequence[Tensor]) -> Tensor:
@@ -48,7 +50,7 @@ def square_sum(tensors: Sequence[Tensor]) -> Tensor:
 def adamw(updates: Sequence[Update], betas: tuple[float, float], eps: float) -> None:
     """Makes each and counts it in `done`. eps as in `torch.optim.AdamW`."""
     table, kept = [], []
-    for weight, gradient, first, second, done, copy, *factors in updates:
+    for weight, gradient, first, second, done, beside, clip, rate, decay, salt in updates:
         values, rows, width = gradient, None, 0
         if gradient.is_sparse:
             values, rows, width = gradient.values(), _rows(gradient), gradient.shape[1]
@@ -58,7 +60,8 @@ def adamw(updates: Sequence[Update], betas: tuple[float, float], eps: float) -> 
             *(weight.data_ptr(), values.data_ptr(), values.dtype == torch.bfloat16),
             *(0 if rows is None else rows.data_ptr(), width),
             *(first.data_ptr(), second.data_ptr(), done.data_ptr()),
-            *(0 if copy is None else copy.data_ptr(), weight.numel(), *factors),
+            *(0 if beside is None else beside.data_ptr(), weight.numel(), clip, rate, decay),
+            *(weight.dtype == torch.bfloat16, salt),
         )
         table.append(row)
     kinds = (ctypes.c_char_p, ctypes.c_int64, ctypes.c_double, ctypes.c_double, ctypes.c_float)

@@ -12,6 +12,7 @@ const float LOG2E = 1.44269504088896341f;
 static inline __mmask16 some(i64 n) { return n >= 16 ? __mmask16(-1) : __mmask16((1 << n) - 1); }
 static inline __m512 wide(__m256i x) { return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16); }
 static inline __m512 wide(const bf16* x, __mmask16 of) { return wide(_mm256_maskz_loadu_epi16(of, x)); }
+static inline __m512 wide(const float* x, __mmask16 of) { return _mm512_maskz_loadu_ps(of, x); }
 static inline __m512 rounded_of(__m512 x) { return wide((__m256i)_mm512_cvtneps_pbh(x)); }
 static inline void put(bf16* to, __mmask16 of, __m512 x) { _mm256_mask_storeu_epi16(to, of, (__m256i)_mm512_cvtneps_pbh(x)); }
 
