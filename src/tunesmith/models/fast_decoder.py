@@ -15,6 +15,7 @@ from tunesmith.core.native.cache import Decode, Prefill, Slots
 from tunesmith.core.native.call import ours
 from tunesmith.core.native.ops import rms_norm
 from tunesmith.core.native.sums import together
+from tunesmith.core.native.tape import as_one
 from tunesmith.models import fast_pass
 from tunesmith.models.fast_linear import linears
 from tunesmith.models.fast_source import Gated, Normed, Source
@@ -65,9 +66,9 @@ def forward(
         attended = _attention(layer.self_attn, query, key, value, position_embeddings, layout)
         return fast_pass.after_attention(parts, attended, x)[None]
     if slots is not None:  # which keep what kernels make by PyTorch's operators
-        return _through(layer, x, position_embeddings, layout, slots)
+        return _through(layer, x, position_embeddings, layout, slots)[None]
     with together(x):
-        made = _through(layer, x, position_embeddings, layout, slots)
+        made = as_one(layer, x, lambda: _through(layer, x, position_embeddings, layout, slots))[None]
     made.of_layout = True  # type: ignore[attr-defined]  # the norm after the last layer is given no layout
     return made
 
@@ -79,7 +80,7 @@ def _through(
     layout: Layout | Prefill | Decode,
     slots: Slots | None,
 ) -> Tensor:
-    """(T, H) -> (1, T, H)."""
+    """(T, H) -> (T, H)."""
     own, mlp = layer.self_attn, layer.mlp
     reads = [own.q_proj, own.k_proj, own.v_proj]
     query, key, value, x = linears(_normed(layer.input_layernorm, x), reads, slots)
@@ -87,7 +88,7 @@ def _through(
     (x,) = linears(attended, [own.o_proj], slots, past=x)
     gate_, up, x = linears(_normed(layer.post_attention_layernorm, x), [mlp.gate_proj, mlp.up_proj], slots)
     (x,) = linears(Source(GATED, (gate_, up)), [mlp.down_proj], slots, past=x)
-    return x[None]
+    return x
 
 
 def is_last_norm(name: str, module: nn.Module) -> bool:

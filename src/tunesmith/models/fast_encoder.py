@@ -16,11 +16,14 @@ from tunesmith.core.native.attend import Shape, attend
 from tunesmith.core.native.call import now, ours
 from tunesmith.core.native.ops import add_norm, gelu
 from tunesmith.core.native.sums import together
+from tunesmith.core.native.tape import as_one
 from tunesmith.models.fast_linear import linears
+from tunesmith.models.fast_source import Passed, Source
 
 BERTS = frozenset(("BertLayer", "RobertaLayer", "XLMRobertaLayer", "CamembertLayer", "ElectraLayer"))
 """Whose forward is the one written here; checked all the same."""
 DISTILBERT = "TransformerBlock"
+PASSED = Passed()
 
 
 class Parts(NamedTuple):
@@ -58,22 +61,23 @@ def forward(
         stock: Tensor = type(layer).forward(layer, hidden_states, *args, layout=layout, **rest)
         return stock
     layout.calls += 1
-    with together(hidden_states):
-        return _through(parts, hidden_states.squeeze(0), layout, layer.training)
+    x = hidden_states.squeeze(0)
+    with together(x):
+        return as_one(layer, x, lambda: _through(parts, x, layout, layer.training))[None]
 
 
 def _through(parts: Parts, x: Tensor, layout: Layout, training: bool) -> Tensor:
-    """(T, H) -> (1, T, H)."""
+    """(T, H) -> (T, H)."""
     own = parts.attention
-    query, key, value = linears(x, parts.queries)
+    query, key, value, x = linears(Source(PASSED, (x,)), parts.queries)
     dropout = own.dropout.p if own.training else 0.0
     dim = query.shape[1] // parts.heads
     shape = Shape(parts.heads, parts.heads, dim, own.scaling, False, 0, dropout)
     (mixed,) = linears(attend(query, key, value, layout, shape), [parts.out])
     x = add_norm(mixed, x, parts.out_norm, parts.out_dropout if training else 0.0)
-    (inner,) = linears(x, [parts.up])
+    inner, x = linears(Source(PASSED, (x,)), [parts.up])
     (out,) = linears(_activated(parts.activation, inner), [parts.down])
-    return add_norm(out, x, parts.down_norm, parts.down_dropout if training else 0.0)[None]
+    return add_norm(out, x, parts.down_norm, parts.down_dropout if training else 0.0)
 
 
 def _activated(activation: nn.Module, x: Tensor) -> Tensor:

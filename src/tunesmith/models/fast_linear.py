@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tunesmith.core.native.cache import Slots
-from tunesmith.core.native.call import do, now, takes
+from tunesmith.core.native.call import do, now, takes, whole
+from tunesmith.core.native.ops import column_sums
 from tunesmith.core.native.sums import Laid, Pair, Scaled, Sum, fill, ready, tiles, together
+from tunesmith.core.native.tape import apply
 from tunesmith.core.packed import MakeProduct, Product, Tiled
-from tunesmith.models.fast_source import Kind, Normed, Plain, Source
+from tunesmith.models.fast_source import Kind, Passed, Plain, Source
 
 ADAPTER = "default"
 PLAIN = Plain()
@@ -56,13 +58,13 @@ def linears(
     kind, of = source if isinstance(source, Source) else (PLAIN, (source,))
     parts, scales = _parts(layers, of[0]) if slots is None else (None, [])
     if parts is not None and takes(*of):
-        given = (past, *(t.contiguous() for t in of)) if kind is not PLAIN else (past, *of)
-        return list(_Linears.apply(kind, len(of), tuple(scales), *given, *parts))  # type: ignore[no-untyped-call]
+        given = (past, *(whole(t) for t in of)) if kind is not PLAIN else (past, *of)
+        return list(apply(_Linears, kind, len(of), tuple(scales), *given, *parts))  # type: ignore[no-untyped-call]
     x, *beside = kind.by_autograd(*of)
     if slots is not None:
         outs = made_ready(layers, x.dtype, slots)(x)
     elif parts is not None:
-        outs = list(_Linears.apply(PLAIN, 1, tuple(scales), None, x, *parts))  # type: ignore[no-untyped-call]
+        outs = list(apply(_Linears, PLAIN, 1, tuple(scales), None, x, *parts))  # type: ignore[no-untyped-call]
     else:
         now()
         outs = [layer(x) for layer in layers]
@@ -242,7 +244,7 @@ class _Linears(torch.autograd.Function):
         ctx.save_for_backward(*made_of, *weights, low, *kept)
         ctx.kind, ctx.scales, ctx.sizes = kind, scales, (count, len(made_of), len(weights))
         ctx.dtype = x.dtype if downs[0] is None else downs[0].dtype
-        return (*outs, *(t.view_as(t) for t in of[:1] if isinstance(kind, Normed)))
+        return (*outs, *(t.view_as(t) for t in of[:1] if kind.passes))
 
     @staticmethod
     @once_differentiable
@@ -264,12 +266,13 @@ class _Linears(torch.autograd.Function):
             todo += [Sum(p, [(g, u)]) for p, g, u in zip(_split(of_low, ups), lines, ups, strict=True)]
             ranks = [down.shape[0] for down in downs]
             terms += zip(of_low.split_with_sizes(ranks, 1), downs, strict=True)
+        passed = whole(grads[layers]) if len(grads) > layers else None
         of_x = None
         if any(ctx.needs_input_grad[4 : 4 + count]):
             of_x = lines[0].new_empty(lines[0].shape[0], weights[0].shape[1])
-            todo.append(Sum(of_x, terms, after=bool(ctx.scales)))
+            beside = passed if isinstance(ctx.kind, Passed) else None  # a norm's way back comes between
+            todo.append(Sum(of_x, terms, beside, after=bool(ctx.scales)))
         fill(*todo)
-        passed = grads[layers].contiguous() if len(grads) > layers else None
         x, of_made = ctx.kind.back(of_x, passed, ctx.needs_input_grad[3 + count], *made_of)
         x = _lines(x)
         of_downs: Sequence[Tensor | None] = [None] * layers
@@ -286,7 +289,7 @@ class _Linears(torch.autograd.Function):
         of_weights = [torch.empty_like(w) if n else None for w, n in zip(weights, wanted[::4], strict=True)]
         todo += [Sum(w, [(g.t(), x)]) for w, g in zip(of_weights, lines, strict=True) if w is not None]
         fill(*todo)
-        of_biases = [g.sum(0) if n else None for g, n in zip(lines, wanted[1::4], strict=True)]
+        of_biases = [column_sums(g, g.dtype) if n else None for g, n in zip(lines, wanted[1::4], strict=True)]
         of_past = grads[0] if ctx.needs_input_grad[3] else None
         out: list[Tensor | None] = [None, None, None, of_past, *of_made]
         for each in zip(of_weights, of_biases, of_downs, of_ups or of_downs, strict=True):
@@ -312,4 +315,4 @@ def _split(low: Tensor, ups: Sequence[Factor]) -> tuple[Tensor, ...]:
 
 def _lines(x: Tensor) -> Tensor:
     """Each row's elements side by side; rows may stand apart."""
-    return x if x.stride(1) == 1 else x.contiguous()
+    return x if x.stride(1) == 1 else whole(x)

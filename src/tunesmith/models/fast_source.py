@@ -19,6 +19,11 @@ Gradients = tuple[Tensor | None, ...]
 class Kind(Protocol):
     """Holds no tensors: those that are kept end with the step backwards that reads them."""
 
+    @property
+    def passes(self) -> bool:
+        """Whether the first of what it is made of goes past the layers that read it."""
+        ...
+
     def by_autograd(self, *of: Tensor) -> list[Tensor]:
         """What is read, (T, H), and what goes past it."""
         ...
@@ -42,6 +47,8 @@ class Source(NamedTuple):
 
 
 class Plain:
+    passes = False
+
     def by_autograd(self, *of: Tensor) -> list[Tensor]:
         return list(of)
 
@@ -54,11 +61,21 @@ class Plain:
         return kept[0], (grad,)
 
 
+class Passed(Plain):
+    """x, which also goes past: the product that gives its gradient adds what that one has."""
+
+    passes = True
+
+    def by_autograd(self, *of: Tensor) -> list[Tensor]:
+        return [of[0], of[0]]
+
+
 @dataclass(frozen=True)
 class Normed:
     """Of x and the norm's weight; x itself goes past."""
 
     eps: float
+    passes = True
 
     def by_autograd(self, *of: Tensor) -> list[Tensor]:
         x, weight = of
@@ -80,6 +97,8 @@ class Normed:
 
 class Gated:
     """silu(gate) * up, of both."""
+
+    passes = False
 
     def by_autograd(self, *of: Tensor) -> list[Tensor]:
         return [swiglu(*of)]

@@ -33,8 +33,8 @@ def test_adamw_equals_pytorchs(decay: float) -> None:
         adamw([ours._replace(gradient=grad)], BETAS, EPS)
     near(weight, exact.detach())
     assert ours.done == 5
-    assert ours.copy is not None
-    assert torch.equal(ours.copy, weight.bfloat16())
+    assert ours.beside is not None
+    assert torch.equal(ours.beside, weight.bfloat16())
 
 
 def some_rows(rows: int, width: int, dtype: torch.dtype) -> Tensor:
@@ -75,11 +75,11 @@ def test_many_tensors_step_as_each_alone_whatever_the_number_of_threads(threads:
         finally:
             torch.set_num_threads(before)
     for one, other, third, weight in zip(together, alone, dense, exact, strict=True):
-        for name in ("weight", "first", "second", "done", "copy"):
+        for name in ("weight", "first", "second", "done", "beside"):
             mine = getattr(one, name)
             assert mine is None or torch.equal(mine, getattr(other, name))
             assert mine is None or torch.equal(mine, getattr(third, name))
-        assert one.copy is None or torch.equal(one.copy, one.weight.bfloat16())
+        assert one.beside is None or torch.equal(one.beside, one.weight.bfloat16())
         near(one.weight, formula(weight, one, 3))
 
 
@@ -98,7 +98,7 @@ def formula(weight: Tensor, one: Update, steps: int) -> Tensor:
 def test_rounding_to_bfloat16_is_pytorchs() -> None:
     values = torch.randn(5000) * 10.0 ** torch.randint(-30, 30, (5000,))
     weight, copy = torch.cat([values, torch.tensor([0.0, -0.0])]), torch.zeros(5002, dtype=torch.bfloat16)
-    one = update(weight, torch.zeros(5002), 1.0, 0.0, 0.0)._replace(copy=copy)
+    one = update(weight, torch.zeros(5002), 1.0, 0.0, 0.0)._replace(beside=copy)
     adamw([one], BETAS, EPS)
     assert torch.equal(copy, weight.bfloat16())
 

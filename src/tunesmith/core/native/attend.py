@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tunesmith.core.layout import Block, Layout
-from tunesmith.core.native.call import call, takes
+from tunesmith.core.native.call import call, takes, whole
 from tunesmith.core.native.ops import dropped, seed
 from tunesmith.core.native.short import AttendShort, are_short
 from tunesmith.core.native.sums import product, tiles
+from tunesmith.core.native.tape import apply
 from tunesmith.core.plain import attend_tree
 
 KEPT = 512
@@ -57,10 +58,10 @@ def attend(
     if not in_tiles and alike and are_short(layout):
         query, key, value = (_rows(x) for x in (query, key, value))
         sizes = (shape.heads, shape.dim, shape.scale)
-        return AttendShort.apply(query, key, value, layout.starts, sizes, shape.dropout)  # type: ignore[no-untyped-call,no-any-return]
+        return apply(AttendShort, query, key, value, layout.starts, sizes, shape.dropout)  # type: ignore[no-untyped-call,no-any-return]
     cos, sin = (None, None) if rotary is None else layout.turns(*rotary)
     way = _AttendTiles if in_tiles else _Attend
-    out: Tensor = way.apply(query, key, value, cos, sin, layout, shape)  # type: ignore[no-untyped-call]
+    out: Tensor = apply(way, query, key, value, cos, sin, layout, shape)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -224,7 +225,7 @@ def _said(
 
 def _rows(x: Tensor) -> Tensor:
     """Heads side by side in each row; rows may stand apart."""
-    return x if x.stride(-1) == 1 else x.contiguous()
+    return x if x.stride(-1) == 1 else whole(x)
 
 
 def gather(

@@ -43,6 +43,14 @@ def ours(*tensors: Tensor) -> bool:
     )
 
 
+def whole(x: Tensor) -> Tensor:
+    """x, contiguous; a copy where it is not."""
+    if x.is_contiguous():
+        return x
+    now()
+    return x.contiguous()
+
+
 def call(name: str, dtype: torch.dtype | None, *arguments: Argument) -> None:
     """Tensors go as addresses (of their first element), None as a null pointer, integers as int64, floats as float32;
     the thread count comes last, and is PyTorch's. Each place takes one kind, that of the first call."""
@@ -59,6 +67,7 @@ def do(made: Callable[[], None]) -> None:
 
 class _Waiting(threading.local):
     calls: list[Callable[[], None]] | None = None
+    uninterrupted = False
 
 
 _waiting = _Waiting()
@@ -78,8 +87,24 @@ def waiting() -> Iterator[None]:
         _waiting.calls = None
 
 
+class Interrupted(Exception):
+    """PyTorch's operators would have to read what a kernel makes."""
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Inside, `now` raises Interrupted."""
+    _waiting.uninterrupted = True
+    try:
+        yield
+    finally:
+        _waiting.uninterrupted = False
+
+
 def now() -> None:
     """Makes the calls that wait: what follows reads what they make."""
+    if _waiting.uninterrupted:
+        raise Interrupted
     if calls := _waiting.calls:
         for made in calls:
             made()

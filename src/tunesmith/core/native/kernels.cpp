@@ -258,3 +258,21 @@ BOTH(cross_entropy,
      (void* logits, const i64* targets, float* losses, i64* best, i64 rows, i64 width, float smoothing, i64 replace,
       int threads),
      (logits, targets, losses, best, rows, width, smoothing, replace, threads))
+
+// out (columns) = the sum of x's rows, `stride` elements apart. wide: out is float, else bfloat16.
+template <class T>
+static void column_sums(const void* x_, i64 stride, i64 rows, i64 columns, void* out, i64 wide, int threads) {
+    const i64 WIDE = 64;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (i64 first = 0; first < columns; first += WIDE) {
+        const T* x = (const T*)x_ + first;
+        i64 n = columns - first < WIDE ? columns - first : WIDE;
+        float sums[WIDE] = {};
+        for (i64 i = 0; i < rows; i++, x += stride)
+#pragma omp simd
+            for (i64 j = 0; j < n; j++) sums[j] += get(x[j]);
+        for (i64 j = 0; j < n; j++) wide ? put((float*)out + first + j, sums[j]) : put((bf16*)out + first + j, sums[j]);
+    }
+}
+BOTH(column_sums, (const void* x, i64 stride, i64 rows, i64 columns, void* out, i64 wide, int threads),
+     (x, stride, rows, columns, out, wide, threads))

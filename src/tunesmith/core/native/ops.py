@@ -15,7 +15,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from tunesmith.core import liger
-from tunesmith.core.native.call import call, now, takes
+from tunesmith.core.native.call import DTYPES, call, now, takes, takes_each, whole
+from tunesmith.core.native.tape import apply
 
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -33,13 +34,22 @@ def norm_back(
     of_x = torch.empty_like(x)
     sums = torch.zeros(torch.get_num_threads(), x.shape[1]) if trained else None
     call("rms_norm_backward", x.dtype, x, weight, rstd, grad, passed, of_x, sums, *x.shape)
-    if sums is not None:
+    return of_x, None if sums is None else column_sums(sums, weight.dtype)
+
+
+def column_sums(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x (R, N), rows' elements side by side -> (N,), added up in float32."""
+    if not takes_each(x) or dtype not in DTYPES:
         now()
-    return of_x, None if sums is None else sums.sum(0).to(weight.dtype)
+        return x.sum(0, dtype=dtype)
+    out = torch.empty(x.shape[1], dtype=dtype)
+    call("column_sums", x.dtype, x, x.stride(0), *x.shape, out, int(dtype is torch.float32))
+    return out
 
 
 def _copied(grad: Tensor) -> Tensor:
     """Autograd's own is not to be written over."""
+    now()
     return grad.clone(memory_format=torch.contiguous_format)
 
 
@@ -58,7 +68,7 @@ class _RmsNorm(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None, None]:
         if grad is None:
             return passed, None, None
-        passed = None if passed is None else passed.contiguous()
+        passed = None if passed is None else whole(passed)
         x, weight, rstd = ctx.saved_tensors
         return (*norm_back(_copied(grad), x, weight, rstd, passed, ctx.needs_input_grad[1]), None)
 
@@ -67,7 +77,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """x (T, H) -> its norm, and x itself for what goes past the norm: their gradients are added in one pass."""
     if not takes(x, weight):
         return liger.rms_norm(x, weight, eps), x
-    out, past = _RmsNorm.apply(x.contiguous(), weight, eps)  # type: ignore[no-untyped-call]
+    out, past = apply(_RmsNorm, whole(x), weight, eps)  # type: ignore[no-untyped-call]
     return out, past
 
 
@@ -101,7 +111,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up, element by element."""
     if not takes(gate, up):
         return liger.swiglu(gate, up)
-    out: Tensor = _SwiGlu.apply(gate.contiguous(), up.contiguous())  # type: ignore[no-untyped-call]
+    out: Tensor = apply(_SwiGlu, whole(gate), whole(up))  # type: ignore[no-untyped-call]
     return out
 
 
@@ -118,13 +128,13 @@ class _Gelu(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         of_x = torch.empty_like(x)
-        call("gelu_backward", x.dtype, x, grad.contiguous(), of_x, x.numel())
+        call("gelu_backward", x.dtype, x, whole(grad), of_x, x.numel())
         return of_x
 
 
 def gelu(x: Tensor) -> Tensor:
     """x * Phi(x), element by element (arXiv:1606.08415)."""
-    return _Gelu.apply(x.contiguous()) if takes(x) else functional.gelu(x)  # type: ignore[no-untyped-call]
+    return apply(_Gelu, whole(x)) if takes(x) else functional.gelu(x)  # type: ignore[no-untyped-call]
 
 
 class _Embed(torch.autograd.Function):
@@ -152,7 +162,7 @@ def embed(ids: Tensor, weight: Tensor, padding: int | None) -> Tensor:
     are; that of `padding` is zero, as `nn.Embedding` has it."""
     if not (takes(weight) and weight.requires_grad and torch.is_grad_enabled()):
         return functional.embedding(ids, weight, padding)
-    return _Embed.apply(ids, weight, padding)  # type: ignore[no-untyped-call,no-any-return]
+    return apply(_Embed, ids, weight, padding)  # type: ignore[no-untyped-call,no-any-return]
 
 
 def seed() -> int:
@@ -176,12 +186,12 @@ class _Dropout(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return dropped(grad.contiguous(), ctx.seed, ctx.p), None, None
+        return dropped(whole(grad), ctx.seed, ctx.p), None, None
 
 
 def dropout(x: Tensor, p: float) -> Tensor:
     """arXiv:1207.0580; x itself where p is 0."""
-    return _Dropout.apply(x.contiguous(), seed(), p) if p else x  # type: ignore[no-untyped-call]
+    return apply(_Dropout, whole(x), seed(), p) if p else x  # type: ignore[no-untyped-call]
 
 
 class _AddNorm(torch.autograd.Function):
@@ -205,9 +215,10 @@ class _AddNorm(torch.autograd.Function):
         of_x = torch.empty_like(x) if ctx.p else None
         trained = any(ctx.needs_input_grad[2:4])
         sums = torch.zeros(torch.get_num_threads(), 2, x.shape[1]) if trained else None
-        inputs, made = (x, weight, mean, rstd, grad.contiguous()), (of_past, of_x, sums)
+        inputs, made = (x, weight, mean, rstd, whole(grad)), (of_past, of_x, sums)
         call("add_norm_backward", x.dtype, *inputs, *made, *x.shape, ctx.seed, ctx.p)
-        of_weight, of_bias = (None, None) if sums is None else sums.sum(0).to(weight.dtype)
+        of_both = None if sums is None else column_sums(sums.view(len(sums), -1), weight.dtype)
+        of_weight, of_bias = (None, None) if of_both is None else of_both.view(2, -1)
         return of_past if of_x is None else of_x, of_past, of_weight, of_bias, None, None
 
 
@@ -215,5 +226,5 @@ def add_norm(x: Tensor, past: Tensor, norm: nn.LayerNorm, p: float) -> Tensor:
     """x, past (T, H) -> the layer norm (arXiv:1607.06450) of past + dropout(x), probability p."""
     if not takes(x, past):
         return norm(past + functional.dropout(x, p))  # type: ignore[no-any-return]
-    inputs = (x.contiguous(), past.contiguous(), norm.weight, norm.bias)
-    return _AddNorm.apply(*inputs, norm.eps, p)  # type: ignore[no-untyped-call,no-any-return]
+    inputs = (whole(x), whole(past), norm.weight, norm.bias)
+    return apply(_AddNorm, *inputs, norm.eps, p)  # type: ignore[no-untyped-call,no-any-return]

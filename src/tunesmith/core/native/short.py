@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tunesmith.core.layout import Layout
-from tunesmith.core.native.call import call
+from tunesmith.core.native.call import call, whole
 from tunesmith.core.native.ops import seed
 
 LONGEST = 128
@@ -55,7 +55,7 @@ class AttendShort(torch.autograd.Function):
             grad.dtype,
             *_strided(*inputs),
             offsets,
-            grad.contiguous(),
+            whole(grad),
             *out,
             *ctx.sizes,
         )

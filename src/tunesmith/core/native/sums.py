@@ -157,12 +157,16 @@ def tell(*products: Shape) -> None:
         shapes += products
 
 
+def is_watched() -> bool:
+    return bool(_seen)
+
+
 @contextmanager
 def together(x: Tensor) -> Iterator[None]:
     """Inside, kernels wait for the end where tiles compute with x, and nothing but kernels may read what they make (see
     `call.now`): between two kernels, which leave nothing else in the caches, Python takes twice as long as it does by
     itself. Under a profiler each runs at once, within the function that asks for it."""
-    with nullcontext() if _seen or not tiles(x) else waiting():
+    with nullcontext() if is_watched() or not tiles(x) else waiting():
         yield
 
 
