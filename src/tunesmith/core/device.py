@@ -51,6 +51,14 @@ def choose(setting: str) -> torch.device:
     return torch.device("cuda", device.index or 0)
 
 
+def seed_each(seed: int, device: torch.device) -> None:
+    """Of what is drawn on the CPU and on the device. `torch.manual_seed` also keeps a note, with where it was called
+    from, for GPUs that nobody has used so far: 1.4 ms and some memory each time."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
+
+
 def has_bf16(device: torch.device) -> bool:
     """Whether it multiplies bfloat16 natively; emulated, it is slower than float32."""
     return cpu_has_bf16() if device.type == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)

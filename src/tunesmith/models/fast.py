@@ -20,7 +20,8 @@ from tunesmith.core import attention, gate, liger, native
 from tunesmith.core.device import CPU
 from tunesmith.core.layout import Layout
 from tunesmith.core.model import Model
-from tunesmith.core.native.ops import embed
+from tunesmith.core.native.call import takes
+from tunesmith.core.native.ops import dropout, embed
 from tunesmith.models import fast_decoder, fast_encoder, fast_step
 
 TOLERANCE = 1e-4
@@ -50,6 +51,9 @@ def quicken(model: Model, config: PretrainedConfig, device: torch.device = CPU) 
     )
     if type(embedding) is nn.Embedding and _is_plain(embedding):
         vars(embedding)["forward"] = partial(_embed, embedding)
+    for name, part in model.module.named_modules():
+        if type(part) is nn.Dropout and name.endswith("embeddings.dropout"):
+            vars(part)["forward"] = partial(_drop, part)
     model.fast_head = model.head is None
     base = model.module.get_base_model() if isinstance(model.module, PeftModel) else model.module
     if model.fast_head and device == CPU and fast_step.is_backbone(getattr(base, "model", None)):
@@ -67,6 +71,11 @@ def _is_plain(embedding: nn.Embedding) -> bool:
 
 def _embed(embedding: nn.Embedding, ids: Tensor) -> Tensor:
     return embed(ids, embedding.weight, embedding.padding_idx)
+
+
+def _drop(part: nn.Dropout, x: Tensor) -> Tensor:
+    """Masks of our own generator, drawn on all cores."""
+    return dropout(x, part.p) if part.training and takes(x) else type(part).forward(part, x)
 
 
 def _layers(module: Any) -> list[tuple[Any, Callable[..., Any]]]:

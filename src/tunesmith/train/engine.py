@@ -14,7 +14,7 @@ from torch.profiler import record_function
 
 from tunesmith.config.run import TrainConfig
 from tunesmith.core.batch import Batch
-from tunesmith.core.device import used_memory
+from tunesmith.core.device import seed_each, used_memory
 from tunesmith.core.model import Model
 from tunesmith.core.noise import EmbeddingNoise
 from tunesmith.core.objective import Objective, WholeStep
@@ -128,7 +128,7 @@ class Engine:
         with record_function("tunesmith: data"):
             micro_batches = self.source.micro_batches(step, self.state.progress.micro_batch_tokens)
         seed = _mix(self.seed, step)
-        torch.manual_seed(seed)
+        seed_each(seed, self.model.device)
         self._unfreeze(step)
         with self.model.noisy(embedding_noise(self.config, seed)):
             result = self._gradient(micro_batches)
