@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.core.batch import Batch
+from tunesmith.core.native.call import now
 from tunesmith.types import TokenRow
 
 
@@ -72,6 +73,7 @@ class FrozenStates:
             return self._given if last else hidden_states
         out = forward(hidden_states, *args, **more)
         if last and self._stops:
+            now()
             raise _Reached(out)
         return out
 

@@ -59,6 +59,8 @@ class Model:
     step: Callable[[Any, Tensor, Decode, int], Tensor] | None = field(default=None, init=False)
     """The backbone's states of one token of each of some rows, where that has a faster way; see
     `tunesmith.models.fast_step`."""
+    together: Callable[[], AbstractContextManager[None]] = field(default=nullcontext, init=False)
+    """Around layers whose kernels wait for one another; see `tunesmith.models.fast`."""
     virtual_tokens: int = field(default=0, init=False)
     """Learned tokens that PEFT puts before each row (prompt and prefix tuning)."""
     virtual_columns: int = field(default=0, init=False)
@@ -241,7 +243,7 @@ class Model:
         kept = self.frozen.of(batch, input_ids.shape[1]) if self.frozen is not None else None
         given = None if kept is None else kept.to(self.device)
         giving = nullcontext() if self.frozen is None else self.frozen.giving(given)
-        with self._noised(batch, flat_places(layout, input_ids.shape[1])), giving:
+        with self._noised(batch, flat_places(layout, input_ids.shape[1])), giving, self.together():
             output = module(
                 input_ids=input_ids,
                 position_ids=_filled(layout.positions)[None] + (self.head.offset if self.head else 0),

@@ -20,8 +20,9 @@ from tunesmith.core import attention, gate, liger, native
 from tunesmith.core.device import CPU
 from tunesmith.core.layout import Layout
 from tunesmith.core.model import Model
-from tunesmith.core.native.call import takes
+from tunesmith.core.native.call import now, takes
 from tunesmith.core.native.ops import dropout, embed
+from tunesmith.core.native.sums import together
 from tunesmith.models import fast_decoder, fast_encoder, fast_step
 
 TOLERANCE = 1e-4
@@ -42,8 +43,13 @@ def quicken(model: Model, config: PretrainedConfig, device: torch.device = CPU) 
     problem = check(config)
     if problem:
         return f"plain PyTorch layers: {problem}"
-    for part, forward in (*layers, *_last_norms(model.module)):
+    norms = _last_norms(model.module)
+    for part, forward in (*layers, *norms):
         part.forward = partial(forward, part)
+    if len(layers) == model.num_layers:
+        last = norms[-1][0] if norms else layers[-1][0]
+        last.forward = partial(_read_next, last.forward)
+        model.together = partial(together, next(layers[0][0].parameters()))
     embedding = (
         model.module.get_input_embeddings()
         if model.head is None
@@ -75,7 +81,16 @@ def _embed(embedding: nn.Embedding, ids: Tensor) -> Tensor:
 
 def _drop(part: nn.Dropout, x: Tensor) -> Tensor:
     """Masks of our own generator, drawn on all cores."""
-    return dropout(x, part.p) if part.training and takes(x) else type(part).forward(part, x)
+    if not (part.training and takes(x)):
+        return type(part).forward(part, x)
+    return _read_next(partial(dropout, x, part.p))
+
+
+def _read_next(forward: Callable[..., Any], *args: Any, **more: Any) -> Any:
+    """What follows may be an operator of PyTorch's."""
+    out = forward(*args, **more)
+    now()
+    return out
 
 
 def _layers(module: Any) -> list[tuple[Any, Callable[..., Any]]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tunesmith.core.layout import Layout
 from tunesmith.core.native.attend import Shape, attend
 from tunesmith.core.native.cache import Decode, Prefill, Slots
-from tunesmith.core.native.call import ours
+from tunesmith.core.native.call import now, ours
 from tunesmith.core.native.ops import rms_norm
 from tunesmith.core.native.sums import together
 from tunesmith.core.native.tape import as_one
@@ -54,6 +54,7 @@ def forward(
         or rest.get("past_key_values") is not None
         or not ours(hidden_states, layer.input_layernorm.weight)
     ):
+        now()
         return type(layer).forward(
             layer, hidden_states, *args, position_embeddings=position_embeddings, layout=layout, **rest
         )
@@ -98,6 +99,7 @@ def is_last_norm(name: str, module: nn.Module) -> bool:
 def norm(module: Any, hidden_states: Tensor) -> Any:
     """(1, T, H) -> (1, T, H), of what a layer has made for a layout."""
     if not (hasattr(hidden_states, "of_layout") and ours(hidden_states, module.weight)):
+        now()
         return type(module).forward(module, hidden_states)
     return rms_norm(hidden_states.squeeze(0), module.weight, module.variance_epsilon)[0][None]
 

@@ -200,12 +200,13 @@ static inline void keep(const Heads& at, const Piece& piece, const Block& of, i6
 // Pieces of one unit share tokens with no other unit, so a thread that takes a unit's head writes alone, in one order.
 template <class F> static void each(const i64* units, i64 count, i64 key_heads, int threads, F work) {
     Shapes shapes;
+    const i64 chunk = count >= 8 * threads ? key_heads : 1;  // a row's heads lie side by side
 #pragma omp parallel num_threads(threads)
     {
         unsigned mode = _mm_getcsr();
         _mm_setcsr(mode | _MM_FLUSH_ZERO_ON);  // shares below 2^-126 would take a hundred times as long as zero
         _tile_loadconfig(&shapes);
-#pragma omp for collapse(2) schedule(dynamic, 1)
+#pragma omp for collapse(2) schedule(dynamic, chunk)
         for (i64 u = 0; u < count; u++)
             for (i64 h = 0; h < key_heads; h++) work(units[u], units[u + 1], h);
         _tile_release();

@@ -62,18 +62,21 @@ static inline Line line(const Queries& of, i64 r, const float* scores, const flo
     return {_mm512_maskz_mov_epi16(sees & kept, narrow(low, high)), _mm512_maskz_mov_epi16(sees, of_score)};
 }
 
-// A block's shares of a panel and the gradients of its scores as second operands, these also as they lie, rows apart.
+// A block's shares of a panel and the gradients of its scores as second operands, these also as they lie, rows apart; of
+// queries that are not real, zero and nothing.
 template <bool DROPS>
-static void put_panel(const Queries& of, const float* scores, const float* of_p, i64 j, float scale, char* p,
-                             char* s, bf16* lying, i64 apart) {
+static void put_panel(const Queries& of, i64 real, const float* scores, const float* of_p, i64 j, float scale, char* p,
+                      char* s, bf16* lying, i64 apart) {
     __m512 by = _mm512_set1_ps(scale);
-    for (i64 r = 0; r < PANEL; r += 2, p += 64, s += 64, lying += 2 * apart) {
+    for (i64 r = 0; r < real; r += 2, p += 64, s += 64, lying += 2 * apart) {
         Line even = line<DROPS>(of, r, scores, of_p, j, by), odd = line<DROPS>(of, r + 1, scores, of_p, j, by);
         interleave(even.share, odd.share, p);
         interleave(even.of_score, odd.of_score, s);
         _mm512_storeu_si512(lying, even.of_score);
         _mm512_storeu_si512(lying + apart, odd.of_score);
     }
+    for (i64 r = (real + 1) / 2; r < PANEL / 2; r++, p += 64, s += 64)
+        for (char* to : {p, p + TILE_BYTES, s, s + TILE_BYTES}) _mm512_storeu_si512(to, _mm512_setzero_si512());
 }
 
 // 32 rows of dim, transposed: (dim, 32), rows apart.
@@ -149,7 +152,7 @@ static void back_block(const Heads& at, const Back& back, const Piece& piece, co
         i64 j = (n - 1) * PANEL;
         char *p_tiles = part.tiles(part.p, n - 1, m), *s_tiles = part.tiles(part.s, n - 1, m);
         if (at.dropout) keep(at, piece, now, j, of.rows);
-        (at.dropout ? put_panel<true> : put_panel<false>)(of, before, before + PANEL * PANEL, j, at.scale * LOG2E, p_tiles,
+        (at.dropout ? put_panel<true> : put_panel<false>)(of, now.real, before, before + PANEL * PANEL, j, at.scale * LOG2E, p_tiles,
                                                          s_tiles, s + j, apart);
         for (; asked < (n - first) * PANEL / (last - first); asked++) ask_ahead(at, back, now, next, asked);
     }

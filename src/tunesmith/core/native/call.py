@@ -73,11 +73,18 @@ class _Waiting(threading.local):
 _waiting = _Waiting()
 
 
+MOST = 32
+"""Calls that wait: what they read and write is kept as long."""
+
+
 @contextmanager
 def waiting() -> Iterator[None]:
-    """Inside, calls wait until `now`, or the end, and are then made in their order."""
+    """Inside, calls wait until `now`, or the end, and are then made in their order; at the end of one inside another,
+    only where there are MOST."""
     if _waiting.calls is not None:
         yield
+        if len(_waiting.calls) >= MOST:
+            now()
         return
     _waiting.calls = []
     try:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tunesmith.core.native.call import entry
+from tunesmith.core.native.call import do, entry
 from tunesmith.core.native.sums import Laid, Right, Scaled, bits
 
 HIGH = 384
@@ -96,9 +96,10 @@ class Chain:
         self._count += 1
 
     def run(self) -> None:
+        """To be called once, when all has been said."""
         function = entry("chain", ctypes.c_void_p, *[ctypes.c_int64] * 4)
-        program = array("q", self._program)
-        function(program.buffer_info()[0], self._count, self.rows, HIGH, self._room, torch.get_num_threads())
+        program, threads = array("q", self._program), torch.get_num_threads()
+        do(lambda: function(program.buffer_info()[0], self._count, self.rows, HIGH, self._room, threads))
 
 
 def _place(rows: Rows | None) -> tuple[int, int, int]:
