@@ -65,7 +65,9 @@ def forward(
     if parts := fast_pass.parts_of(layer, x, slots):
         query, key, value = fast_pass.before_attention(parts, x)
         attended = _attention(layer.self_attn, query, key, value, position_embeddings, layout)
-        return fast_pass.after_attention(parts, attended, x)[None]
+        made = fast_pass.after_attention(parts, attended, x)
+        now()  # without gradient nothing stays, and what follows finds its room in the caches
+        return made[None]
     if slots is not None:  # which keep what kernels make by PyTorch's operators
         return _through(layer, x, position_embeddings, layout, slots)[None]
     with together(x):

@@ -73,7 +73,7 @@ class _Waiting(threading.local):
 _waiting = _Waiting()
 
 
-MOST = 32
+MOST = 16
 """Calls that wait: what they read and write is kept as long."""
 
 
