@@ -82,7 +82,7 @@ bench-smoke: $(BENCH)/.bench
 
 bench: $(BENCH)/.bench
 	$(SPEED) --rows 36 --repeats 3 --systems ours,trainer-tuned
-	$(SPEED) --rows 36 --repeats 3 --systems ours-lean --workloads sft-full
+	$(SPEED) --rows 36 --repeats 3 --systems ours-wide --workloads sft-full
 	$(ENCODER) --rows 960 --repeats 3 --systems ours,trainer-weights,trainer-autocast --workloads full
 	$(DECODE) --repeats 1
 	$(BENCH)/bin/python benchmarks/speed_page.py

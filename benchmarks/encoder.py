@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import yaml
 from campaign import compared, fastest, numerics
-from speed import measured, products_on, table, timed
+from speed import LEAN, measured, products_on, table, timed
 from speed_data import freeze, prepared
 from transformers import AutoConfig
 
@@ -116,7 +116,7 @@ def run(system: str, prepared: dict[str, Any], args: argparse.Namespace) -> dict
     if name == "ours":
         environment["TUNESMITH_NATIVE"] = "0" if variant == "plain" else "1"
         command = [sys.executable, "-m", "tunesmith.cli.main", "train", str(folder / "recipe.yaml")]
-        words = numerics("full", args.dtype, False, "bf16, fp32 masters")
+        words = numerics("full", args.dtype, False, LEAN)
         return {"numerics": words} | measured(system, [*command, "--quiet", "--force"], environment, prepared)
     kind, _, micro = variant.partition("-")
     more = {"epochs": 1, "schedule": "constant", "warmup": 0, "smoothing": 0.0, "decay": 0.0, "seed": 0}

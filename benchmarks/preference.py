@@ -1,11 +1,11 @@
 """Learning from pairs beside TRL: speed and memory; the same weights, ids, pairs a step and order.
 
 python benchmarks/preference.py --gsm8k train.jsonl [--human pairs.jsonl.gz] [--layers 30] [--pairs 24] [--repeats 1]
-  [--workloads dpo-lora,dpo-full,reward-full] [--systems ours,ours-lean,trl-tuned] [--dtype bfloat16|float32]
+  [--workloads dpo-lora,dpo-full,reward-full] [--systems ours,ours-wide,trl-tuned] [--dtype bfloat16|float32]
   [--out benchmarks/results/preference.json]
 A pair: the question, its answer, and as the rejected one the answer to the next question; of workloads that end in
 `human` two transcripts (`chosen`, `rejected`) of --human, as hh-rlhf has them. Pairs of similar length
-stand together for all systems. ours-lean: train.optimizer_state=bfloat16. TRL tuned: weights in the dtype (by default
+stand together for all systems. ours-wide: train.optimizer_state=float32. TRL tuned: weights in the dtype (by default
 what the machine multiplies fastest), no checkpointing, reference log-probabilities computed once
 (precompute_ref_log_probs). One row a run: workload, system, variant, numerics, pairs_per_s (of the steps after
 speed.py's warm-up), reference_seconds (of all pairs, once), peak_rss_gb, process_seconds, load, losses. Before any run
@@ -232,7 +232,7 @@ def run(system: str, ready: dict[str, Any], args: argparse.Namespace) -> dict[st
     name, _, variant = system.partition("-")
     if name == "ours":
         command = ["-m", "tunesmith.cli.main", "train", str(folder / "recipe.yaml"), "--quiet", "--force"]
-        command += ["train.optimizer_state=bfloat16"] if variant == "lean" else []
+        command += ["train.optimizer_state=float32"] if variant == "wide" else []
     else:
         spec = {"model": str(ready["model"]), "ids": str(ready["ids"]), "threads": args.threads}
         spec |= {"method": workload.method, "tuning": workload.tuning, "batch": workload.batch}

@@ -3,7 +3,7 @@
 python benchmarks/speed.py --gsm8k train.jsonl [--layers 30] [--rows 96] [--repeats 5] [--workloads sft-lora,...]
   [--systems ours,trainer-tuned,...] [--out benchmarks/results/speed.json] [--threads 2]
   [--dtype bfloat16|float32] [--device cuda --shape 1b --layers 16 --batch 64]
-Systems: ours, ours-lean (train.optimizer_state=bfloat16), ours-plain (TUNESMITH_NATIVE=0), trainer-tuned,
+Systems: ours, ours-wide (train.optimizer_state=float32), ours-plain (TUNESMITH_NATIVE=0), trainer-tuned,
 trainer-default, trl-tuned, trl-default, trl-packed (a GPU with flash-attn), litgpt-tuned (LoRA on all layers, a CPU;
 --litgpt is the Python of its environment). On a GPU, memory is that of the GPU, and peers use Liger's kernels where
 they are installed. All compute in the numbers that the machine multiplies fastest, or in --dtype. Runs are
@@ -41,10 +41,11 @@ from tunesmith.core.native.sums import Sum, fill
 from tunesmith.types import TokenRow
 
 WARM_UP = 3
+LEAN = "bf16 and the 16 bits that fp32 has more, moments bf16"
 NUMERICS = {
-    "ours": "bf16, fp32 masters",
-    "ours-plain": "bf16, fp32 masters",
-    "ours-lean": "bf16 with what rounding lost, moments bf16",
+    "ours": LEAN,
+    "ours-plain": LEAN,
+    "ours-wide": "bf16, fp32 masters",
     "trainer-tuned": "bf16 alone",
     "trl-tuned": "bf16 alone",
     "litgpt-tuned": "all in the dtype",
@@ -139,7 +140,7 @@ def run(system: str, ready: dict[str, Any], args: argparse.Namespace) -> dict[st
             str(ready["recipe"]),
             "--quiet",
             "--force",
-            *(["train.optimizer_state=bfloat16"] if variant == "lean" else []),
+            *(["train.optimizer_state=float32"] if variant == "wide" else []),
         ]
     else:
         spec: dict[str, Any] = {k: str(ready[k]) for k in ("model", "ids")}
@@ -160,7 +161,8 @@ def run(system: str, ready: dict[str, Any], args: argparse.Namespace) -> dict[st
             (args.litgpt, "speed_litgpt.py") if name == "litgpt" else (sys.executable, "speed_peers.py")
         )
         command = [str(python), str(Path(__file__).with_name(script)), str(folder / "spec.json")]
-    kept = NUMERICS.get(system, "")
+    # On a GPU the default is as on a CPU with `wide`.
+    kept = NUMERICS.get("ours-wide" if system == "ours" and args.device == "cuda" else system, "")
     words = kept if name == "litgpt" else numerics(ready["workload"].tuning, args.dtype, autocast, kept)
     return {"numerics": words} | measured(system, command, environment, ready)
 

@@ -39,7 +39,7 @@ WORDS = {
     "reward-full-human": "reward model on people's pairs (hh-rlhf, harmless), all weights",
     "grpo-lora": "GRPO, LoRA r=16, 8 answers of up to 128 tokens to each prompt",
 }
-OURS = {"ours": "", "ours-lean": ", state in bfloat16"}
+OURS = {"ours": "", "ours-lean": ", state in bfloat16", "ours-wide": ", state in float32"}
 """What a picture has of ours."""
 HEAD = """# Speed
 

@@ -119,6 +119,24 @@ def test_tuning(parameters: int, memory: int, tuning: str) -> None:
     assert run.method.lora.alpha == (32.0 if tuning == "lora" else None)
 
 
+@pytest.mark.parametrize(
+    ("tuning", "bf16", "device", "state"),
+    [
+        ("full", True, "cpu", "bfloat16"),
+        ("full", False, "cpu", "float32"),
+        ("lora", True, "cpu", "float32"),
+        ("full", True, "cuda", "float32"),
+    ],
+)
+def test_what_the_optimizer_keeps(tuning: str, bf16: bool, device: str, state: str) -> None:
+    facts = replace(FACTS, has_bf16=bf16, device=device)
+    run, reasons = resolve(load_run(None, [f"method.tuning={tuning}"]), facts)
+    assert run.train.optimizer_state == state
+    assert reasons["train.optimizer_state"] == f"{tuning} tuning in {run.model.dtype} on {device}"
+    said = load_run(None, [f"method.tuning={tuning}", "train.optimizer_state=float32"])
+    assert resolve(said, facts)[0].train.optimizer_state == "float32"
+
+
 def test_settings_of_a_kind_of_tuning_ask_for_it() -> None:
     assert resolve(load_run(None, ["method.lora.rank=4"]), FACTS)[0].method.tuning == "lora"
     large = replace(FACTS, num_parameters=300_000_000)

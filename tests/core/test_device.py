@@ -23,7 +23,7 @@ from tunesmith.config.methods import EmbedConfig, SftConfig
 from tunesmith.config.run import ModelConfig
 from tunesmith.core import native
 from tunesmith.core.batch import Batch
-from tunesmith.core.device import CPU, choose
+from tunesmith.core.device import CPU, choose, seed_each
 from tunesmith.core.model import Model
 from tunesmith.errors import ConfigError
 from tunesmith.generate.batched import generate
@@ -183,3 +183,12 @@ def test_a_run_that_began_here_goes_on_elsewhere(state: str, tmp_path: Path) -> 
         for name, weight in second.state.optimizer.weights().items():
             wanted = whole.state.optimizer.weights()[name].float()
             assert torch.allclose(home(weight).float(), wanted, atol=tolerance, rtol=tolerance), name
+
+
+def test_a_seed_is_pytorchs_and_leaves_no_note_for_gpus_that_nobody_uses() -> None:
+    torch.manual_seed(7)
+    wanted = torch.rand(3)
+    noted = len(torch.cuda._queued_calls)
+    seed_each(7, CPU)
+    assert torch.equal(torch.rand(3), wanted)
+    assert len(torch.cuda._queued_calls) == noted

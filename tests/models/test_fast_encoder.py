@@ -139,12 +139,12 @@ def test_bfloat16_is_as_near_to_float32_as_the_stock_layers_are() -> None:
     assert far(True) < max(1e-3, 1.5 * far(False))
 
 
-@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize(("family", "activation"), [("bert", "gelu"), ("bert", "relu"), ("electra", "gelu")])
 def test_kernels_that_wait_for_each_other_make_the_same(
-    activation: str, monkeypatch: pytest.MonkeyPatch
+    family: str, activation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def made_of() -> dict[str, Tensor]:
-        model = made("bert", hidden_act=activation, hidden_dropout_prob=0.1)
+        model = made(family, hidden_act=activation, hidden_dropout_prob=0.1)
         model.module.to(torch.bfloat16).train()
         quicken(model, model.module.config)
         torch.manual_seed(3)
@@ -152,3 +152,31 @@ def test_kernels_that_wait_for_each_other_make_the_same(
 
     found, wanted = waiting_and_not(made_of, fast_encoder, monkeypatch)
     assert all(torch.equal(each, wanted[name]) for name, each in found.items())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_layer_is_one_function_of_autograd(family: str) -> None:
+    model = made(family)
+    quicken(model, model.module.config)
+    states = model.states(Batch.from_rows(fakes.text_rows(6)))
+    names, todo = [], [states.grad_fn]
+    while todo and (node := todo.pop()) is not None:
+        names.append(type(node).__name__)
+        todo += [before for before, _ in node.next_functions]
+    assert names.count("_AsOneBackward") == 2
+    assert not {"_LinearsBackward", "_AddNormBackward", "_GeluBackward"} & set(names)
+
+
+def test_the_dropout_of_embeddings_is_by_our_kernel_and_its_gradient_has_the_same_mask() -> None:
+    model = made("bert", hidden_dropout_prob=0.5)
+    quicken(model, model.module.config)
+    part = model.head.backbone.embeddings.dropout  # type: ignore[union-attr]
+    x = torch.ones(60, 40, requires_grad=True)
+    torch.manual_seed(5)
+    part.train()
+    out = part(x)
+    assert type(out.grad_fn).__name__ == "_DropoutBackward"
+    out.sum().backward()
+    assert torch.equal(out, x.grad)
+    assert out.mean().item() == pytest.approx(1, abs=0.1)
+    assert torch.equal(part.eval()(x), x)

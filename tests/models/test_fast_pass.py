@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests import fakes
+from tests.core.native.formulas import waiting_and_not
 from tests.core.native.test_sums import needs_tiles
 from tests.models.test_fast import CONFIGS, made
 from tunesmith.core.batch import Batch
@@ -88,3 +89,22 @@ def test_few_rows_go_another_way() -> None:
         for rows in (fast_pass.LEAST - 1, fast_pass.LEAST):
             x = torch.zeros(rows, 32, dtype=torch.bfloat16)
             assert (fast_pass.parts_of(layer, x, None) is not None) == (rows >= fast_pass.LEAST)
+
+
+def test_chains_wait_for_attention_and_for_each_other(
+    passes: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heads of 32, which tiles attend to."""
+    config = fakes.config(
+        "llama", hidden_size=64, num_attention_heads=2, num_key_value_heads=1, num_hidden_layers=3
+    )
+
+    def said() -> torch.Tensor:
+        model = Model(made(config, "lora", torch.bfloat16), "layout", 3)
+        quicken(model, config)
+        with torch.no_grad():
+            return logits(model)
+
+    found, wanted = waiting_and_not(said, fast_decoder, monkeypatch)
+    assert passes[-3:] == [True] * 3
+    assert torch.equal(found, wanted)

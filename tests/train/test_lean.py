@@ -14,7 +14,7 @@ from tunesmith.core.native.call import takes
 from tunesmith.core.native.ops import embed
 from tunesmith.errors import CheckpointError, ConfigError
 from tunesmith.train.checkpoint import Checkpoints, Snapshot
-from tunesmith.train.lean import PARTS, hashed, joined, plain, rounded, split
+from tunesmith.train.lean import hashed, joined, plain, rounded, split
 from tunesmith.train.optim import Optimizer
 
 
@@ -120,7 +120,9 @@ def test_rows_of_an_embedding_without_gradient_stay_as_they_are():
     weight = torch.randn(9, 40).bfloat16()
     if not takes(weight):
         pytest.skip("no compiler")
-    optimizer = lean(layer := nn.Embedding(9, 40, _weight=weight.clone()), weight_decay=0.0, max_grad_norm=None)
+    optimizer = lean(
+        layer := nn.Embedding(9, 40, _weight=weight.clone()), weight_decay=0.0, max_grad_norm=None
+    )
     rows = torch.tensor([2, 5])
     for _ in range(2):
         layer.weight.grad = None
@@ -133,7 +135,9 @@ def test_rows_of_an_embedding_without_gradient_stay_as_they_are():
     state = optimizer.lean["weight"].state
     assert state["exp_avg"].ne(0).any(1).nonzero().flatten().tolist() == [2, 5]
     # The one without a second gradient goes on by its moments.
-    assert (state["exp_avg"][5].double() / state["exp_avg"][2].double()).mean().item() == pytest.approx(0.9 / 1.9, rel=0.02)
+    assert (state["exp_avg"][5].double() / state["exp_avg"][2].double()).mean().item() == pytest.approx(
+        0.9 / 1.9, rel=0.02
+    )
 
 
 def test_a_checkpoint_of_another_kind_is_refused():

@@ -81,9 +81,10 @@ def _embed(embedding: nn.Embedding, ids: Tensor) -> Tensor:
 
 def _drop(part: nn.Dropout, x: Tensor) -> Tensor:
     """Masks of our own generator, drawn on all cores."""
-    if not (part.training and takes(x)):
-        return type(part).forward(part, x)
-    return _read_next(partial(dropout, x, part.p))
+    made: Tensor = (
+        _read_next(partial(dropout, x, part.p)) if part.training and takes(x) else type(part).forward(part, x)
+    )
+    return made
 
 
 def _read_next(forward: Callable[..., Any], *args: Any, **more: Any) -> Any:

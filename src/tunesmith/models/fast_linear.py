@@ -59,12 +59,12 @@ def linears(
     parts, scales = _parts(layers, of[0]) if slots is None else (None, [])
     if parts is not None and takes(*of):
         given = (past, *(whole(t) for t in of)) if kind is not PLAIN else (past, *of)
-        return list(apply(_Linears, kind, len(of), tuple(scales), *given, *parts))  # type: ignore[no-untyped-call]
+        return list(apply(_Linears, kind, len(of), tuple(scales), *given, *parts))
     x, *beside = kind.by_autograd(*of)
     if slots is not None:
         outs = made_ready(layers, x.dtype, slots)(x)
     elif parts is not None:
-        outs = list(apply(_Linears, PLAIN, 1, tuple(scales), None, x, *parts))  # type: ignore[no-untyped-call]
+        outs = list(apply(_Linears, PLAIN, 1, tuple(scales), None, x, *parts))
     else:
         now()
         outs = [layer(x) for layer in layers]

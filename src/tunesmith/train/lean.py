@@ -58,7 +58,9 @@ class LeanWeight:
             )
         device = self.weight.device
         self.weight.detach().copy_(weight)
-        self.state = {n: part.clone() if n == "step" else part.to(device, copy=True) for n, part in parts.items()}
+        self.state = {
+            n: part.clone() if n == "step" else part.to(device, copy=True) for n, part in parts.items()
+        }
 
 
 @torch.no_grad()

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from tunesmith.core import native
+from tunesmith.core.native import tape
 from tunesmith.core.native.sums import tiles
-from tunesmith.models import fast_linear
+from tunesmith.models import fast, fast_linear
 
 T = TypeVar("T")
 
@@ -51,6 +52,6 @@ def both(
 def waiting_and_not(made: Callable[[], T], layers: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[T, T]:
     """What is made where kernels of these layers (a module) wait for each other, and where each runs at once."""
     waiting = made()
-    for module in (layers, fast_linear):
+    for module in (layers, fast_linear, fast, tape):
         monkeypatch.setattr(module, "together", lambda x: nullcontext())
     return waiting, made()

@@ -30,7 +30,7 @@ class Update(NamedTuple):
     done: Tensor
     """() float32: steps so far."""
     beside: Tensor | None
-    """The weight in bfloat16, before as after; or of one in bfloat16 the 16 bits below, int16 (`tunesmith.train.lean`)."""
+    """The weight in bfloat16, before as after; of one in bfloat16 the 16 bits below, int16 (`tunesmith.train.lean`)."""
     clip: float
     """What the gradient is multiplied by."""
     rate: float

@@ -58,10 +58,10 @@ def attend(
     if not in_tiles and alike and are_short(layout):
         query, key, value = (_rows(x) for x in (query, key, value))
         sizes = (shape.heads, shape.dim, shape.scale)
-        return apply(AttendShort, query, key, value, layout.starts, sizes, shape.dropout)  # type: ignore[no-untyped-call,no-any-return]
+        return apply(AttendShort, query, key, value, layout.starts, sizes, shape.dropout)  # type: ignore[no-any-return]
     cos, sin = (None, None) if rotary is None else layout.turns(*rotary)
     way = _AttendTiles if in_tiles else _Attend
-    out: Tensor = apply(way, query, key, value, cos, sin, layout, shape)  # type: ignore[no-untyped-call]
+    out: Tensor = apply(way, query, key, value, cos, sin, layout, shape)
     return out
 
 

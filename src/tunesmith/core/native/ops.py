@@ -77,7 +77,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """x (T, H) -> its norm, and x itself for what goes past the norm: their gradients are added in one pass."""
     if not takes(x, weight):
         return liger.rms_norm(x, weight, eps), x
-    out, past = apply(_RmsNorm, whole(x), weight, eps)  # type: ignore[no-untyped-call]
+    out, past = apply(_RmsNorm, whole(x), weight, eps)
     return out, past
 
 
@@ -111,7 +111,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up, element by element."""
     if not takes(gate, up):
         return liger.swiglu(gate, up)
-    out: Tensor = apply(_SwiGlu, whole(gate), whole(up))  # type: ignore[no-untyped-call]
+    out: Tensor = apply(_SwiGlu, whole(gate), whole(up))
     return out
 
 
@@ -134,7 +134,7 @@ class _Gelu(torch.autograd.Function):
 
 def gelu(x: Tensor) -> Tensor:
     """x * Phi(x), element by element (arXiv:1606.08415)."""
-    return apply(_Gelu, whole(x)) if takes(x) else functional.gelu(x)  # type: ignore[no-untyped-call]
+    return apply(_Gelu, whole(x)) if takes(x) else functional.gelu(x)
 
 
 class _Embed(torch.autograd.Function):
@@ -162,7 +162,7 @@ def embed(ids: Tensor, weight: Tensor, padding: int | None) -> Tensor:
     are; that of `padding` is zero, as `nn.Embedding` has it."""
     if not (takes(weight) and weight.requires_grad and torch.is_grad_enabled()):
         return functional.embedding(ids, weight, padding)
-    return apply(_Embed, ids, weight, padding)  # type: ignore[no-untyped-call,no-any-return]
+    return apply(_Embed, ids, weight, padding)  # type: ignore[no-any-return]
 
 
 def seed() -> int:
@@ -191,7 +191,7 @@ class _Dropout(torch.autograd.Function):
 
 def dropout(x: Tensor, p: float) -> Tensor:
     """arXiv:1207.0580; x itself where p is 0."""
-    return apply(_Dropout, whole(x), seed(), p) if p else x  # type: ignore[no-untyped-call]
+    return apply(_Dropout, whole(x), seed(), p) if p else x
 
 
 class _AddNorm(torch.autograd.Function):
@@ -227,4 +227,4 @@ def add_norm(x: Tensor, past: Tensor, norm: nn.LayerNorm, p: float) -> Tensor:
     if not takes(x, past):
         return norm(past + functional.dropout(x, p))  # type: ignore[no-any-return]
     inputs = (whole(x), whole(past), norm.weight, norm.bias)
-    return apply(_AddNorm, *inputs, norm.eps, p)  # type: ignore[no-untyped-call,no-any-return]
+    return apply(_AddNorm, *inputs, norm.eps, p)  # type: ignore[no-any-return]

@@ -1,8 +1,8 @@
 """Functions of autograd that follow one another, as one of them.
 
-Autograd calls a function at a time, and whoever reads a gradient next may be anyone, so kernels can't wait (`call.waiting`)
-from one to the next. A layer as one function is a single call on its way back, at whose end all of its kernels run. What
-it computes, and in which order, is the same.
+Autograd calls a function at a time, and whoever reads a gradient next may be anyone, so kernels can't wait
+(`call.waiting`) from one to the next. A layer as one function is a single call on its way back, at whose end all of its
+kernels run. What it computes, and in which order, is the same.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def apply(function: Any, *arguments: Any) -> Any:
 
 
 def as_one(layer: nn.Module, x: Tensor, run: Callable[[], Tensor]) -> Tensor:
-    """run(), the layer's output of x, as one function of autograd. A layer in which anything but our own functions takes
-    part runs as it is, now and from then on."""
+    """run(), the layer's output of x, as one function of autograd. A layer in which anything but our own functions
+    takes part runs as it is, now and from then on."""
     wanted = torch.is_grad_enabled() and _here.tape is None and layer not in _apart
     if not wanted or is_watched() or not takes(x):
         return run()
@@ -80,7 +80,8 @@ class Context:
 
 @dataclass(slots=True)
 class Step:
-    """inputs and outputs: the places of tensors that have a gradient; shapes: of the outputs; kept: how many tensors."""
+    """inputs and outputs: the places of tensors that have a gradient; shapes: of the outputs; kept: how many
+    tensors."""
 
     function: Any
     context: Context
