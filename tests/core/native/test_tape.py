@@ -73,6 +73,19 @@ def test_a_layer_in_which_pytorch_takes_part_runs_as_it_is_and_is_not_tried_agai
     assert layer.attempts == 3
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_tiles)], ids=str)
+def test_what_two_functions_read_gets_both_gradients(dtype: torch.dtype) -> None:
+    layer, x = Layer(dtype), torch.randn(50, 40, dtype=dtype)
+
+    def through(x: Tensor) -> Tensor:
+        made = gelu(x)
+        return add_norm(gelu(made), made, layer.norm, 0.25)
+
+    one, other = found(layer, lambda x: as_one(layer, x, lambda: through(x)), x), found(layer, through, x)
+    assert len(one) == 4
+    assert same(one, other)
+
+
 def test_what_is_frozen_gets_no_gradient_and_without_any_there_is_no_function() -> None:
     layer, x = Layer(), torch.randn(50, 40)
     layer.weight.requires_grad_(False)
