@@ -34,6 +34,7 @@ import yaml
 from campaign import compared, fastest, numerics
 from speed import CHILD, NUMERICS, WARM_UP
 from speed_data import model_folder, prepared
+from speed_gate import in_dtype
 
 from tunesmith.config.judged import Judged
 from tunesmith.config.run import Run
@@ -204,8 +205,7 @@ def first_step(
 ) -> tuple[float, torch.Tensor, list[TokenRow], torch.Tensor | None]:
     """Of a resolved run: the loss a pair, the gradient of everything that trains, flat; the rows with their reference,
     which this model says where they have none; the head's weights."""
-    model = run.model.model_copy(update={"dtype": dtype, "path": path})
-    built = build(run.model_copy(update={"model": model}), rows, {})
+    built = build(in_dtype(run, dtype, path), rows, {})
     rows = with_reference(run, built, rows)
     built.loaded.model.module.train()
     (total,) = built.objective.loss(built.loaded.model, Batch.from_rows(rows)).terms.values()

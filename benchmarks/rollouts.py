@@ -32,6 +32,7 @@ from campaign import compared, fastest, numerics
 from preference import alone
 from speed import NUMERICS
 from speed_data import model_folder, prepared
+from speed_gate import in_dtype
 from transformers import AutoTokenizer
 
 from tunesmith.config.run import Run
@@ -175,8 +176,7 @@ def answered(prompts: Sequence[TokenRow]) -> list[TokenRow]:
 
 
 def of_run(run: Run, rows: Sequence[TokenRow], *, dtype: str, path: str) -> Built:
-    model = run.model.model_copy(update={"dtype": dtype, "path": path})
-    built = build(run.model_copy(update={"model": model}), rows, {})
+    built = build(in_dtype(run, dtype, path), rows, {})
     built.loaded.model.module.train()
     return built
 

@@ -27,10 +27,16 @@ def gate(run: Run, rows: Sequence[TokenRow]) -> dict[str, float]:
     return found
 
 
+def in_dtype(run: Run, dtype: str, path: str) -> Run:
+    """A resolved run on another path, with an optimizer that any dtype has."""
+    model = run.model.model_copy(update={"dtype": dtype, "path": path})
+    train = run.train.model_copy(update={"optimizer_state": "float32"})
+    return run.model_copy(update={"model": model, "train": train})
+
+
 def first_step(run: Run, rows: Sequence[TokenRow], *, dtype: str, path: str) -> tuple[float, torch.Tensor]:
     """Of a resolved run: the loss a token, and the gradient of everything that trains, flat."""
-    model = run.model.model_copy(update={"dtype": dtype, "path": path})
-    built = build(run.model_copy(update={"model": model}), rows, {})
+    built = build(in_dtype(run, dtype, path), rows, {})
     built.loaded.model.module.train()
     batch = Batch.from_rows(rows)
     total = built.objective.loss(built.loaded.model, batch).terms["sft"]

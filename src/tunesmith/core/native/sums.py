@@ -67,13 +67,13 @@ _seen: list[list[Shape]] = []
 def fill(*sums: Sum) -> None:
     """Compute each; all factors are of one type and in one place. An out of float32 takes terms of any type."""
     do(ready(*sums))
-    if _seen and tiles(*_lying(sums)):
+    if _seen and _in_tiles(sums):
         tell(*[_shape(*term) for one in sums for term in one.terms])
 
 
 def ready(*sums: Sum) -> Callable[[], None]:
     """The same, to be computed any number of times: with the same tensors, whatever they hold by then."""
-    if not tiles(*_lying(sums)):
+    if not _in_tiles(sums):
 
         def by_torch() -> None:
             for one in sums:
@@ -113,10 +113,16 @@ def lay_out(right: Tensor) -> Laid | None:
     return laid
 
 
-def _lying(sums: Sequence[Sum]) -> list[Tensor]:
-    """All that is read as it is."""
-    read = [factor for one in sums for term in one.terms for factor in term]
-    return [x for x in (*read, *(one.past for one in sums)) if isinstance(x, Tensor)]
+def _in_tiles(sums: Sequence[Sum]) -> bool:
+    """Whether tiles compute with all that is read as it is. Asked for each product: loops are faster than `all`."""
+    if not _has_tiles():
+        return False
+    for one in sums:
+        for term in (*one.terms, (one.past,)):
+            for x in term:
+                if isinstance(x, Tensor) and not (x.dtype is torch.bfloat16 and x.is_cpu):
+                    return False
+    return True
 
 
 def _place(x: Tensor) -> tuple[int, ...]:
