@@ -47,18 +47,24 @@ def test_the_reference_gives_the_published_answers(counter: str, key: str, words
 
 
 def kept(count: int, first: int, seed: int, p: float) -> Tensor:
-    """(count,) 0 or 1 / (1 - p): the counters' first words, then their second ones, ..."""
-    counters = np.zeros((-(-count // 4), 4), dtype=np.uint64)
+    """(count,) 0 or 1 / (1 - p): lower halves of the counters' first words, upper halves, then of their second ones, ..."""
+    counters = np.zeros((-(-count // 8), 4), dtype=np.uint64)
     counters[:, 0] = (first & 0xFFFFFFFF) + np.arange(len(counters))
     counters[:, 1] = first >> 32
-    words = philox(counters, (seed & 0xFFFFFFFF, seed >> 32)).T.flatten()[:count]
-    return torch.from_numpy(np.where(words < int(np.float64(np.float32(p)) * 2**32), 0.0, 1 / (1 - p)))
+    words = philox(counters, (seed & 0xFFFFFFFF, seed >> 32)).T
+    halves = np.stack([words & np.uint64(0xFFFF), words >> np.uint64(16)], 1)
+    return kept_of(halves.flatten()[:count], p)
+
+
+def kept_of(halves: np.ndarray, p: float) -> Tensor:
+    below = round(p * 65536)
+    return torch.from_numpy(np.where(halves < below, 0.0, 65536 / max(65536 - below, 1)))
 
 
 def mask(shape: tuple[int, ...], seed: int, p: float) -> Tensor:
     """Of a whole tensor, drawn in pieces of 4,096 elements."""
     total = math.prod(shape)
-    parts = [kept(min(4096, total - start), start // 4, seed, p) for start in range(0, total, 4096)]
+    parts = [kept(min(4096, total - start), start // 8, seed, p) for start in range(0, total, 4096)]
     return torch.cat(parts).view(shape)
 
 
@@ -88,7 +94,7 @@ def test_statistics_of_dropout() -> None:
     first, other = ((dropped(torch.ones(count), seed, p) == 0).double() for seed in (SEED, SEED + 1))
     assert abs(first.mean() - p) < 0.0015
     assert abs(dropped(torch.ones(count), SEED, p).mean() - 1) < 0.0015
-    for distance in (1, 2, 1024, 4096):  # neighbours, words of one counter, chunks
+    for distance in (1, 2, 512, 1024, 4096):  # neighbours, halves and words of one counter, chunks
         assert abs((first[distance:] * first[:-distance]).mean() - p * p) < 0.0006
     assert abs((first * other).mean() - p * p) < 0.0006
     assert dropped(torch.ones(100), SEED, 1.0).abs().max() == 0
@@ -112,7 +118,7 @@ def test_masks_follow_the_seed_and_not_the_threads() -> None:
 @pytest.mark.parametrize("p", [0.0, 0.3])
 @pytest.mark.parametrize(("rows", "width"), [(1, 8), (37, 50), (130, 384)])
 def test_add_norm(dtype: torch.dtype, p: float, rows: int, width: int) -> None:
-    row = [kept(width, i * (-(-width // 4)), SEED, p) for i in range(rows)]
+    row = [kept(width, i * (-(-width // 8)), SEED, p) for i in range(rows)]
     keep = torch.stack(row) if p else torch.ones(())
 
     def ours(x: Tensor, past: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -202,14 +208,14 @@ def test_attention_with_dropout(
 
 
 def kept_in_tiles(token: int, head: int, queries: int, keys: int, p: float) -> Tensor:
-    """(queries, keys) 0 or 1 / (1 - p) of a piece's head: four queries get the words of one counter."""
+    """(queries, keys) 0 or 1 / (1 - p) of a piece's head: eight queries get the halves of one counter's words."""
     places = np.arange(keys)
     rows = []
-    for query in range(0, queries, 4):
+    for query in range(0, queries, 8):
         counters = np.stack([places, *(np.full(keys, x) for x in (query, head, token))], 1)
-        rows.append(philox(counters, (SEED & 0xFFFFFFFF, SEED >> 32)).T)
-    words = np.concatenate(rows)[:queries]
-    return torch.from_numpy(np.where(words < int(np.float64(np.float32(p)) * 2**32), 0.0, 1 / (1 - p)))
+        words = philox(counters, (SEED & 0xFFFFFFFF, SEED >> 32)).T
+        rows += [words & np.uint64(0xFFFF), words >> np.uint64(16)]
+    return kept_of(np.concatenate(rows)[:queries], p)
 
 
 def attention_by_pieces(q: Tensor, k: Tensor, v: Tensor, layout: Layout, shape: Shape) -> Tensor:

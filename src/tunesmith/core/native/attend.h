@@ -30,7 +30,7 @@ struct Heads {
     i64 norm_row;
     uint64_t seed;
     float dropout;  // of the shares
-    float kept() const { return dropout < 1 ? 1.0f / (1.0f - dropout) : 0; }
+    float kept() const { return kept_by(dropout); }
     float* norms_of(i64 head, i64 token) const { return norms + head * norm_row + token; }
     i64 heads() const { return key_heads * shared; }
 };
@@ -181,18 +181,19 @@ static inline Block block_of(const Heads& at, const Piece& piece, i64 h, i64 i) 
 }
 
 // Which shares of a block's panel of keys from `j` on are kept, a row's 32 in a word: the same each time it is asked.
-// Four queries get the four words of a counter.
+// Eight queries get the halves of a counter's four words: four the lower ones, then four the upper ones.
 static inline void keep(const Heads& at, const Piece& piece, const Block& of, i64 j, uint32_t* rows) {
-    __m512i limit = _mm512_set1_epi32(int(dropped_below(at.dropout)));
-    for (i64 r = 0; r < of.real; r += 4)
-        for (i64 half = 0; half < PANEL && j + half < piece.keys; half += TILE) {
-            __m512i words[4] = {_mm512_add_epi32(_mm512_set1_epi32(int(j + half)), counting()),
+    const __m512i limit = _mm512_set1_epi32(int(dropped_below(at.dropout))), low = _mm512_set1_epi32(0xffff);
+    for (i64 r = 0; r < of.real; r += 8)
+        for (i64 side = 0; side < PANEL && j + side < piece.keys; side += TILE) {
+            __m512i words[4] = {_mm512_add_epi32(_mm512_set1_epi32(int(j + side)), counting()),
                                 _mm512_set1_epi32(int(of.l + r)), _mm512_set1_epi32(int(of.head)),
                                 _mm512_set1_epi32(int(piece.token))};
             philox(words, at.seed);
-            for (i64 q = 0; q < 4; q++) {
-                uint32_t found = _mm512_cmpge_epu32_mask(words[q], limit);
-                rows[r + q] = half ? rows[r + q] | found << TILE : found;
+            for (i64 q = 0; q < 8; q++) {
+                __m512i half = q < 4 ? _mm512_and_si512(words[q], low) : _mm512_srli_epi32(words[q - 4], 16);
+                uint32_t found = _mm512_cmpge_epu32_mask(half, limit);
+                rows[r + q] = side ? rows[r + q] | found << TILE : found;
             }
         }
 }

@@ -5,35 +5,43 @@
 
 // ---- dropout, arXiv:1207.0580 ----------------------------------------------------------------------------------------
 
-// keep[i], i < n: 0 with probability p, else 1 / (1 - p). Words of the counters first, first + 1, ...: the first word of
-// each, then the second of each, and so on. keep has room for n rounded up to fours.
+// keep[i], i < n: 0 with probability p, else 1 / (1 - p). Words of the counters first, first + 1, ...: the lower half of the
+// first word of each, then the upper halves, then those of the second words, and so on. keep has room for n rounded up to
+// eights.
 static void draw(float* keep, i64 n, uint64_t first, uint64_t seed, float p) {
-    i64 quarter = (n + 3) / 4;
-    uint32_t limit = dropped_below(p);
-    float scale = p < 1 ? 1.0f / (1.0f - p) : 0.0f;
+    i64 part = (n + 7) / 8;
+    uint32_t below = dropped_below(p);
+    float scale = kept_by(p);
 #ifdef HAS_VECTORS
-    for (i64 i = 0; i < quarter; i += 16) {
+    const __m512i low = _mm512_set1_epi32(0xffff), limit = _mm512_set1_epi32(int(below));
+    const __m512 by = _mm512_set1_ps(scale);
+    for (i64 i = 0; i < part; i += 16) {
         __m512i words[4], high = _mm512_set1_epi32(int((first + i) >> 32));
         words[0] = _mm512_add_epi32(_mm512_set1_epi32(int(first + i)), counting());
         words[1] = _mm512_mask_add_epi32(high, _mm512_cmplt_epu32_mask(words[0], _mm512_set1_epi32(int(first + i))), high,
                                          _mm512_set1_epi32(1));
         words[2] = words[3] = _mm512_setzero_si512();
         philox(words, seed);
-        for (i64 w = 0; w < 4; w++) {
-            __mmask16 kept = _mm512_cmpge_epu32_mask(words[w], _mm512_set1_epi32(int(limit)));
-            _mm512_mask_storeu_ps(keep + w * quarter + i, some(quarter - i), _mm512_maskz_mov_ps(kept, _mm512_set1_ps(scale)));
+        for (i64 h = 0; h < 8; h++) {
+            __m512i half = h % 2 ? _mm512_srli_epi32(words[h / 2], 16) : _mm512_and_si512(words[h / 2], low);
+            __m512 kept = _mm512_maskz_mov_ps(_mm512_cmpge_epu32_mask(half, limit), by);
+            _mm512_mask_storeu_ps(keep + h * part + i, some(part - i), kept);
         }
     }
 #else
 #pragma omp simd
-    for (i64 i = 0; i < quarter; i++) {
+    for (i64 i = 0; i < part; i++) {
         uint64_t counter = first + uint64_t(i);
         uint32_t a = uint32_t(counter), b = uint32_t(counter >> 32), c = 0, d = 0;
         philox(a, b, c, d, seed);
-        keep[i] = a < limit ? 0.0f : scale;
-        keep[i + quarter] = b < limit ? 0.0f : scale;
-        keep[i + 2 * quarter] = c < limit ? 0.0f : scale;
-        keep[i + 3 * quarter] = d < limit ? 0.0f : scale;
+        keep[i] = (a & 0xffff) < below ? 0.0f : scale;
+        keep[i + part] = a >> 16 < below ? 0.0f : scale;
+        keep[i + 2 * part] = (b & 0xffff) < below ? 0.0f : scale;
+        keep[i + 3 * part] = b >> 16 < below ? 0.0f : scale;
+        keep[i + 4 * part] = (c & 0xffff) < below ? 0.0f : scale;
+        keep[i + 5 * part] = c >> 16 < below ? 0.0f : scale;
+        keep[i + 6 * part] = (d & 0xffff) < below ? 0.0f : scale;
+        keep[i + 7 * part] = d >> 16 < below ? 0.0f : scale;
     }
 #endif
 }
@@ -46,7 +54,7 @@ template <class T> static void dropout(const void* x_, void* y_, i64 n, i64 seed
     for (i64 start = 0; start < n; start += CHUNK) {
         i64 count = start + CHUNK < n ? CHUNK : n - start;
         float* keep = scratch(CHUNK);
-        draw(keep, count, start / 4, seed, p);
+        draw(keep, count, start / 8, seed, p);
 #pragma omp simd
         for (i64 i = 0; i < count; i++) put(y + start + i, get(x[start + i]) * keep[i]);
     }
@@ -62,8 +70,8 @@ static void add_norm(const void* x_, const void* r_, const void* w, const void* 
     T *s = (T*)s_, *y = (T*)y_;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (i64 i = 0; i < rows; i++) {
-        float* keep = p > 0 ? scratch(width + 4) : nullptr;
-        if (keep) draw(keep, width, i * ((width + 3) / 4), seed, p);
+        float* keep = p > 0 ? scratch(width + 8) : nullptr;
+        if (keep) draw(keep, width, i * ((width + 7) / 8), seed, p);
         add_row(x + i * width, r + i * width, keep, s + i * width, width);
         layer_norm_row(s + i * width, (const T*)w, (const T*)b, y + i * width, width, eps, mean + i, rstd + i);
     }
@@ -84,8 +92,8 @@ static void add_norm_backward(const void* s_, const void* w_, const float* mean,
     for (int t = 0; t < threads; t++) {
         float *of_w = sums ? sums + 2 * t * width : nullptr, *of_b = sums ? of_w + width : nullptr;
         for (i64 i = rows * t / threads; i < rows * (t + 1) / threads; i++) {
-            float* keep = dx ? scratch(width + 4) : nullptr;
-            if (keep) draw(keep, width, i * ((width + 3) / 4), seed, p);
+            float* keep = dx ? scratch(width + 8) : nullptr;
+            if (keep) draw(keep, width, i * ((width + 7) / 8), seed, p);
             layer_norm_row_back(s + i * width, w, mean[i], rstd[i], dy + i * width, keep, dr + i * width,
                                 dx ? dx + i * width : nullptr, of_w, of_b, width);
         }
@@ -207,7 +215,7 @@ static void attend_short(const void* q_, i64 q_stride, const void* k_, i64 k_str
     for (i64 r = 0; r < rows; r++) {
         for (i64 h = 0; h < heads; h++) {
             i64 first = offsets[r], n = offsets[r + 1] - first, width = lanes(n);
-            float* asked = scratch(3 * n * wide + (wide + n) * width + n * n + 4);
+            float* asked = scratch(3 * n * wide + (wide + n) * width + n * n + 8);
             float *keys = asked + n * wide, *values = keys + n * wide, *turned = values + n * wide;
             float *shares = turned + wide * width, *keep = shares + n * width;
             load(asked, wide, q + first * q_stride + h * dim, q_stride, n, dim);
@@ -243,7 +251,7 @@ static void attend_short_backward(const void* q_, i64 q_stride, const void* k_, 
     for (i64 r = 0; r < rows; r++) {
         for (i64 h = 0; h < heads; h++) {
             i64 first = offsets[r], n = offsets[r + 1] - first, width = lanes(n), at = first * heads * dim + h * dim;
-            float* asked = scratch(4 * n * wide + (wide + 2 * n) * width + n * n + 4);
+            float* asked = scratch(4 * n * wide + (wide + 2 * n) * width + n * n + 8);
             float *keys = asked + n * wide, *of_out = keys + n * wide, *made = of_out + n * wide;
             float *turned = made + n * wide, *shares = turned + wide * width, *grads = shares + n * width;
             float* keep = grads + n * width;

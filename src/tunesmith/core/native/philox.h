@@ -3,10 +3,13 @@
 #pragma once
 #include "vectors.h"
 
-// What is dropped with probability p: words below this.
-static inline uint32_t dropped_below(float p) {
-    double limit = double(p) * 4294967296.0;
-    return limit < 4294967295.0 ? uint32_t(limit) : 4294967295u;
+// Dropout takes half a word for each element: those below this are dropped, with probability p to the nearest 65,536th.
+static inline uint32_t dropped_below(float p) { return uint32_t(std::lround(double(p) * 65536)); }
+
+// What is not dropped is multiplied by this, so that the mean stays.
+static inline float kept_by(float p) {
+    uint32_t below = dropped_below(p);
+    return below < 65536 ? 65536.0f / float(65536 - below) : 0.0f;
 }
 
 // The counter (a, b, c, d) becomes its four words.
