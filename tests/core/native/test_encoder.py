@@ -47,7 +47,7 @@ def test_the_reference_gives_the_published_answers(counter: str, key: str, words
 
 
 def kept(count: int, first: int, seed: int, p: float) -> Tensor:
-    """(count,) 0 or 1 / (1 - p): lower halves of the counters' first words, upper halves, then of their second ones, ..."""
+    """(count,) 0 or 1 / (1 - p): lower halves of the counters' first words, their upper ones, then of the second ..."""
     counters = np.zeros((-(-count // 8), 4), dtype=np.uint64)
     counters[:, 0] = (first & 0xFFFFFFFF) + np.arange(len(counters))
     counters[:, 1] = first >> 32
