@@ -72,7 +72,7 @@ class Optimizer:
             raise ConfigError(
                 "train.optimizer_state=bfloat16, but nothing that is trained is in bfloat16",
                 "full tuning with model.dtype=bfloat16 (an adapter's weights are in float32)",
-                "leave train.optimizer_state out",
+                "leave train.optimizer_state out, or set it to null where a file says it",
             )
         self.adamw = torch.optim.AdamW(
             [

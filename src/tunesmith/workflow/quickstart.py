@@ -16,7 +16,8 @@ Next:
   answer new tickets   tunesmith predict {folder} tickets.jsonl -o answers.jsonl
   your own rows        tunesmith train --data rows.csv
   what can be set      tunesmith config show {folder}/config.yaml
-  an adapter instead   tunesmith train {folder}/config.yaml name=lora method.tuning=lora train.learning_rate=null"""
+  an adapter instead   tunesmith train {folder}/config.yaml name=lora method.tuning=lora \\
+                         train.learning_rate=null train.optimizer_state=null"""
 
 
 def recipe(output: Path, seed: int) -> Run:
