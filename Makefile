@@ -93,11 +93,12 @@ bench-litgpt: $(BENCH)/.bench $(LITGPT)/.litgpt
 
 # The MiniLM classifier beside the Trainer's: speed of 300 steps, and accuracy of three seeds. About an hour.
 bench-accuracy: $(BENCH)/.bench
-	$(ENCODER) --rows 9600 --repeats 3 --systems ours,trainer-weights --workloads full
+	$(ENCODER) --rows 9600 --repeats 5 --systems ours,trainer-weights --workloads full
 	$(BENCH)/bin/python benchmarks/encoder_accuracy.py --data $(DATA) --encoder $(MINILM)
 
 bench-preference: $(BENCH)/.bench
 	$(PREFERENCE) --pairs 32 --repeats 3
+	$(PREFERENCE) --human $(DATA)/hh_harmless/pairs.jsonl.gz --workloads reward-full-human,dpo-lora-human --repeats 3
 
 bench-rollouts: $(BENCH)/.bench
 	$(ROLLOUTS) --repeats 3
@@ -105,6 +106,8 @@ bench-rollouts: $(BENCH)/.bench
 bench-all: $(BENCH)/.bench
 	$(SPEED) --rows 256 --repeats 5 --systems ours,ours-plain,trainer-tuned,trl-tuned,trainer-default,trl-default
 	$(ENCODER) --rows 2048 --repeats 5
+	$(SPEED) --rows 512 --repeats 5 --workloads sft-lora --systems ours,trainer-tuned --out benchmarks/results/loss.json
+	$(SPEED) --repeats 5 --systems ours-wide --workloads sft-full
 	$(DECODE) --repeats 5
 	$(DECODE) --repeats 3 --dtype float32
 	$(PREFERENCE) --pairs 64 --repeats 5

@@ -53,6 +53,13 @@ static inline uint32_t hashed(uint32_t x) {
     x = (x ^ (x >> 13)) * 0xC2B2AE35u;
     return x ^ (x >> 16);
 }
+#ifdef HAS_VECTORS
+static inline __m512i hashed(__m512i x) {
+    x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 16)), _mm512_set1_epi32(int(0x85EBCA6Bu)));
+    x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 13)), _mm512_set1_epi32(int(0xC2B2AE35u)));
+    return _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
+}
+#endif
 
 // Some elements of a weight in float, with moments in float and, or null, its rounded copy.
 struct Whole {
@@ -89,7 +96,7 @@ struct Lean {
         const __m512 keep = _mm512_set1_ps(by.keep), rate = _mm512_set1_ps(by.step), eps = _mm512_set1_ps(by.eps);
         const __m512 root = _mm512_set1_ps(by.root), beta2 = _mm512_set1_ps(by.beta2), clip = _mm512_set1_ps(by.clip);
         const __m512 rest1 = _mm512_set1_ps(1.0f - by.beta1), rest2 = _mm512_set1_ps(1.0f - by.beta2);
-        const __m512i counting = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        const __m512i odd = _mm512_set1_epi32(int(0x9E3779B9u)), seed = _mm512_set1_epi32(int(by.seed));
         for (i64 i = 0; i < n; i += 16) {
             const __mmask16 of = some(n - i);
             __m512 g = GIVEN ? _mm512_mul_ps(wide(grad + i, of), clip) : _mm512_setzero_ps();
@@ -104,11 +111,9 @@ struct Lean {
             _mm256_mask_storeu_epi16(weight + i, of, _mm512_cvtepi32_epi16(high));
             _mm256_mask_storeu_epi16(rest + i, of, _mm512_cvtepi32_epi16(bits));
             put(first + i, of, m);
-            __m512i x = _mm512_add_epi32(_mm512_set1_epi32(int(place + uint32_t(i))), counting);
-            x = _mm512_add_epi32(_mm512_mullo_epi32(x, _mm512_set1_epi32(int(0x9E3779B9u))), _mm512_set1_epi32(int(by.seed)));
-            x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 16)), _mm512_set1_epi32(int(0x85EBCA6Bu)));
-            x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 13)), _mm512_set1_epi32(int(0xC2B2AE35u)));
-            x = _mm512_and_si512(_mm512_xor_si512(x, _mm512_srli_epi32(x, 16)), _mm512_set1_epi32(0xffff));
+            __m512i x = _mm512_add_epi32(_mm512_set1_epi32(int(place + uint32_t(i))), counting());
+            x = hashed(_mm512_add_epi32(_mm512_mullo_epi32(x, odd), seed));
+            x = _mm512_and_si512(x, _mm512_set1_epi32(0xffff));
             __m512i up = _mm512_srli_epi32(_mm512_add_epi32((__m512i)v, x), 16);
             _mm256_mask_storeu_epi16(second + i, of, _mm512_cvtepi32_epi16(up));
         }

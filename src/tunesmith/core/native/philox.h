@@ -47,5 +47,4 @@ static inline void philox(__m512i* words, uint64_t seed) {
         words[3] = low_x;
     }
 }
-static inline __m512i counting() { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
 #endif

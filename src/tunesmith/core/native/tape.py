@@ -3,6 +3,10 @@
 Autograd calls a function at a time, and whoever reads a gradient next may be anyone, so kernels can't wait
 (`call.waiting`) from one to the next. A layer as one function is a single call on its way back, at whose end all of its
 kernels run. What it computes, and in which order, is the same.
+
+The functions are ours. Where PyTorch's operators take part, `call.now` is said before they read, which ends an attempt;
+what they make of a state without that has no place, and the state, if nothing else reads it, is found to go nowhere.
+That gradients are those of stock layers is checked for each architecture before any of this is used (models/fast.py).
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ const float LOG2E = 1.44269504088896341f;
 
 // 16 elements at a time; of the last ones, as many as there are.
 static inline __mmask16 some(i64 n) { return n >= 16 ? __mmask16(-1) : __mmask16((1 << n) - 1); }
+static inline __m512i counting() { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
 static inline __m512 wide(__m256i x) { return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16); }
 static inline __m512 wide(const bf16* x, __mmask16 of) { return wide(_mm256_maskz_loadu_epi16(of, x)); }
 static inline __m512 wide(const float* x, __mmask16 of) { return _mm512_maskz_loadu_ps(of, x); }
