@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -363,6 +365,23 @@ def test_what_is_made_beforehand_is_used(tmp_path: Path, monkeypatch: pytest.Mon
             time.sleep(0.01)
         rows = accounted(splits.train, replace(making, make=_again), splits.account, ALONE, ahead)
     same(list(rows), list(accounted(splits.train, making, splits.account, ALONE)))
+
+
+def test_the_examples_are_let_go_of_when_their_rows_are_made(tmp_path: Path) -> None:
+    """At once: a million of them take a gigabyte, and the next search for garbage seconds."""
+    file = chats(tmp_path / "a.jsonl", 200, 0)
+    gc.disable()
+    try:
+        making = talks("chatml, pad == eos", 999, "cut")(0)
+        with ahead_of_reading(making, Sharing(2, least=50, part=40)) as ahead:
+            assert ahead is not None
+            splits = load_splits(DataConfig(train=[file]), 3, tmp_path / "run", ahead)
+            accounted(splits.train, making, splits.account, ALONE, ahead)
+        known = weakref.ref(ahead)
+        del ahead
+        assert known() is None
+    finally:
+        gc.enable()
 
 
 def _again(examples: Sequence[Example]) -> list[list[TokenRow] | RowError]:

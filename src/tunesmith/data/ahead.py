@@ -157,3 +157,5 @@ def ahead_of_reading(making: Making | None, sharing: Sharing | None = None) -> I
     ahead = Ahead(making)
     with beforehand(ahead.work, sharing or Sharing.by_cores()) as ahead.started:
         yield ahead
+    # It knows `ahead`, so the two would keep all examples until the next search for garbage.
+    del ahead.started

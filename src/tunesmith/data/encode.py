@@ -29,6 +29,7 @@ from tunesmith.data.ahead import accounted
 from tunesmith.data.backend import Asking, Text, encode_all, in_lockstep, one
 from tunesmith.data.making import Making, OnLongRow, alone
 from tunesmith.data.shares import Sharing
+from tunesmith.data.words import Words
 from tunesmith.errors import DataError, RowError
 from tunesmith.types import IGNORED, SAMPLE_WEIGHT, UNSEEN, Example, Segment, TokenRow
 
@@ -51,9 +52,11 @@ class HeadEncoder:
     unaligned: int = 0
     """Spans that begin or end inside a token, so that no tags of tokens can say them."""
     _index: dict[str, int] = field(init=False)
+    _words: Words = field(init=False)
 
     def __post_init__(self) -> None:
         self._index = {label: number for number, label in enumerate(self.labels)}
+        self._words = Words(self.tokenizer, around=True, typed=True)
 
     @classmethod
     def of(
@@ -99,10 +102,9 @@ class HeadEncoder:
         )
 
     def _encode_all(self, texts: Sequence[Text], max_length: int | None) -> Sequence[Any]:
-        places = self.kind == "tag"
-        return encode_all(
-            self.tokenizer, texts, around=True, typed=True, max_length=max_length, places=places
-        )
+        if max_length is None and self.kind != "tag":
+            return self._words.encode(texts)
+        return encode_all(self.tokenizer, texts, around=True, typed=True, max_length=max_length)
 
     def _row(self, example: Example) -> Asking[TokenRow]:
         encoded = yield as_one(texts_of(example))

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.data.backend import Asking, encode_all, in_lockstep, one
+from tunesmith.data.backend import Asking, in_lockstep, one
 from tunesmith.data.controls import BREAK, Controls
 from tunesmith.data.cuts import CutEncoding, Encoded, cutter, encode_cut
 from tunesmith.data.plans import Outline, Planner, Plans, Supervise, learned
@@ -39,6 +39,7 @@ from tunesmith.data.template import (
     freeze_dates,
     render_text,
 )
+from tunesmith.data.words import Words
 from tunesmith.errors import DataError, ModelError, RowError
 from tunesmith.types import Example, Message, Segment, TokenRow
 
@@ -141,10 +142,10 @@ class Renderer:
         """None where special tokens in a text are not found, or cutting before them might change tokens."""
         if self._cutter is None or self.tokenizer.split_special_tokens:
             return None
+        words = Words(self.tokenizer, around=False, typed=False)
 
         def encode(texts: list[str]) -> list[list[int]]:
-            made = encode_all(self.tokenizer, texts, around=False, typed=False, places=False)
-            return [encoding.ids for encoding in made]
+            return [encoding.ids for encoding in words.encode(texts)]
 
         def outline(example: Example) -> Outline:
             messages = self._controls.messages(example.messages)
